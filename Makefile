@@ -1,0 +1,30 @@
+# Every target first brings the environment up to date, which takes a moment when it is.
+# Variables: ARGS (extra flags), RANKS (of `run`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint clean
+
+RANKS ?= 2
+ARGS ?=
+SCRIPTS := $(wildcard launch/*.sh slurm/*.sh slurm/*.sbatch benchmarks/*.sh tests/*.sh .ci/run)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup:  ## make .venv: Python packages, MPI, Horovod (GPU=1 for CUDA, PYTHON= to choose one)
+	@bash launch/setup.sh
+
+run: setup  ## train the quickstart recipe on RANKS=2 ranks, with more flags in ARGS="..."
+	@bash launch/mpirun.sh -n $(RANKS) -- train quickstart --multiplicity 2 $(ARGS)
+
+test: setup  ## run the tests, with more pytest flags in ARGS="..."
+	.venv/bin/python -m pytest tests $(ARGS)
+
+lint: setup  ## check format, style, types and shell scripts
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy ba_dist
+	.venv/bin/shellcheck -x $(SCRIPTS)
+
+clean:  ## remove .venv and what the tools leave behind; data, runs and kept wheels stay
+	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find ba_dist tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

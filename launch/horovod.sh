@@ -1,0 +1,153 @@
+# Horovod's part of set-up: built once per Python, TensorFlow and MPI, then kept for other clones.
+# Sourced by setup.sh, whose variables and helpers it uses.
+# shellcheck shell=bash
+
+# Horovod's CUDA kernels need a compiler of the CUDA that TensorFlow was built with.
+check_cuda() {
+  local nvcc release
+  if [ -n "${CUDA_HOME:-}" ]; then nvcc=$CUDA_HOME/bin/nvcc; else nvcc=$(command -v nvcc || true); fi
+  [ -x "$nvcc" ] || die "GPU=1 needs CUDA 12's nvcc, not found${CUDA_HOME:+ under CUDA_HOME=$CUDA_HOME}; load the cluster's CUDA 12 module or set CUDA_HOME"
+  release=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\).*/\1/p') || true
+  case $release in
+    12.*) CUDA_ROOT=$(cd "$(dirname "$nvcc")/.." && pwd) ;;
+    *) die "GPU=1 needs CUDA 12, which TensorFlow 2.18 is built with; $nvcc is ${release:-broken}; load a CUDA 12 module or set CUDA_HOME" ;;
+  esac
+}
+
+check_compiler() {
+  local how="install it (Debian: apt install g++ make; clusters: module load gcc)"
+  command -v make >/dev/null || die "make not found; $how"
+  CXX_BIN=${CXX:-$(command -v c++ || command -v g++ || command -v clang++ || true)}
+  [ -n "$CXX_BIN" ] || die "no C++ compiler found, Horovod needs one to be built; $how"
+  printf '#include <optional>\nint main() { return std::optional<int>(0).value(); }\n' >"$TEMPORARY/probe.cc"
+  # CXX may hold arguments, so it is split on purpose.
+  # shellcheck disable=SC2086
+  $CXX_BIN -std=c++17 "$TEMPORARY/probe.cc" -o "$TEMPORARY/probe" >/dev/null 2>&1 ||
+    die "$CXX_BIN cannot compile and link a C++17 program (g++ 8 or newer does); $how"
+}
+
+# Sets WHEELS, the folder that keeps the wheel built for exactly this combination. The hash holds
+# what the readable part leaves out: paths, flags (this file), the C library, CUDA.
+find_wheels() {
+  local tensorflow details
+  tensorflow=$(pinned gpu 'tensorflow\[and-cuda\]')
+  details=$("$PYTHON_BIN" -c 'import platform, sysconfig
+print(sysconfig.get_config_var("SOABI"), platform.libc_ver())')
+  details=$(cat <(printf '%s\n' "$details" "$MPI_NAME" "$DEVICE" "${CUDA_ROOT:-}") \
+    "$ROOT/launch/horovod.sh" "$ROOT/requirements/horovod.txt" | sha256sum)
+  WHEELS=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ba_dist/wheels
+  WHEELS+=/python${PYTHON_VERSION%.*}-tensorflow$tensorflow-$DEVICE
+  WHEELS+=-$(tr -cs 'A-Za-z0-9.\n' _ <<<"${MPI_NAME%% at *}")-${details:0:12}
+}
+
+wheel_is_kept() {
+  compgen -G "$WHEELS/*.whl" >/dev/null
+}
+
+# Sets BUILD, the variables under which Horovod finds TensorFlow, MPI and, with GPU=1, NCCL.
+set_build_variables() {
+  local bin=$TEMPORARY/bin nccl
+  mkdir "$bin"
+  BUILD=(
+    # What a module may have set for other builds.
+    -u CCL_ROOT -u HOROVOD_GPU -u HOROVOD_GPU_OPERATIONS -u MFLAGS -u MAKELEVEL
+    "PATH=$bin:$PATH" "MPI_HOME=$TEMPORARY" "CXX=$CXX_BIN" "TMPDIR=$TEMPORARY"
+    HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
+    HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITHOUT_NVTX=1
+    "HOROVOD_CMAKE=$TEMPORARY/tools/cmake/data/bin/cmake"
+    # Otherwise Horovod's setup.py starts eight compilers of a gigabyte each.
+    "MAKEFLAGS=-j$(available_cores)"
+  )
+  # The wheel's mpicxx answers with the environment's real path, spaces and all.
+  cat >"$bin/mpicxx" <<END
+#!/usr/bin/env bash
+answer=\$("${MPI_CXX:-$VENV/bin/mpicxx}" "\$@") || exit
+printf '%s\n' "\${answer//"$VENV"/$TEMPORARY/venv}"
+END
+  # CMake looks for the compiler beside the first mpiexec it finds, and here it finds this one.
+  printf '#!/bin/sh\n' >"$bin/mpiexec"
+  chmod +x "$bin/mpicxx" "$bin/mpiexec"
+  if [ "$DEVICE" = gpu ]; then
+    nccl=$("$VENV/bin/python" -c 'import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])')
+    # The NCCL wheel has libnccl.so.2 only, the linker wants libnccl.so.
+    mkdir "$TEMPORARY/nccl"
+    ln -s "$nccl/lib/libnccl.so.2" "$TEMPORARY/nccl/libnccl.so"
+    BUILD+=(
+      HOROVOD_GPU_OPERATIONS=NCCL "HOROVOD_CUDA_HOME=$CUDA_ROOT" HOROVOD_NCCL_LINK=SHARED
+      "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_NCCL_INCLUDE=$nccl/include"
+      "HOROVOD_NCCL_LIB=$TEMPORARY/nccl"
+    )
+  fi
+}
+
+# Makes the library in an unpacked wheel find MPI and NCCL relative to itself where they come from
+# wheels, so that it outlives the clone in which it was built.
+relocate() {
+  local library entry path="" patchelf=$TEMPORARY/tools/bin/patchelf
+  library=$(find "$1/horovod/tensorflow" -name 'mpi_lib*.so')
+  [ -n "$library" ] || return 1
+  if command -v strip >/dev/null; then strip --strip-debug "$library"; fi
+  # $ORIGIN is for the dynamic loader, not for the shell.
+  # shellcheck disable=SC2016
+  if [ -z "$MPI_CXX" ]; then path='$ORIGIN/../../../..'; fi
+  if [ "$DEVICE" = gpu ]; then path+="${path:+:}\$ORIGIN/../../nvidia/nccl/lib"; fi
+  while IFS= read -r -d : entry; do
+    case $entry in "" | "$TEMPORARY"/* | "$VENV"/*) ;; *) path+="${path:+:}$entry" ;; esac
+  done <<<"$("$patchelf" --print-rpath "$library"):"
+  "$patchelf" --set-rpath "$path" "$library"
+}
+
+# Leaves one relocatable wheel in $TEMPORARY/out.
+build_horovod() {
+  # TensorFlow's compiler flags break on spaces; this link gives its folder a name without any.
+  ln -s "$VENV" "$TEMPORARY/venv"
+  venv_python -m pip install --target "$TEMPORARY/tools" "cmake==$(pinned horovod cmake)" \
+    "patchelf==$(pinned horovod patchelf)" || fail "fetching cmake failed"
+  set_build_variables
+  # pip's own cache does not tell one MPI from another, so it is neither read nor filled.
+  logged env "${BUILD[@]}" "$TEMPORARY/venv/bin/python" -m pip wheel -v --no-deps \
+    --no-build-isolation --no-cache-dir --no-binary horovod -w "$TEMPORARY/wheel" \
+    "horovod==$(pinned horovod horovod)" || fail "building Horovod failed"
+  venv_python -m wheel unpack -d "$TEMPORARY/unpacked" "$TEMPORARY"/wheel/*.whl ||
+    fail "unpacking Horovod failed"
+  relocate "$TEMPORARY"/unpacked/* || fail "the Horovod just built has no TensorFlow library"
+  mkdir "$TEMPORARY/out"
+  venv_python -m wheel pack -d "$TEMPORARY/out" "$TEMPORARY"/unpacked/* ||
+    fail "packing Horovod failed"
+}
+
+install_horovod() {
+  local wheels=$WHEELS
+  if wheel_is_kept; then
+    say "3/4 Horovod: kept from an earlier set-up"
+  else
+    say "3/4 Horovod: building against TensorFlow and MPI, about two minutes on two cores"
+    build_horovod
+    wheels=$TEMPORARY/out
+  fi
+  venv_python -m pip install --no-deps --no-index --force-reinstall "$wheels"/*.whl ||
+    fail "installing Horovod failed"
+}
+
+# Keeps a wheel that has proved to work. The rename is atomic: of two set-ups at once the later
+# one wins harmlessly, and nobody ever sees half a wheel.
+keep_wheel() {
+  if wheel_is_kept; then return; fi
+  local wheel partial
+  wheel=$(basename "$TEMPORARY"/out/*.whl)
+  if ! { mkdir -p "$WHEELS" && partial=$(mktemp "$WHEELS/.partial.XXXXXX") &&
+    cp "$TEMPORARY/out/$wheel" "$partial" && mv -f "$partial" "$WHEELS/$wheel"; } 2>>"$LOG"; then
+    say "note: $WHEELS cannot be written, so the next clone will build Horovod again"
+  fi
+}
+
+# mpi4py looks for libmpi.so in the environment's lib folder first; the machine's own MPI is linked
+# there, so that mpi4py loads the very library that Horovod was linked with.
+link_mpi() {
+  printf '%s\n' "$MPI_RUN" "$DEVICE" >"$MPI_FILE"
+  if [ -z "$MPI_CXX" ]; then return; fi
+  local library
+  library=$(ldd "$VENV"/lib/python*/site-packages/horovod/tensorflow/mpi_lib*.so 2>/dev/null |
+    sed -nE 's/^\s*libmpi(ch|_(gnu|cray|intel|amd|aocc|nvidia)[_0-9]*)?\.so\S* => (\/\S+).*/\3/p' | head -n 1)
+  if [ -n "$library" ]; then ln -sfn "$library" "$VENV/lib/libmpi.so"; fi
+}

