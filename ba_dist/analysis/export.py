@@ -1,0 +1,32 @@
+"""Weights for other programs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ba_dist import checkpoint
+from ba_dist.errors import CheckpointError
+
+_PREFIX = "model/"
+
+
+def export(folder: Path, output: Path) -> tuple[int, int]:
+    """Writes the variables of a run's newest good checkpoint as .npz.
+
+    Returns:
+        The step it is of, and how many variables were written.
+
+    Raises:
+        CheckpointError: when there is no checkpoint that can be read.
+    """
+    found, complaints = checkpoint.newest(checkpoint.folder_of(folder))
+    if found is None:
+        raise CheckpointError("; ".join(complaints) or f"{folder} has no checkpoint yet")
+    weights = {
+        name.removeprefix(_PREFIX): array
+        for name, array in found.arrays.items()
+        if name.startswith(_PREFIX)
+    }
+    with output.open("wb") as file:
+        np.savez(file, **weights)  # type: ignore[arg-type]  # the names are the variables' own
+    return found.step, len(weights)

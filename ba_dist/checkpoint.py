@@ -1,0 +1,141 @@
+"""Checkpoints: one file each, written whole or not at all, checked by digest when read.
+
+    checkpoints/step-00000123.safetensors
+
+safetensors holds plain arrays and text, and never runs code when it is read.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from ba_dist.comm import Comm
+from ba_dist.errors import CheckpointError
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `step` steps.
+
+    Args:
+        step: steps that are done.
+        arrays: name → value of every variable.
+        facts: what else a resumed run needs, as JSON holds it.
+    """
+
+    step: int
+    arrays: Arrays
+    facts: dict[str, Any]
+
+
+def folder_of(run_dir: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return run_dir / "checkpoints"
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Writes a checkpoint, then deletes all but the newest `keep`.
+
+    The file appears under its name only when all of it is on disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{checkpoint.step:08d}.safetensors"
+    arrays = {name: np.ascontiguousarray(a) for name, a in sorted(checkpoint.arrays.items())}
+    facts = {"step": checkpoint.step, "facts": checkpoint.facts, "sha256": _digests(arrays)}
+    data = safetensors.numpy.save(arrays, metadata={"ba_dist": json.dumps(facts)})
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    for old in _newest_first(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Raises:
+        CheckpointError: naming the file, when it is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {})["ba_dist"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if _digests(arrays) != facts["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its content does not match its digests")
+    return Checkpoint(facts["step"], arrays, facts["facts"])
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that can be read, and what was wrong with newer ones."""
+    complaints = []
+    for path in _newest_first(folder):
+        try:
+            return load(path), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def share(checkpoint: Checkpoint | None, comm: Comm) -> Checkpoint | None:
+    """Rank 0's checkpoint on every rank; collective over the world."""
+    outline = None
+    if checkpoint is not None:
+        shapes = {name: (a.shape, a.dtype.str) for name, a in checkpoint.arrays.items()}
+        outline = (checkpoint.step, shapes, checkpoint.facts)
+    outline = comm.world.share_object(outline)
+    if outline is None:
+        return None
+    step, shapes, facts = outline
+    arrays = {}
+    for name, (shape, dtype) in shapes.items():
+        mine = checkpoint.arrays[name] if checkpoint else np.empty(shape, dtype)
+        arrays[name] = comm.world.broadcast(mine)
+    return Checkpoint(step, arrays, facts)
+
+
+def restore(arrays: Arrays, state: Mapping[str, Any]) -> None:
+    """Sets variables from arrays.
+
+    Raises:
+        CheckpointError: naming the first variable that one has and the other has not.
+    """
+    if set(arrays) != set(state):
+        odd = sorted(set(arrays) ^ set(state))[0]
+        where = "checkpoint" if odd in arrays else "model"
+        raise CheckpointError(f"the checkpoint does not fit the model: only the {where} has {odd}")
+    for name, variable in state.items():
+        if tuple(variable.shape) != arrays[name].shape:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: {name} has shape {arrays[name].shape},"
+                f" the model expects {tuple(variable.shape)}"
+            )
+        variable.assign(arrays[name])
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+
+
+def _digests(arrays: Arrays) -> dict[str, str]:
+    return {name: hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for name, a in arrays.items()}

@@ -1,0 +1,272 @@
+"""The `ba-dist` command. Imports what a subcommand needs when it runs, so that --help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ba_dist import __version__
+from ba_dist.config import Config, Option, options, override
+from ba_dist.errors import ConfigError, UserError
+from ba_dist.recipes import RECIPES, recipe, summary
+from ba_dist.schedules import format_regime, parse_regime
+
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+class _TrainCommand(click.Command):
+    """Shows the values of the recipe that is named; lists the flags when one is unknown."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = next((word for word in args if word in RECIPES), None)
+        if named:
+            _show_defaults(self, recipe(named))
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [f for p in self.params if isinstance(p, click.Option) for f in p.opts]
+            close = f" Did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
+            raise click.UsageError(
+                f"there is no flag {error.option_name}.{close}\nThe flags: {' '.join(flags)}", ctx
+            ) from None
+
+
+class _RegimeType(click.ParamType):
+    name = "EPOCH:RATE,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return parse_regime(value) if isinstance(value, str) else value
+
+
+def _add_config_flags(command: Any) -> Any:
+    """One flag for every field of the configuration."""
+    for option in reversed(list(options())):
+        names = [option.flag, option.name]
+        if option.type is bool:
+            names[0] = f"{option.flag}/--no-{option.flag[2:]}"
+        command = click.option(
+            *names, type=_click_type(option), default=None, help=option.help
+        )(command)
+    return command
+
+
+def _click_type(option: Option) -> Any:
+    if option.choices:
+        return click.Choice(option.choices)
+    if option.type is tuple:
+        return _RegimeType()
+    if option.type in (int, float) and option.low is not None:
+        ranges = {int: click.IntRange, float: click.FloatRange}
+        low = int(option.low) if option.type is int else option.low
+        return ranges[option.type](low, option.high)
+    return option.type
+
+
+def _show_defaults(command: click.Command, config: Config) -> None:
+    by_name = {param.name: param for param in command.params}
+    for option in options():
+        value = getattr(getattr(config, option.part), option.name)
+        param = by_name[option.name]
+        if value is not None and isinstance(param, click.Option):
+            shown = format_regime(value) if option.type is tuple else str(value)
+            param.help = f"{option.help}  [here: {shown}]"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ba-dist")
+def cli() -> None:
+    """Distributed batch augmentation on TensorFlow and Horovod/MPI.
+
+    Every group of ranks trains on the same samples, each rank on its own augmented copies of them.
+
+    \b
+    A first run:     launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+    What it needs:   ba-dist doctor
+    """
+
+
+@cli.command(cls=_TrainCommand)
+@click.argument("name", metavar="RECIPE")
+@_add_config_flags
+def train(name: str, **flags: Any) -> None:
+    """Train RECIPE (`ba-dist recipes` lists them), with any of its values changed by a flag.
+
+    \b
+    ba-dist train quickstart --help           shows the values of that recipe
+    ba-dist train quickstart --steps 5        a very short run on one rank
+    launch/mpirun.sh -n 4 -- train quickstart --multiplicity 4 --run-dir runs/first
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    config = override(recipe(name), given)
+    from ba_dist import runtime
+    from ba_dist.train import RUN_AGAIN
+    from ba_dist.train import train as run
+
+    runtime.quiet()
+    outcome = run(config)
+    if outcome.summary is None:
+        _say_once(
+            f"stopped on request after step {outcome.step}; the same command goes on from there"
+            f" (--run-dir {outcome.run_dir})"
+        )
+        sys.exit(RUN_AGAIN)
+    _say_once(report(outcome.summary, outcome.run_dir))
+
+
+def report(result: dict[str, Any], run_dir: Path) -> str:
+    """The short table at the end of a run."""
+    groups, size = result["groups"], result["group_size"]
+    read = result["input"]
+    rows = {
+        "recipe": result["recipe"],
+        "layout": f"{result['world_size']} ranks = {groups} groups of {size},"
+        f" {result['copies_per_rank']} copies per rank",
+        "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
+        f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
+        "validation accuracy": f"{result['val_top1']:.2%}",
+        "images per second": f"{result['images_per_second']:.0f}",
+        "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
+        f" and {result['instances']} instances",
+        "seconds of training": f"{result['seconds']:.1f}",
+        "run directory": str(run_dir),
+    }
+    width = max(map(len, rows))
+    return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
+
+
+@cli.command("eval")
+@_RUN
+def evaluate(run: Path) -> None:
+    """Evaluate the newest checkpoint of RUN on the validation samples."""
+    from ba_dist import runtime
+
+    runtime.quiet()
+    from ba_dist.evaluate_run import evaluate_run
+
+    step, result = evaluate_run(run)
+    _say_once(f"step {step}  val_top1 {result['val_top1']:.2%}  val_loss {result['val_loss']:.4f}")
+
+
+@cli.group()
+def data() -> None:
+    """Bring data to this machine before training needs it."""
+
+
+@data.command("prepare")
+@click.argument("name")
+@click.option("--data-dir", help="where the data is, or is to be prepared")
+def data_prepare(name: str, data_dir: str | None) -> None:
+    """Prepare the dataset NAME once (on the login node, where there is a network)."""
+    from ba_dist.data.prepare import prepare
+
+    prepared = prepare(name, data_dir)
+    click.echo(f"{name}: ready in {prepared.folder}, from {prepared.origin}")
+
+
+@data.command("list")
+def data_list() -> None:
+    """List the datasets."""
+    from ba_dist.data.prepare import INFOS
+
+    for info in INFOS.values():
+        height, width, channels = info.image_shape
+        click.echo(f"{info.name:14} {height}x{width}x{channels}  {info.classes} classes")
+    click.echo("synthetic      any size (--image-size), made as it is read")
+
+
+@cli.command()
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List the recipes, or show every value of the recipe NAME."""
+    if name is None:
+        for known in RECIPES:
+            click.echo(f"{known:20} {summary(known)}")
+        return
+    config = recipe(name)
+    click.echo(summary(name))
+    for option in options():
+        value = getattr(getattr(config, option.part), option.name)
+        shown = format_regime(value) if option.type is tuple else value
+        click.echo(f"  {option.flag:22} {'-' if shown is None else shown!s:18} {option.help}")
+
+
+@cli.command()
+@_RUN
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="FILE.npz to write")
+def export(run: Path, output: Path) -> None:
+    """Write every variable of RUN's newest checkpoint under its own name, as numpy arrays."""
+    from ba_dist.analysis.export import export as write
+
+    step, count = write(run, output)
+    click.echo(f"{output}: {count} variables of step {step}")
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="default RUN/curves.png")
+def plot(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Draw loss, accuracy, learning rate and gradient norm of one or more RUNS as a PNG."""
+    from ba_dist.analysis.plots import plot_runs
+
+    click.echo(plot_runs(list(runs), output or runs[0] / "curves.png"))
+
+
+@cli.command()
+@_RUN
+def audit(run: Path) -> None:
+    """Check from the trace of RUN that every invariant of batch augmentation held."""
+    from ba_dist.analysis.audit import audit as check
+
+    steps, problems = check(run)
+    for problem in problems[:20]:
+        click.echo(problem)
+    if problems:
+        click.echo(f"{len(problems)} problem(s) in {steps} steps")
+        sys.exit(1)
+    click.echo(f"clean: {steps} steps, every invariant held")
+
+
+@cli.command()
+@click.option("--data-dir", help="the data directory to look at")
+def doctor(data_dir: str | None) -> None:
+    """Look at this machine (under mpirun: at all ranks) and say what is missing."""
+    from ba_dist import runtime
+
+    runtime.quiet()
+    from ba_dist.doctor import examine
+
+    text, healthy = examine(data_dir)
+    _say_once(text)
+    sys.exit(0 if healthy else 1)
+
+
+def _say_once(text: str) -> None:
+    """Prints on rank 0."""
+    from ba_dist.comm import launched
+
+    launch = launched()
+    if launch is None or launch.rank == 0:
+        click.echo(text)
+
+
+def main() -> None:
+    """Runs the command; a person's mistake becomes one message, once, on all ranks together."""
+    from ba_dist import comm
+
+    try:
+        cli.main(prog_name="ba-dist", standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except click.ClickException as error:
+        hint = "\nTry `ba-dist --help`, or --help behind a subcommand."
+        comm.leave_together(f"ba-dist: {error.format_message()}{hint}", 2)
+    except UserError as error:
+        status = 2 if isinstance(error, ConfigError) else 1
+        if error.agreed or comm.launched() is None:
+            comm.leave_together(f"ba-dist: {error}", status)
+        world = comm.start()
+        print(f"ba-dist: rank {world.rank} on {world.host}: {error}", file=sys.stderr, flush=True)
+        world.abort(status)

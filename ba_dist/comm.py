@@ -1,0 +1,241 @@
+"""MPI and Horovod behind one small object; the only module that imports either.
+
+Gradients go through Horovod, everything else through mpi4py. mpi4py is imported and initialised
+first, with MPI_THREAD_MULTIPLE, because the reader exchanges records in a thread of its own.
+"""
+
+import atexit
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.errors import UserError
+from ba_dist.topology import Layout
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Channel:
+    """Collectives over some of the ranks, on a communicator that nobody else uses.
+
+    Every method is collective: all ranks of the channel call it, in the same order.
+    """
+
+    def __init__(self, communicator: Any):
+        self._mpi = communicator
+        self.rank: int = communicator.Get_rank()
+        self.size: int = communicator.Get_size()
+        self.bytes_sent = 0
+
+    def broadcast(self, array: npt.NDArray[Any], root: int = 0) -> npt.NDArray[Any]:
+        """The root's array on every rank; `array` has its shape and dtype everywhere."""
+        if self.rank == root and self.size > 1:
+            self.bytes_sent += array.nbytes
+        self._mpi.Bcast(array, root=root)
+        return array
+
+    def gather_all(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """[size, …]: the arrays of all ranks, which have the same shape and dtype."""
+        out = np.empty((self.size, *array.shape), array.dtype)
+        self._mpi.Allgather(np.ascontiguousarray(array), out)
+        return out
+
+    def concatenate(self, part: Bytes, counts: npt.NDArray[np.int64]) -> Bytes:
+        """The bytes of all ranks behind one another; rank r gives counts[r] of them."""
+        from mpi4py import MPI
+
+        if self.size == 1:
+            return part
+        self.bytes_sent += part.nbytes
+        out = np.empty(int(counts.sum()), np.uint8)
+        offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self._mpi.Allgatherv(part, [out, counts, offsets, MPI.BYTE])
+        return out
+
+    def share_object(self, value: Any, root: int = 0) -> Any:
+        """A small Python object (text, numbers) of the root, on every rank."""
+        return self._mpi.bcast(value, root=root)
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Small Python objects of all ranks, in order of rank, on every rank."""
+        result: list[Any] = self._mpi.allgather(value)
+        return result
+
+    def shared_bytes(self, size: int) -> Bytes:
+        """Memory of `size` bytes that all ranks of the channel see; they must be on one node."""
+        from mpi4py import MPI
+
+        window = MPI.Win.Allocate_shared(size if self.rank == 0 else 0, 1, comm=self._mpi)
+        _WINDOWS.append(window)
+        memory, _ = window.Shared_query(0)
+        return np.frombuffer(memory, np.uint8, count=size)
+
+    def barrier(self) -> None:
+        """Returns when every rank has come here."""
+        self._mpi.Barrier()
+
+
+# Shared windows live as long as the process: freeing one is collective, which a failing rank skips.
+_WINDOWS: list[Any] = []
+
+
+class Comm:
+    """The world of ranks. Make it with `start()`."""
+
+    def __init__(self, world: Any):
+        self._mpi = world
+        self.world = Channel(world.Dup())
+        self.rank = self.world.rank
+        self.world_size = self.world.size
+        self.host = socket.gethostname()
+        self._horovod: Any = None
+
+    @cached_property
+    def node(self) -> Channel:
+        """The ranks that share this node's memory."""
+        from mpi4py import MPI
+
+        return Channel(self._mpi.Split_type(MPI.COMM_TYPE_SHARED))
+
+    def group(self, layout: Layout) -> Channel:
+        """The ranks of this rank's group, on a new communicator; collective over the world."""
+        return Channel(self._mpi.Split(layout.group(self.rank), self.rank))
+
+    def sum(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """The sum over all ranks, in float64 (whole numbers to 2^53 are exact)."""
+        mine = np.atleast_1d(np.asarray(values, np.float64))
+        return self.world.gather_all(mine).sum(axis=0)
+
+    def together(self, work: Callable[[], Any]) -> Any:
+        """Does `work` on every rank; when it fails on any, every rank raises the first failure."""
+        result, failure = None, None
+        try:
+            result = work()
+        except UserError as error:
+            failure = (type(error), f"{error}")
+        failures = self.world.gather_objects(failure)
+        for rank, found in enumerate(failures):
+            if found is not None:
+                kind, text = found
+                everywhere = all(other == found for other in failures)
+                raised: UserError = kind(text if everywhere else f"rank {rank}: {text}")
+                raised.agreed = True
+                raise raised
+        return result
+
+    def start_horovod(self) -> None:
+        """Initialises Horovod over the same ranks.
+
+        Raises:
+            UserError: when Horovod was not built with MPI, or sees another world.
+        """
+        import horovod.tensorflow as horovod
+
+        if not horovod.mpi_built():
+            raise UserError("Horovod was built without MPI; run `make setup` to build it with MPI")
+        horovod.init()
+        if (horovod.rank(), horovod.size()) != (self.rank, self.world_size):
+            raise UserError(
+                f"Horovod sees rank {horovod.rank()} of {horovod.size()}, MPI sees rank"
+                f" {self.rank} of {self.world_size}; both must be built with the same MPI"
+            )
+        self._horovod = horovod
+        # Horovod's own hook runs too late: its thread must stop before mpi4py ends MPI.
+        atexit.register(horovod.shutdown)
+
+    def allreduce(self, tensor: Any, name: str) -> Any:
+        """The sum of a tensor over the world by Horovod, inside or outside a tf.function."""
+        if self.world_size == 1:
+            return tensor
+        return self._horovod.allreduce(tensor, op=self._horovod.Sum, name=name)
+
+    def abort(self, status: int = 1) -> NoReturn:
+        """Ends the whole job now, wherever the other ranks are."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._mpi.Abort(status)
+        os._exit(status)
+
+
+def start() -> Comm:
+    """Joins the world of ranks; from here on an uncaught exception on any rank ends the job.
+
+    Raises:
+        UserError: when MPI cannot serve several threads at a time.
+    """
+    # Shared windows use the shared-memory component; the one for UCX complains on every rank.
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+    from mpi4py import MPI
+
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise UserError(
+            f"MPI gives thread level {MPI.Query_thread()}, MPI_THREAD_MULTIPLE"
+            f" ({MPI.THREAD_MULTIPLE}) is needed; on Cray set MPICH_MAX_THREAD_SAFETY=multiple"
+        )
+    comm = Comm(MPI.COMM_WORLD)
+    _end_job_on_exceptions(comm)
+    return comm
+
+
+def _end_job_on_exceptions(comm: Comm) -> None:
+    """A rank that dies of an exception takes the job with it, so that nobody waits for it."""
+
+    def report(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        print(f"\nrank {comm.rank} on {comm.host} failed:\n{text}", file=sys.stderr, flush=True)
+        comm.abort()
+
+    sys.excepthook = report
+    threading.excepthook = lambda args: report(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the launcher's environment says before MPI is started."""
+
+    rank: int
+    world_size: int
+
+
+def launched() -> Launch | None:
+    """The rank and world size by which an MPI launcher started this process, None without one."""
+    pairs = [
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ]
+    for rank, size in pairs:
+        if rank in os.environ and size in os.environ:
+            return Launch(int(os.environ[rank]), int(os.environ[size]))
+    return None
+
+
+def leave_together(message: str, status: int) -> NoReturn:
+    """Every rank ends with this status, after rank 0 has printed the message once.
+
+    A rank that left at once would have the launcher kill rank 0 before it has spoken.
+    """
+    launch = launched()
+    if launch is None or launch.rank == 0:
+        print(message, file=sys.stderr, flush=True)
+    if launch is not None and launch.world_size > 1:
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD.Barrier()
+    sys.exit(status)
+
+
+def library() -> tuple[str, int]:
+    """(name and version of the MPI library, the thread level it gives)."""
+    from mpi4py import MPI
+
+    return MPI.Get_library_version().split(",")[0].strip("\0\n "), MPI.Query_thread()

@@ -1,0 +1,131 @@
+"""Group reader → tf.data → augmented instances, ready for the network."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ba_dist.data.augment import Augmentation
+from ba_dist.data.group_reader import GroupBatch, GroupReader
+from ba_dist.sampling import augmentation_keys
+from ba_dist.topology import Layout
+
+
+class InputPipeline:
+    """The instances of one rank, a step at a time.
+
+    Instance i = k·b + s is sample s of the group's batch in the copy l·K + k: consecutive instances
+    are different samples with the same copy index, as ghost batches need them.
+
+    Args:
+        reader: the batches of the group.
+        augmentation: how copies are made.
+        layout: of the ranks.
+        rank: this one.
+        seed: of the run.
+        traced: also give digests of the batch and of every instance.
+    """
+
+    def __init__(
+        self,
+        reader: GroupReader,
+        augmentation: Augmentation,
+        layout: Layout,
+        rank: int,
+        seed: int,
+        traced: bool = False,
+    ):
+        self._reader = reader
+        self._augmentation = augmentation
+        self._copies = np.array(layout.copies(rank))
+        self._seed = seed
+        self._layout = layout
+        self._traced = traced
+        self._failure: BaseException | None = None
+        self.dataset = self._dataset()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Dictionaries of `step`, `epoch`, `images` float32 [b·K, H, W, C], `labels` int64 [b·K],
+        and `sample_ids`, `copies`, `keys` int64 [b·K] (keys are the bits of uint64).
+
+        Raises what the reader failed of.
+        """
+        try:
+            for batch in self.dataset:
+                self._reader.advance()
+                yield batch
+        except tf.errors.OpError as error:
+            raise (self._failure or error) from None
+
+    def _dataset(self) -> Any:
+        dataset = tf.data.Dataset.from_generator(
+            self._elements, output_signature=self._signature()
+        )
+        return dataset.map(self._augment).prefetch(1)
+
+    def _signature(self) -> dict[str, Any]:
+        rows = self._layout.instances_per_rank
+        shape = (self._layout.group_batch, *self._augmentation.info.image_shape)
+        keys = np.zeros(rows, np.uint64)
+        return {
+            "step": tf.TensorSpec((), tf.int64),
+            "epoch": tf.TensorSpec((), tf.int64),
+            "images": tf.TensorSpec(shape, tf.uint8),
+            **{
+                name: tf.TensorSpec((rows,), tf.int64)
+                for name in ("labels", "sample_ids", "copies", "keys")
+            },
+            "parameters": {
+                name: tf.TensorSpec(values.shape, values.dtype)
+                for name, values in self._augmentation.draw(keys).items()
+            },
+            "batch_sha256": tf.TensorSpec((), tf.string),
+        }
+
+    def _elements(self) -> Iterator[dict[str, Any]]:
+        try:
+            for batch in self._reader:
+                yield self._element(batch)
+        except BaseException as error:
+            self._failure = error  # tf.data passes on only its text
+            raise
+
+    def _element(self, batch: GroupBatch) -> dict[str, Any]:
+        copies, samples = len(self._copies), len(batch.sample_ids)
+        keys = augmentation_keys(
+            self._seed, batch.epoch, batch.sample_ids[None, :], self._copies[:, None]
+        ).reshape(-1)
+        return {
+            "step": batch.step,
+            "epoch": batch.epoch,
+            "images": np.stack(batch.images),
+            "labels": np.tile(batch.labels, copies),
+            "sample_ids": np.tile(batch.sample_ids, copies),
+            "copies": np.repeat(self._copies, samples),
+            "keys": keys.view(np.int64),
+            "parameters": self._augmentation.draw(keys),
+            "batch_sha256": batch.sha256() if self._traced else "",
+        }
+
+    def _augment(self, element: dict[str, Any]) -> dict[str, Any]:
+        parameters = element.pop("parameters")
+        images = tf.tile(element["images"], [len(self._copies), 1, 1, 1])
+        return {**element, "images": self._augmentation.apply(images, parameters)}
+
+
+def trace_entry(batch: dict[str, Any], group: int, lane: int) -> dict[str, Any]:
+    """One line of a rank's trace: what it trained on in a step, an entry an instance."""
+    images = batch["images"].numpy()
+    return {
+        "step": int(batch["step"]),
+        "epoch": int(batch["epoch"]),
+        "group": group,
+        "lane": lane,
+        "sample_ids": batch["sample_ids"].numpy().tolist(),
+        "copies": batch["copies"].numpy().tolist(),
+        "augment_keys": [f"{key:016x}" for key in batch["keys"].numpy().view(np.uint64)],
+        "batch_sha256": batch["batch_sha256"].numpy().decode(),
+        "instance_sha256": [hashlib.sha256(image).hexdigest()[:16] for image in images],
+    }

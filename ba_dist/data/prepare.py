@@ -1,0 +1,263 @@
+"""Brings a small dataset to this machine and stores it as plain arrays, once.
+
+    cache/datasets/NAME/{train,test}_{images,labels}.npy and info.json
+
+A dataset is looked for in order: prepared before; files in the data directory; TensorFlow Datasets
+(prepared there, else downloaded, as ArrayRecord); for Fashion-MNIST the Debian package. Where it
+comes from does not change the arrays, nor their digest.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.data.sources import DatasetInfo
+from ba_dist.errors import DataError
+
+DATA_VARIABLE = "BA_DIST_DATA"
+SPLITS = ("train", "test")
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+INFOS = {
+    info.name: info
+    for info in (
+        DatasetInfo("fashion_mnist", (28, 28, 1), 10, (0.2860,), (0.3530,)),
+        DatasetInfo("cifar10", (32, 32, 3), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        DatasetInfo(
+            "cifar100", (32, 32, 3), 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+        ),
+        DatasetInfo("digits", (8, 8, 1), 10, (0.3053,), (0.3761,)),
+    )
+}
+
+_IDX_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+_DEBIAN_PACKAGE = "dataset-fashion-mnist"
+_DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Arrays on disk.
+
+    Args:
+        folder: that holds them.
+        info: of the dataset.
+        digest: SHA-256 over all arrays.
+        origin: where they came from, for people.
+    """
+
+    folder: Path
+    info: DatasetInfo
+    digest: str
+    origin: str
+
+
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/ba_dist`, by default under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ba_dist"
+
+
+def data_dir(given: str | None) -> Path | None:
+    """The place a person names for data: `--data-dir`, else the environment variable, else none."""
+    named = given or os.environ.get(DATA_VARIABLE)
+    return Path(named).expanduser().resolve() if named else None
+
+
+def prepare(name: str, given_dir: str | None = None) -> Prepared:
+    """Makes the arrays of a dataset, or finds them made; two processes may do it at a time.
+
+    Args:
+        name: one of `INFOS`.
+        given_dir: where a person says the data is.
+
+    Raises:
+        DataError: saying everything that was tried, and how to bring the data.
+    """
+    import filelock
+
+    folder = _prepared_folder(name, data_dir(given_dir))
+    if found := _load(folder):
+        return found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A soft lock (a file made exclusively) also works on parallel filesystems without flock.
+    with filelock.FileLock(f"{folder}.lock"):
+        if found := _load(folder):
+            return found
+        arrays, origin = _acquire(name, data_dir(given_dir))
+        return _store(folder, INFOS[name], arrays, origin)
+
+
+def _prepared_folder(name: str, place: Path | None) -> Path:
+    if name not in INFOS:
+        raise DataError(f"--dataset {name!r} is unknown; choose from {', '.join(INFOS)}, synthetic")
+    if place is None:
+        return cache_dir() / "datasets" / name
+    if not place.is_dir():
+        raise DataError(f"the data directory {place} does not exist; make it or name another")
+    # Another place may hold other files of the same name.
+    return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(place)).hexdigest()[:12]}"
+
+
+def _load(folder: Path) -> Prepared | None:
+    try:
+        facts = json.loads((folder / "info.json").read_text())
+    except FileNotFoundError:
+        return None
+    info = facts["info"]
+    for key in ("image_shape", "mean", "std"):
+        info[key] = tuple(info[key])
+    return Prepared(folder, DatasetInfo(**info), facts["digest"], facts["origin"])
+
+
+def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prepared:
+    """Writes beside the folder, then renames: a reader sees all of it or nothing."""
+    digest = hashlib.sha256()
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for split in SPLITS:
+            images = np.ascontiguousarray(arrays[f"{split}_images"], np.uint8)
+            images = images.reshape(-1, *info.image_shape)
+            labels = np.ascontiguousarray(arrays[f"{split}_labels"], np.int64)
+            for kind, array in (("images", images), ("labels", labels)):
+                digest.update(array)
+                np.save(temporary / f"{split}_{kind}.npy", array)
+        facts = {"info": asdict(info), "digest": digest.hexdigest(), "origin": origin}
+        (temporary / "info.json").write_text(json.dumps(facts, indent=2))
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Prepared(folder, info, facts["digest"], origin)
+
+
+def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
+    """Tries every way in order; the first that gives the arrays wins."""
+    ways: list[tuple[str, Callable[[], Arrays | None]]] = []
+    if name == "digits":
+        ways = [("scikit-learn's digits", _digits)]
+    if name == "fashion_mnist":
+        for folder in [*([place] if place else []), Path("/") / _DEBIAN_FOLDER]:
+            ways.append((f"the files in {folder}", lambda f=folder: _idx_files(f)))
+    if name != "digits":
+        ways.append(("TensorFlow Datasets", lambda: _tfds(name, place)))
+    if name == "fashion_mnist":
+        ways.append((f"the Debian package {_DEBIAN_PACKAGE}", _debian_package))
+    tried = []
+    for title, way in ways:
+        try:
+            if arrays := way():
+                return arrays, title
+            tried.append(f"{title}: not there")
+        except Exception as error:  # any way may fail in its own manner; all are reported
+            tried.append(f"{title}: {_first_line(error)}")
+    raise DataError(
+        f"{name} cannot be had on this machine:\n  - "
+        + "\n  - ".join(tried)
+        + f"\nRun `ba-dist data prepare {name}` on a machine with a network and the same cache"
+        f" (XDG_CACHE_HOME), or name a folder that holds it by --data-dir or ${DATA_VARIABLE}."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = f"{error}".strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def _digits() -> Arrays:
+    """1,797 handwritten digits of 8×8 pixels that lie inside scikit-learn's wheel; 1 in 6 is test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    test = np.arange(len(images)) % 6 == 0
+    return {
+        "train_images": images[~test],
+        "train_labels": digits.target[~test],
+        "test_images": images[test],
+        "test_labels": digits.target[test],
+    }
+
+
+def _idx_files(folder: Path) -> Arrays | None:
+    """The four files of MNIST's format, with or without .gz; None unless all are there."""
+    paths = {}
+    for key, name in _IDX_FILES.items():
+        here = [p for p in (folder / name, folder / f"{name}.gz") if p.is_file()]
+        if not here:
+            return None
+        paths[key] = here[0]
+    return {key: read_idx(path) for key, path in paths.items()}
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """Reads one file of MNIST's idx format of unsigned bytes, plain or gzipped.
+
+    Raises:
+        DataError: naming the file, when it is not of this format or is cut short.
+    """
+    try:
+        raw = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+        raise DataError(f"{path} is not an idx file of unsigned bytes")
+    shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4).astype(np.int64)
+    start = 4 + 4 * raw[3]
+    if len(raw) != start + shape.prod():
+        raise DataError(f"{path} holds {len(raw) - start} bytes, {shape.prod()} were expected")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def _tfds(name: str, place: Path | None) -> Arrays:
+    """Through TensorFlow Datasets as ArrayRecord, read by index."""
+    from ba_dist.data import tfds_arrays
+
+    return tfds_arrays.read_splits(name, place or cache_dir() / "tfds", SPLITS)
+
+
+def _debian_package() -> Arrays | None:
+    """Installed by apt as root; otherwise downloaded and unpacked into the cache."""
+    if not shutil.which("apt-get"):
+        return None
+    if os.geteuid() == 0:
+        _apt(["apt-get", "install", "--yes", "--no-install-recommends", _DEBIAN_PACKAGE])
+        return _idx_files(Path("/") / _DEBIAN_FOLDER)
+    folder = cache_dir() / "debian"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as download:
+        _apt(["apt-get", "download", _DEBIAN_PACKAGE], download)
+        (package,) = Path(download).glob("*.deb")
+        _apt(["dpkg-deb", "--extract", str(package), str(folder)], download)
+    return _idx_files(folder / _DEBIAN_FOLDER)
+
+
+def _apt(command: list[str], folder: str = "/") -> None:
+    """Runs a command of apt; a machine that has never fetched the package lists does so first."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+
+    def attempt(words: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+        )
+
+    done = attempt(command)
+    if done.returncode and os.geteuid() == 0 and attempt(["apt-get", "update"]).returncode == 0:
+        done = attempt(command)
+    if done.returncode:
+        raise DataError((done.stderr or done.stdout).strip() or f"{command[0]} failed")

@@ -1,0 +1,42 @@
+"""Evaluates a finished or stopped run, on any number of ranks."""
+
+from pathlib import Path
+
+from ba_dist import checkpoint, runtime
+from ba_dist.comm import start
+from ba_dist.data.augment import Augmentation
+from ba_dist.data.catalog import open_dataset
+from ba_dist.errors import CheckpointError
+from ba_dist.train import build_model, load_config
+
+
+def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
+    """The step and the metrics of the newest good checkpoint; collective over the world."""
+    comm = start()
+    config, facts = comm.together(lambda: load_config(folder))
+    runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
+    from ba_dist import step
+    from ba_dist.evaluate import Evaluator
+
+    dataset = open_dataset(config.data, comm)
+    step.set_precision(config.run.precision)
+    model = build_model(config, dataset, facts["layout"]["ghost_batch_size"])
+    found = comm.together(lambda: newest_good(folder) if comm.rank == 0 else None)
+    found = checkpoint.share(found, comm)
+    variables = {f"model/{v.path}": v.value for v in model.variables}
+    weights = {name: a for name, a in found.arrays.items() if name.startswith("model/")}
+    comm.together(lambda: checkpoint.restore(weights, variables))
+    augmentation = Augmentation(config.augment, dataset.info)
+    return found.step, Evaluator(model, dataset.validation, augmentation, comm)()
+
+
+def newest_good(folder: Path) -> checkpoint.Checkpoint:
+    """The newest checkpoint of a run.
+
+    Raises:
+        CheckpointError: when there is none that can be read.
+    """
+    found, complaints = checkpoint.newest(checkpoint.folder_of(folder))
+    if found is None:
+        raise CheckpointError("; ".join(complaints) or f"{folder} has no checkpoint yet")
+    return found

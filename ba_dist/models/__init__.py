@@ -1,0 +1,32 @@
+"""Name → network."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ba_dist.errors import ConfigError
+
+NAMES = "resnetN for any N = 6n+2 (resnet8, resnet20, resnet44, …)"
+
+
+def build(
+    name: str, image_shape: tuple[int, int, int], classes: int, norm: Callable[..., Any]
+) -> Any:
+    """Builds a Keras model that maps images [n, H, W, C] to logits [n, classes].
+
+    Args:
+        name: of the network.
+        image_shape: (H, W, C).
+        classes: how many.
+        norm: makes a normalisation layer, called with its name.
+
+    Raises:
+        ConfigError: listing the networks when there is none of this name.
+    """
+    if match := re.fullmatch(r"resnet(\d+)", name):
+        depth = int(match[1])
+        if depth >= 8 and depth % 6 == 2:
+            from ba_dist.models import resnet
+
+            return resnet.cifar_resnet(depth, image_shape, classes, norm)
+    raise ConfigError(f"--model {name!r} is unknown; choose from {NAMES}")

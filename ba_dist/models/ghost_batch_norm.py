@@ -1,0 +1,181 @@
+"""Ghost BatchNorm: instances are normalised in ghost batches of 32, whatever the batch.
+
+Source: Hoffer, Hubara, Soudry, "Train longer, generalize better" (NIPS 2017), algorithm 1;
+"Augment Your Batch", section 4.5, for why the instances of a ghost batch are different samples.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@dataclass
+class _Accumulation:
+    """One pass of several over the microbatches of a step."""
+
+    first: Any
+    passes: int
+
+
+_current: list[_Accumulation] = []
+
+
+@contextlib.contextmanager
+def accumulation(first: Any, passes: int) -> Iterator[None]:
+    """Makes several forward passes count as one step for the moving statistics.
+
+    Args:
+        first: bool tensor, whether this is the step's first pass.
+        passes: passes a step.
+    """
+    _current.append(_Accumulation(first, passes))
+    try:
+        yield
+    finally:
+        _current.pop()
+
+
+@keras.saving.register_keras_serializable("ba_dist")
+class GhostBatchNormalization(keras.layers.Layer):
+    """BatchNorm over ghost batches: consecutive instances are normalised together.
+
+        y = γ·(x - μ_g) / sqrt(σ²_g + ε) + β           in training, for the ghost batch g of x
+        y = γ·(x - μ) / sqrt(σ² + ε) + β               in inference, with moving statistics
+        μ ← m·μ + (1 - m)·mean over g of μ_g           once a step, σ² alike (unbiased)
+
+    Args:
+        ghost_batch_size: instances that are normalised together. A batch of at most that many is one
+            ghost batch; a larger one must be a multiple.
+        momentum: m, the share of the old moving statistics kept by a step.
+        epsilon: ε.
+
+    Call: x float [n, H, W, C] or [n, C]; returns the same shape and dtype. Statistics are float32
+    (float64 for float64).
+
+    Raises:
+        ValueError: when a batch of known size is not made of whole ghost batches.
+    """
+
+    def __init__(
+        self,
+        ghost_batch_size: int = 32,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.ghost_batch_size = ghost_batch_size
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Any) -> None:
+        shape = (input_shape[-1],)
+        dtype = self.variable_dtype
+
+        def weight(name: str, initializer: str, trainable: bool) -> Any:
+            return self.add_weight(
+                name=name, shape=shape, initializer=initializer, trainable=trainable, dtype=dtype, autocast=False
+            )
+
+        self.gamma = weight("gamma", "ones", True)
+        self.beta = weight("beta", "zeros", True)
+        self.moving_mean = weight("moving_mean", "zeros", False)
+        self.moving_variance = weight("moving_variance", "ones", False)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        images = inputs if len(inputs.shape) == 4 else inputs[:, None, None, :]
+        if training:
+            outputs, means, variances = self._normalise_ghosts(images)
+            self._move(self.moving_mean, means)
+            self._move(self.moving_variance, variances)
+        else:
+            outputs, _, _ = self._fused(images, self.moving_mean, self.moving_variance)
+        return outputs if len(inputs.shape) == 4 else outputs[:, 0, 0, :]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "ghost_batch_size": self.ghost_batch_size,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def _normalise_ghosts(self, images: Any) -> tuple[Any, list[Any], list[Any]]:
+        # One fused kernel for each ghost batch is faster on CPU than reshape and moments, and than
+        # one fused BatchNorm of the whole batch: a ghost batch stays in the cache.
+        count = images.shape[0]
+        if count is None:
+            return self._normalise_unknown(images)
+        if count <= self.ghost_batch_size:
+            ghosts = [images]
+        elif count % self.ghost_batch_size == 0:
+            ghosts = tf.split(images, count // self.ghost_batch_size)
+        else:
+            raise ValueError(
+                f"a batch of {count} does not divide into ghost batches of {self.ghost_batch_size}"
+            )
+        parts = [self._fused(ghost) for ghost in ghosts]
+        outputs = parts[0][0] if len(parts) == 1 else tf.concat([p[0] for p in parts], axis=0)
+        return outputs, [p[1] for p in parts], [p[2] for p in parts]
+
+    def _normalise_unknown(self, images: Any) -> tuple[Any, list[Any], list[Any]]:
+        # The batch size is known only when it runs (Keras' fit): one map over the ghost batches.
+        count = tf.shape(images)[0]
+        size = tf.minimum(count, self.ghost_batch_size)
+        check = tf.debugging.assert_equal(
+            count % size, 0, f"the batch does not divide into ghost batches of {self.ghost_batch_size}"
+        )
+        with tf.control_dependencies([check] if check is not None else []):
+            ghosts = tf.reshape(images, tf.concat([[count // size, size], tf.shape(images)[1:]], 0))
+        ghosts = tf.ensure_shape(ghosts, [None, None, *images.shape[1:]])
+        dtype = self.gamma.dtype
+        outputs, means, variances = tf.map_fn(
+            self._fused, ghosts, fn_output_signature=(images.dtype, dtype, dtype)
+        )
+        outputs = tf.reshape(outputs, tf.shape(images))
+        return outputs, [tf.reduce_mean(means, 0)], [tf.reduce_mean(variances, 0)]
+
+    def _fused(self, images: Any, mean: Any = None, variance: Any = None) -> tuple[Any, Any, Any]:
+        """(normalised, batch mean, unbiased batch variance); given a mean and variance, by those."""
+        if self.variable_dtype == "float64":
+            return self._exact(images, mean, variance)
+        given = mean is not None
+        outputs, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.convert_to_tensor(mean) if given else tf.zeros([0], tf.float32),
+            variance=tf.convert_to_tensor(variance) if given else tf.zeros([0], tf.float32),
+            epsilon=self.epsilon,
+            is_training=not given,
+        )
+        return outputs, batch_mean, batch_variance
+
+    def _exact(self, images: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
+        """The same in float64, for which there is no fused kernel."""
+        if mean is None:
+            mean, variance = tf.nn.moments(images, [0, 1, 2])
+        else:
+            mean, variance = tf.convert_to_tensor(mean), tf.convert_to_tensor(variance)
+        outputs = tf.nn.batch_normalization(
+            images, mean, variance, self.beta, self.gamma, self.epsilon
+        )
+        count = tf.cast(tf.size(images) / tf.size(mean), variance.dtype)
+        return outputs, mean, variance * count / tf.maximum(count - 1, 1)
+
+    def _move(self, moving: Any, statistics: list[Any]) -> None:
+        fresh = (1 - self.momentum) * tf.add_n(statistics) / len(statistics)
+        kept: Any = self.momentum
+        if _current:
+            # m applies once a step, at its first pass; each pass adds its share.
+            fresh /= _current[-1].passes
+            kept = tf.where(_current[-1].first, tf.cast(kept, fresh.dtype), tf.ones((), fresh.dtype))
+        moving.assign(moving * kept + fresh)

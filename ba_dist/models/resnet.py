@@ -1,0 +1,85 @@
+"""The residual networks of He et al. 2015 (arXiv:1512.03385).
+
+Shape suffixes: n instances, H height, W width, C channels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+_HE = "he_normal"
+
+
+def cifar_resnet(
+    depth: int,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    norm: Callable[..., Any],
+    width: int = 16,
+) -> Any:
+    """The CIFAR family of section 4.2: depth 6n+2, widths 16, 32, 64, identity shortcuts (option A).
+
+    Args:
+        depth: 6n+2 for n ≥ 1.
+        image_shape: (H, W, C).
+        classes: how many logits.
+        norm: makes a normalisation layer, called with its name.
+        width: channels of the first stage.
+
+    Returns:
+        A Keras model: images [n, H, W, C] → logits [n, classes].
+    """
+    blocks = (depth - 2) // 6
+    images = keras.Input(image_shape, name="images")
+    x = _conv(width, 3, 1, "stem")(images)
+    x = keras.layers.ReLU()(norm(name="stem_norm")(x))
+    for stage in range(3):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            x = _basic_block(x, width * 2**stage, stride, norm, f"stage{stage}_block{block}")
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    # Logits stay in float32 whatever the precision, so that the loss is computed exactly enough.
+    logits = keras.layers.Dense(classes, name="logits", dtype=_full_precision())(x)
+    return keras.Model(images, logits, name=f"resnet{depth}")
+
+
+def _basic_block(x: Any, width: int, stride: int, norm: Callable[..., Any], name: str) -> Any:
+    y = _conv(width, 3, stride, f"{name}_conv0")(x)
+    y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
+    y = norm(name=f"{name}_norm1")(_conv(width, 3, 1, f"{name}_conv1")(y))
+    if stride != 1:
+        x = _Shortcut(width, stride, name=f"{name}_shortcut")(x)
+    return keras.layers.ReLU()(keras.layers.Add()([x, y]))
+
+
+def _conv(width: int, size: int, stride: int, name: str) -> Any:
+    return keras.layers.Conv2D(
+        width, size, stride, "same", use_bias=False, kernel_initializer=_HE, name=name
+    )
+
+
+def _full_precision() -> str:
+    return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+@keras.saving.register_keras_serializable("ba_dist")
+class _Shortcut(keras.layers.Layer):
+    """Option A: every stride-th pixel, and zeros for the channels that are new."""
+
+    def __init__(self, width: int, stride: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.width = width
+        self.stride = stride
+
+    def call(self, x_nHWC: Any) -> Any:
+        x_nHWC = x_nHWC[:, :: self.stride, :: self.stride, :]
+        new = self.width - x_nHWC.shape[-1]
+        return keras.ops.pad(x_nHWC, [[0, 0], [0, 0], [0, 0], [new // 2, new - new // 2]])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        count, height, width, _ = input_shape
+        return (count, -(-height // self.stride), -(-width // self.stride), self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "width": self.width, "stride": self.stride}

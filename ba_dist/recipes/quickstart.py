@@ -1,0 +1,21 @@
+"""A first run: real images, real batch augmentation, one or two minutes on two cores.
+
+    launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+"""
+
+from ba_dist.config import Augment, Batch, Config, Data, Model, Optimizer, Run
+
+
+def quickstart() -> Config:
+    """ResNet-8 on 10,000 images of Fashion-MNIST with cutout, M = 2: a first run."""
+    return Config(
+        recipe="quickstart",
+        batch=Batch(batch_size=64, multiplicity=2),
+        data=Data(dataset="fashion_mnist", train_samples=10_000),
+        augment=Augment(pad_crop=2, flip=True, cutout=8),
+        model=Model(model="resnet8"),
+        optimizer=Optimizer(
+            lr=((0, 0.05), (1, 0.2), (4, 0.0)), lr_shape="linear", weight_decay=1e-4
+        ),
+        run=Run(epochs=4),
+    )

@@ -1,0 +1,92 @@
+"""The folder of a run: one job at a time, old runs kept, files cut back when a run goes on."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ba_dist.errors import UserError
+
+_PREVIOUS = "previous"
+
+
+def claim(run_dir: Path) -> filelock.BaseFileLock:
+    """Makes the folder and holds it for this job.
+
+    Raises:
+        UserError: when it cannot be made, or another job holds it.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(run_dir / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"another job is using {run_dir}; wait for it, or choose another --run-dir"
+        ) from None
+    except OSError as error:
+        raise UserError(f"the run directory {run_dir} cannot be used: {error}") from None
+    return lock
+
+
+def set_aside(run_dir: Path) -> None:
+    """Moves what an older run left into a folder beside the new one's files; nothing is deleted."""
+    leftovers = [
+        path for path in run_dir.iterdir() if path.name != ".lock" and _PREVIOUS not in path.name
+    ]
+    if not leftovers:
+        return
+    number = 1 + sum(1 for path in run_dir.iterdir() if path.name.startswith(_PREVIOUS))
+    place = run_dir / f"{_PREVIOUS}-{number}"
+    place.mkdir()
+    for path in leftovers:
+        path.rename(place / path.name)
+
+
+def cut_back(path: Path, steps: int) -> None:
+    """Drops the lines of a JSON-lines file that a resumed run will write again.
+
+    Args:
+        path: of the file; it may be missing, and its last line may be torn.
+        steps: that are done; lines of later steps go.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        # A trace counts steps from 0, the metrics count those that are done.
+        done = entry["step"] + 1 if "sample_ids" in entry else entry.get("step", 0)
+        if done <= steps:
+            kept.append(line + "\n")
+    write_whole(path, "".join(kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file's text; a reader sees the old or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of a run.
+
+    Raises:
+        UserError: when the folder is not that of a run.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return content

@@ -1,0 +1,69 @@
+"""How TensorFlow runs in this process: silent, on its own cores and device, repeatable."""
+
+import os
+from typing import Any
+
+from ba_dist.errors import UserError
+
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    # Without it oneDNN's notice is printed at import, whatever the log level.
+    "GRPC_VERBOSITY": "ERROR",
+    "KERAS_BACKEND": "tensorflow",
+}
+
+
+def quiet() -> None:
+    """Hushes TensorFlow's start-up chatter; must come before its first import."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def prepare(local_rank: int, local_size: int, seed: int) -> Any:
+    """Sets TensorFlow up for one rank and returns it.
+
+    One GPU a rank by local rank, memory growth on; threads as the launcher says, else the node's
+    cores shared by its ranks; operations that give the same bits every time.
+
+    Raises:
+        UserError: when a node has more ranks than GPUs.
+    """
+    quiet()
+    import keras
+    import tensorflow as tf
+
+    threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", max(1, cores() // local_size)))
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(
+        int(os.environ.get("TF_NUM_INTEROP_THREADS", 1 if threads == 1 else 2))
+    )
+    gpus = tf.config.list_physical_devices("GPU")
+    if len(gpus) == 1:
+        local_rank = 0  # the launcher has given each rank a GPU of its own
+    elif gpus and local_rank >= len(gpus):
+        raise UserError(f"this node has {len(gpus)} GPUs for {local_size} ranks; start one a GPU")
+    if gpus:
+        tf.config.set_visible_devices(gpus[local_rank], "GPU")
+        tf.config.experimental.set_memory_growth(gpus[local_rank], True)
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed % 2**32)
+    return tf
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide what is computed."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("ba_dist", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

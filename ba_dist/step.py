@@ -1,0 +1,187 @@
+"""One step of synchronous SGD: forward, loss, backward, one fused allreduce, update.
+
+    w ← update(w, 1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y))
+
+A rank sums over its own instances, microbatch by microbatch. One allreduce over the world then adds
+up, in a single buffer: the gradients, the moving statistics of BatchNorm, the loss and the count of
+correct answers, and the flags by which ranks agree. One buffer, so that the order of the sums is
+fixed and no decision costs a message of its own.
+
+Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised synchronous SGD).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ba_dist.comm import Comm
+from ba_dist.models.ghost_batch_norm import accumulation
+from ba_dist.optim.sgd import SGD
+from ba_dist.topology import Layout
+
+_INITIAL_SCALE = 2.0**15
+_SCALE_GROWTH_STEPS = 2000
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Arithmetic of the network, of its variables, and whether the loss is scaled."""
+
+    compute: str
+    variables: str
+    scaled: bool
+
+
+PRECISIONS = {
+    "fp32": Precision("float32", "float32", False),
+    "bf16": Precision("mixed_bfloat16", "float32", False),
+    "fp16": Precision("mixed_float16", "float32", True),
+    "fp64": Precision("float64", "float64", False),
+}
+
+
+def set_precision(name: str) -> Precision:
+    """Makes Keras build networks in this precision."""
+    precision = PRECISIONS[name]
+    keras.config.set_floatx(precision.variables)
+    keras.config.set_dtype_policy(precision.compute)
+    return precision
+
+
+class TrainStep:
+    """The step as one tf.function with the state that it moves on.
+
+    Args:
+        model: Keras model, images → logits.
+        optimizer: the update rule.
+        layout: of the ranks.
+        comm: the world.
+        precision: of the model.
+    """
+
+    def __init__(
+        self, model: Any, optimizer: SGD, layout: Layout, comm: Comm, precision: Precision
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.layout = layout
+        self.comm = comm
+        self.precision = precision
+        self.loss_scale = tf.Variable(
+            _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
+        )
+        self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._step = tf.function(self._run, reduce_retracing=True)
+
+    def __call__(self, images: Any, labels: Any, learning_rate: float, stop: bool) -> dict[str, Any]:
+        """Trains on this rank's instances; collective over the world.
+
+        Args:
+            images: [b·K, H, W, C].
+            labels: int64 [b·K].
+            learning_rate: of this step.
+            stop: whether this rank wishes to stop.
+
+        Returns:
+            The same on every rank: `loss` and `accuracy` over all B·M instances, `grad_norm`,
+            `stop` (whether any rank wishes it), `finite` (False: the update was left out).
+        """
+        rate = tf.constant(learning_rate, tf.float64)
+        values = self._step(images, labels, rate, tf.constant(stop)).numpy()
+        loss, accuracy, norm, stopped, finite = values.tolist()
+        return {
+            "loss": loss,
+            "accuracy": accuracy,
+            "grad_norm": norm,
+            "stop": stopped > 0,
+            "finite": finite > 0,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Name → variable of everything that a resumed run needs, but for the step number."""
+        weights = {f"model/{v.path}": v.value for v in self.model.variables}
+        return {
+            **weights,
+            **self.optimizer.slots,
+            "loss_scale": self.loss_scale,
+            "good_steps": self.good_steps,
+        }
+
+    def _run(self, images: Any, labels: Any, rate: Any, stop: Any) -> Any:
+        moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
+        before = [tf.identity(variable) for variable in moving]
+        totals, gradients = self._accumulate(images, labels)
+        dtype = gradients[0].dtype
+        flags = tf.cast(stop, dtype)[None]
+        summed = self._allreduce([*gradients, *moving, tf.cast(totals, dtype), flags])
+        world = self.layout.world_size
+        means = [tensor / tf.cast(world, tensor.dtype) for tensor in summed[:-1]]
+        mean_gradients, mean_moving = means[: len(gradients)], means[len(gradients) : -1]
+        unscaled = [g / tf.cast(self.loss_scale, g.dtype) for g in mean_gradients]
+        norm = tf.linalg.global_norm(unscaled)
+        finite = tf.math.is_finite(norm)
+        self._update(unscaled, rate, finite)
+        for variable, value, old in zip(moving, mean_moving, before, strict=True):
+            variable.assign(tf.where(finite, value, old))
+        numbers = [*tf.unstack(means[-1], 2), norm, summed[-1][0], tf.cast(finite, dtype)]
+        return tf.stack([tf.cast(number, tf.float64) for number in numbers])
+
+    def _accumulate(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
+        """([loss, accuracy], gradients of the scaled loss): means over this rank's instances."""
+        count = self.layout.microbatches
+        if count == 1:
+            return self._microbatch(images, labels, tf.constant(True))
+        shape = (count, self.layout.microbatch)
+        images = tf.reshape(images, (*shape, *images.shape[1:]))
+        labels = tf.reshape(labels, shape)
+        totals = tf.zeros(2, self.precision.variables)
+        sums = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
+        for i in tf.range(count):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            part_totals, parts = self._microbatch(images[i], labels[i], i == 0)
+            totals += part_totals
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        return totals / count, [total / count for total in sums]
+
+    def _microbatch(self, images: Any, labels: Any, first: Any) -> tuple[Any, list[Any]]:
+        images = tf.cast(images, self.precision.variables)
+        with tf.GradientTape() as tape, accumulation(first, self.layout.microbatches):
+            logits = self.model(images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(losses)
+            scaled = loss * tf.cast(self.loss_scale, loss.dtype)
+        weights = [v.value for v in self.model.trainable_variables]
+        gradients = tape.gradient(scaled, weights)
+        correct = tf.cast(tf.argmax(logits, 1) == labels, loss.dtype)
+        return tf.stack([loss, tf.reduce_mean(correct)]), gradients
+
+    def _allreduce(self, tensors: list[Any]) -> list[Any]:
+        """The sums over the world of all tensors, by one allreduce of one buffer."""
+        if self.layout.world_size == 1:
+            return tensors
+        buffer = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+        buffer = self.comm.allreduce(buffer, name="step")
+        parts = tf.split(buffer, [t.shape.num_elements() for t in tensors])
+        return [tf.reshape(part, t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+    def _update(self, gradients: list[Any], rate: Any, finite: Any) -> None:
+        """Moves the weights, or leaves a step out whose gradient is not finite (on all ranks alike)."""
+        if finite:
+            self.optimizer.apply(gradients, rate)
+        if self.precision.scaled:
+            self._adapt_scale(finite)
+
+    def _adapt_scale(self, finite: Any) -> None:
+        """Halves the loss scale after an overflow, doubles it after many steps without one."""
+        good = tf.where(finite, self.good_steps + 1, 0)
+        grown = (good > 0) & (good % _SCALE_GROWTH_STEPS == 0)
+        factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
+        self.good_steps.assign(good)
+        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+
+
+def _is_statistic(variable: Any) -> bool:
+    """Moving statistics, and not the integer state of Keras' seed generators."""
+    return str(variable.dtype).startswith("float")

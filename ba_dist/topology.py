@@ -1,0 +1,180 @@
+"""World → groups, lanes and copies: where each instance of a step is computed.
+
+    group(r) = r // R      lane(r) = r mod R      G = W / R      K = M / R      b = B / G
+    lane l, local copy k  →  copy m = l·K + k
+
+B (distinct samples per step) and M (copies of each) say what is computed; W and R only say where.
+Source: "Augment Your Batch", section 4.5 (there R = M, K = 1).
+"""
+
+import math
+from dataclasses import dataclass
+
+from ba_dist.errors import LayoutError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who computes what in a step; every rule is checked when it is made.
+
+    Args:
+        world_size: W, the number of ranks.
+        multiplicity: M, augmented copies of each sample.
+        batch_size: B, distinct samples per step over all groups.
+        group_size: R, the consecutive ranks that share a batch; default gcd(M, W).
+        ghost_batch_size: instances that are normalised together.
+        microbatch: instances that go through the network at once; default all of a rank's.
+
+    Raises:
+        LayoutError: naming the numbers that do not fit and the values that would.
+    """
+
+    world_size: int
+    multiplicity: int
+    batch_size: int
+    group_size: int = 0
+    ghost_batch_size: int = 32
+    microbatch: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("world_size", "multiplicity", "batch_size", "ghost_batch_size"):
+            if getattr(self, name) < 1:
+                raise LayoutError(f"{_flag(name)} is {getattr(self, name)}; it must be at least 1")
+        if self.group_size == 0:
+            object.__setattr__(self, "group_size", math.gcd(self.multiplicity, self.world_size))
+        self._check_group_size()
+        self._check_batch_size()
+        if self.microbatch == 0:
+            object.__setattr__(self, "microbatch", self.instances_per_rank)
+        self._check_microbatch()
+
+    @property
+    def groups(self) -> int:
+        """G = W / R."""
+        return self.world_size // self.group_size
+
+    @property
+    def copies_per_rank(self) -> int:
+        """K = M / R."""
+        return self.multiplicity // self.group_size
+
+    @property
+    def group_batch(self) -> int:
+        """b = B / G, the samples that a group holds."""
+        return self.batch_size // self.groups
+
+    @property
+    def instances_per_rank(self) -> int:
+        """b·K, what one rank trains on in a step."""
+        return self.group_batch * self.copies_per_rank
+
+    @property
+    def ghost_batch(self) -> int:
+        """Instances normalised together: the ghost batch size, or b where b is below it."""
+        return min(self.ghost_batch_size, self.group_batch)
+
+    @property
+    def microbatches(self) -> int:
+        """How many microbatches a rank's instances are cut into."""
+        return self.instances_per_rank // self.microbatch
+
+    def group(self, rank: int) -> int:
+        """The group of a rank."""
+        return rank // self.group_size
+
+    def lane(self, rank: int) -> int:
+        """The place of a rank in its group."""
+        return rank % self.group_size
+
+    def copies(self, rank: int) -> range:
+        """The copy indices that a rank augments."""
+        first = self.lane(rank) * self.copies_per_rank
+        return range(first, first + self.copies_per_rank)
+
+    def notice(self) -> str | None:
+        """What a person should know of an allowed layout: ghost batches made smaller by it."""
+        if self.group_batch >= self.ghost_batch_size:
+            return None
+        return (
+            f"ghost batches hold {self.ghost_batch} instances, not {self.ghost_batch_size}: a group"
+            f" has only B / G = {self.batch_size} / {self.groups} = {self.group_batch} samples. On"
+            f" fewer groups, or with --ghost-batch-size {self.ghost_batch}, the numbers differ."
+        )
+
+    def _check_group_size(self) -> None:
+        world, copies, size = self.world_size, self.multiplicity, self.group_size
+        if size < 1 or world % size or copies % size:
+            raise LayoutError(
+                f"--group-size {size} must divide both the number of ranks ({world}) and"
+                f" --multiplicity ({copies}); values that work: {_join(group_sizes(world, copies))}"
+            )
+
+    def _check_batch_size(self) -> None:
+        if fits(self.batch_size, self.groups, self.ghost_batch_size):
+            return
+        near = batch_sizes_near(self.batch_size, self.groups, self.ghost_batch_size)
+        if self.batch_size % self.groups:
+            reason = (
+                f"must divide by the number of groups, {self.groups}"
+                f" ({self.world_size} ranks in groups of {self.group_size})"
+            )
+        else:
+            reason = (
+                f"gives each of {self.groups} group(s) {self.batch_size // self.groups} samples,"
+                f" which must divide by --ghost-batch-size {self.ghost_batch_size}"
+            )
+        raise LayoutError(f"--batch-size {self.batch_size} {reason}; values that work: {near}")
+
+    def _check_microbatch(self) -> None:
+        size, whole, ghost = self.microbatch, self.instances_per_rank, self.ghost_batch
+        if size < 1 or whole % size or size % ghost:
+            raise LayoutError(
+                f"--microbatch {size} must divide a rank's {whole} instances and hold whole ghost"
+                f" batches of {ghost}; values that work: {_join(microbatches(whole, ghost))}"
+            )
+
+
+def group_sizes(world_size: int, multiplicity: int) -> list[int]:
+    """Every R that divides both W and M."""
+    return _divisors(math.gcd(world_size, multiplicity))
+
+
+def microbatches(instances: int, ghost_batch: int) -> list[int]:
+    """Every microbatch that divides a rank's instances and holds whole ghost batches."""
+    return [ghost_batch * d for d in _divisors(instances // ghost_batch)]
+
+
+def fits(batch_size: int, groups: int, ghost_batch_size: int) -> bool:
+    """Whether B can be cut into G equal parts that hold whole ghost batches."""
+    if batch_size < groups or batch_size % groups:
+        return False
+    samples = batch_size // groups
+    return samples <= ghost_batch_size or samples % ghost_batch_size == 0
+
+
+def batch_sizes_near(batch_size: int, groups: int, ghost_batch_size: int, count: int = 3) -> str:
+    """The valid batch sizes next to one that is not: up to `count` below and above."""
+    # Beyond the ghost batch size the valid ones are `unit` apart; below it, `groups` apart.
+    unit = groups * ghost_batch_size
+    first = max(groups, batch_size - count * unit)
+    first -= first % groups
+    near = [
+        size
+        for size in range(max(first, groups), batch_size + (count + 1) * unit, groups)
+        if fits(size, groups, ghost_batch_size)
+    ]
+    below = [size for size in near if size < batch_size][-count:]
+    above = [size for size in near if size > batch_size][:count]
+    return _join(below + above)
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def _flag(name: str) -> str:
+    return "the number of ranks" if name == "world_size" else "--" + name.replace("_", "-")
+
+
+def _join(values: list[int]) -> str:
+    return ", ".join(map(str, values))

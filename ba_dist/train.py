@@ -1,0 +1,502 @@
+"""The training loop, from the configuration to the summary, read from top to bottom."""
+
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ba_dist import checkpoint, run_dir, runtime
+from ba_dist.comm import Channel, Comm, start
+from ba_dist.config import Config, from_dict, to_dict
+from ba_dist.data.catalog import Dataset, open_dataset
+from ba_dist.errors import CheckpointError, ConfigError, UserError
+from ba_dist.schedules import learning_rate
+from ba_dist.topology import Layout
+
+# Tells the job script or the scheduler: stopped on request, run me again.
+RUN_AGAIN = 75
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        run_dir: the run's folder.
+        summary: as in summary.json; None when it was stopped on request.
+        step: steps that are done.
+    """
+
+    run_dir: Path
+    summary: dict[str, Any] | None
+    step: int
+
+
+@dataclass
+class Position:
+    """Where a run is: steps done, and the sums of the epoch that has begun."""
+
+    step: int = 0
+    epoch_loss: float = 0.0
+    epoch_accuracy: float = 0.0
+    seconds: float = 0.0
+    val: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def plan(config: Config, world_size: int) -> Layout:
+    """The layout of a configuration on so many ranks.
+
+    Raises:
+        LayoutError: naming the values that would work.
+    """
+    return Layout(
+        world_size=world_size,
+        multiplicity=config.batch.multiplicity,
+        batch_size=config.batch.batch_size,
+        group_size=config.placement.group_size or 0,
+        ghost_batch_size=config.batch.ghost_batch_size,
+        microbatch=config.placement.microbatch or 0,
+    )
+
+
+def train(config: Config) -> Outcome:
+    """Trains a configuration on all ranks that were started; collective over the world."""
+    # --- the world: ranks, layout, run directory --------------------------------------------------
+    comm = start()
+    layout = plan(config, comm.world_size)
+    with ExitStack() as stack:
+        folder = _open_run_dir(config, comm, stack)
+        job = Job(config, layout, comm, folder, stack)
+        job.resume()
+        job.describe()
+        # --- the steps ----------------------------------------------------------------------------
+        stopped = job.run()
+        # --- the end ------------------------------------------------------------------------------
+        if stopped:
+            return Outcome(folder, None, job.position.step)
+        return Outcome(folder, job.summarise(), job.position.step)
+
+
+class Job:
+    """Everything that a training run holds on one rank."""
+
+    def __init__(
+        self, config: Config, layout: Layout, comm: Comm, folder: Path, stack: ExitStack
+    ):
+        self.config, self.layout, self.comm, self.folder = config, layout, comm, folder
+        self.tf = comm.together(
+            lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
+        )
+        comm.together(comm.start_horovod)
+        self.dataset = open_dataset(config.data, comm)
+        self.steps_per_epoch, self.total_steps = plan_steps(config, len(self.dataset.train))
+        self.position = Position()
+        self._build()
+        self._stack = stack
+        self._kept_instances = layout.batch_size * layout.multiplicity
+        self.checkpoint_every = config.run.checkpoint_every or self.steps_per_epoch
+
+    def _build(self) -> None:
+        """Network, update rule and evaluation, the same on every rank."""
+        from ba_dist import step
+        from ba_dist.data.augment import Augmentation
+        from ba_dist.evaluate import Evaluator
+        from ba_dist.metrics import StepClock
+        from ba_dist.optim.sgd import SGD
+
+        config = self.config
+        precision = step.set_precision(config.run.precision)
+        self.model = build_model(config, self.dataset, self.layout.ghost_batch)
+        rule = config.optimizer
+        optimizer = SGD(
+            self.model.trainable_variables, rule.momentum, rule.weight_decay, rule.nesterov
+        )
+        self.step = step.TrainStep(self.model, optimizer, self.layout, self.comm, precision)
+        self.augmentation = Augmentation(config.augment, self.dataset.info)
+        self.evaluate = Evaluator(
+            self.model, self.dataset.validation, self.augmentation, self.comm
+        )
+        self.rate = learning_rate(
+            rule.lr, rule.lr_shape, rule.warmup_epochs, self.steps_per_epoch
+        )
+        self.clock = StepClock(self.layout.batch_size * self.layout.multiplicity)
+
+    # --- resume ---------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Goes on from the newest good checkpoint of the run directory, if there is one."""
+        found, complaints = None, []
+        if self.comm.rank == 0:
+            found, complaints = checkpoint.newest(checkpoint.folder_of(self.folder))
+            for complaint in complaints:
+                print(f"warning: {complaint}; trying the one before", flush=True)
+        if self.comm.world.share_object(found is None and bool(complaints)):
+            raise _agreed(
+                CheckpointError(
+                    f"no checkpoint in {checkpoint.folder_of(self.folder)} can be read;"
+                    " --no-resume starts from zero and keeps them aside"
+                )
+            )
+        found = checkpoint.share(found, self.comm)
+        if found is not None:
+            self.comm.together(lambda: check_same(found.facts["config"], self.config, self.layout))
+            self.comm.together(lambda: checkpoint.restore(found.arrays, self.step.state()))
+            self.position = Position(**found.facts["position"])
+        if self.comm.rank == 0:
+            run_dir.cut_back(self.folder / "metrics.jsonl", self.position.step)
+        if self.config.run.trace:
+            run_dir.cut_back(self._trace_path(), self.position.step)
+
+    def save(self) -> None:
+        """Writes a checkpoint on rank 0; the state is the same on all ranks."""
+        if self.comm.rank != 0:
+            return
+        facts = {
+            "config": _computed(self.config, self.layout),
+            "position": dataclasses.asdict(self.position),
+        }
+        arrays = {name: variable.numpy() for name, variable in self.step.state().items()}
+        state = checkpoint.Checkpoint(self.position.step, arrays, facts)
+        checkpoint.save(
+            checkpoint.folder_of(self.folder), state, self.config.run.keep_checkpoints
+        )
+
+    # --- the steps --------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Trains to the last step; returns True when it was asked to stop before."""
+        from ba_dist.metrics import Metrics, Progress
+
+        first = self.comm.rank == 0
+        self.metrics = Metrics(self.folder) if first else None
+        self.progress = Progress(first, self.position.step, self.total_steps, self._kept_instances)
+        self._stack.callback(self.progress.close)
+        if self.metrics:
+            self._stack.callback(self.metrics.close)
+        with self._pipeline() as batches, self._tracer() as trace, _stop_requests() as stop:
+            for batch in _timed(batches, self):
+                trace(batch)
+                outcome = self._train_on(batch, stop.wanted)
+                if outcome["stop"] and self.position.step < self.total_steps:
+                    self.save()
+                    return True
+        return False
+
+    def _train_on(self, batch: dict[str, Any], stop: bool) -> dict[str, Any]:
+        """One step and everything that is due after it."""
+        begun = time.monotonic()
+        rate = self.rate(self.position.step) * self.config.optimizer.lr_scale
+        outcome = self.step(batch["images"], batch["labels"], rate, stop)
+        if not outcome["finite"] and not self.step.precision.scaled:
+            raise _agreed(self._not_finite())
+        self.position.step += 1
+        self.position.epoch_loss += outcome["loss"]
+        self.position.epoch_accuracy += outcome["accuracy"]
+        seconds = time.monotonic() - begun + self.input_wait
+        self.position.seconds += seconds
+        self.clock.step(seconds, self.input_wait)
+        done = self.position.step
+        last = done == self.total_steps
+        if done % self.config.run.log_every == 0 or last:
+            self._log_step(outcome, rate)
+        if done % self.steps_per_epoch == 0 or last:
+            self._end_epoch(last)
+        if done % self.checkpoint_every == 0 or last:
+            self.save()
+        return outcome
+
+    def _log_step(self, outcome: dict[str, Any], rate: float) -> None:
+        done, speed = self.position.step, self.clock.recent()
+        self.progress.step(done, outcome["loss"], outcome["accuracy"], speed["images_per_second"])
+        if self.metrics:
+            self.metrics.write(
+                "step",
+                done,
+                epoch=(done - 1) // self.steps_per_epoch,
+                loss=outcome["loss"],
+                accuracy=outcome["accuracy"],
+                grad_norm=outcome["grad_norm"],
+                lr=rate,
+                **speed,
+                **self._counts(),
+            )
+
+    def _end_epoch(self, last: bool) -> None:
+        done = self.position.step
+        epoch = (done - 1) // self.steps_per_epoch
+        steps = done - epoch * self.steps_per_epoch
+        values: dict[str, Any] = {
+            "epoch": epoch,
+            "loss": self.position.epoch_loss / steps,
+            "accuracy": self.position.epoch_accuracy / steps,
+        }
+        self.position.epoch_loss = self.position.epoch_accuracy = 0.0
+        if last or (epoch + 1) % self.config.run.eval_every == 0:
+            self.position.val = self.evaluate()
+            values |= self.position.val
+        self.progress.say(_epoch_line(values, self.config.run.epochs))
+        if self.metrics:
+            self.metrics.write("epoch", done, **values, **self._counts())
+
+    def _not_finite(self) -> UserError:
+        return UserError(
+            f"the loss or gradient of step {self.position.step} is not finite; lower --lr-scale or"
+            f" use another --precision. The last checkpoint in"
+            f" {checkpoint.folder_of(self.folder)} is from before it"
+        )
+
+    def _counts(self) -> dict[str, int]:
+        """Distinct samples, instances and updates, counted apart."""
+        samples = self.position.step * self.layout.batch_size
+        return {
+            "updates": self.position.step,
+            "samples": samples,
+            "instances": samples * self.layout.multiplicity,
+        }
+
+    # --- input and trace --------------------------------------------------------------------------
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[Any]:
+        from ba_dist.data.group_reader import GroupReader, GroupSampler
+        from ba_dist.data.pipeline import InputPipeline
+
+        config, layout, rank = self.config, self.layout, self.comm.rank
+        channel: Channel = self.comm.group(layout)
+        source = self.dataset.train
+        sampler = GroupSampler(len(source), config.run.seed, layout, layout.group(rank))
+        reader = GroupReader(
+            source, sampler, channel, config.placement.io, self.position.step, self.total_steps,
+            config.placement.prefetch,
+        )  # fmt: skip
+        self.input_wait = 0.0
+        yield InputPipeline(
+            reader, self.augmentation, layout, rank, config.run.seed, config.run.trace
+        )
+        # Not in a finally: after an exception on this rank the other lanes will not exchange.
+        reader.close()
+
+    def _trace_path(self) -> Path:
+        return self.folder / "trace" / f"rank-{self.comm.rank:05d}.jsonl"
+
+    @contextmanager
+    def _tracer(self) -> Iterator[Any]:
+        """A function that writes down what a batch holds; without --trace it does nothing."""
+        if not self.config.run.trace:
+            yield lambda batch: None
+            return
+        from ba_dist.data.pipeline import trace_entry
+
+        rank, layout = self.comm.rank, self.layout
+        self._trace_path().parent.mkdir(parents=True, exist_ok=True)
+        with self._trace_path().open("a") as file:
+
+            def write(batch: dict[str, Any]) -> None:
+                entry = trace_entry(batch, layout.group(rank), layout.lane(rank))
+                file.write(json.dumps(entry) + "\n")
+
+            yield write
+
+    # --- what is written down -----------------------------------------------------------------------
+
+    def describe(self) -> None:
+        """Writes config.json, and says once what is about to run."""
+        hosts = self.comm.world.gather_objects(self.comm.host)
+        if self.comm.rank != 0:
+            return
+        facts = {
+            "config": to_dict(self.config),
+            "layout": dataclasses.asdict(self.layout),
+            "samples": len(self.dataset.train),
+            "steps_per_epoch": self.steps_per_epoch,
+            "total_steps": self.total_steps,
+            "data": {
+                "origin": self.dataset.origin,
+                "train_digest": self.dataset.train.digest,
+                "info": dataclasses.asdict(self.dataset.info),
+            },
+            "versions": runtime.versions(),
+            "hosts": hosts,
+        }
+        run_dir.write_whole(self.folder / "config.json", json.dumps(facts, indent=2) + "\n")
+        for line in opening(self.config, self.layout, self.dataset, self.total_steps):
+            print(line, flush=True)
+        if self.position.step:
+            print(f"going on at step {self.position.step} of {self.total_steps}", flush=True)
+
+    def summarise(self) -> dict[str, Any]:
+        """Writes summary.json on rank 0 and returns it everywhere; collective over the world."""
+        counters = dataclasses.asdict(self.dataset.train.counters)
+        totals = self.comm.sum(list(counters.values()))
+        layout, position = self.layout, self.position
+        summary = {
+            "recipe": self.config.recipe,
+            "world_size": layout.world_size,
+            "multiplicity": layout.multiplicity,
+            "group_size": layout.group_size,
+            "copies_per_rank": layout.copies_per_rank,
+            "groups": layout.groups,
+            "batch_size": layout.batch_size,
+            "steps": position.step,
+            "epochs": position.step / self.steps_per_epoch,
+            "samples": position.step * layout.batch_size,
+            "instances": position.step * layout.batch_size * layout.multiplicity,
+            **position.val,
+            "images_per_second": self.clock.images_per_second(),
+            "seconds": position.seconds,
+            "input": {
+                "mode": self.config.placement.io,
+                **{name: int(n) for name, n in zip(counters, totals, strict=True)},
+            },
+        }
+        if self.comm.rank == 0:
+            run_dir.write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        return summary
+
+
+def build_model(config: Config, dataset: Dataset, ghost_batch: int) -> Any:
+    """The network of a configuration, with ghost BatchNorm."""
+    from functools import partial
+
+    from ba_dist import models
+    from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
+
+    norm = partial(
+        GhostBatchNormalization, ghost_batch_size=ghost_batch, momentum=config.model.bn_momentum
+    )
+    return models.build(config.model.model, dataset.info.image_shape, dataset.info.classes, norm)
+
+
+def plan_steps(config: Config, samples: int) -> tuple[int, int]:
+    """(steps in an epoch, steps in all); known before the first step.
+
+    Raises:
+        ConfigError: when an epoch has not a single whole batch.
+    """
+    steps_per_epoch = samples // config.batch.batch_size
+    if steps_per_epoch == 0:
+        raise ConfigError(
+            f"--batch-size {config.batch.batch_size} is more than the {samples} training samples;"
+            f" use at most {samples}"
+        )
+    return steps_per_epoch, config.run.steps or config.run.epochs * steps_per_epoch
+
+
+def check_same(saved: dict[str, Any], config: Config, layout: Layout) -> None:
+    """Raises CheckpointError when a checkpoint belongs to another computation."""
+    mine = _computed(config, layout)
+    changed = [
+        f"{name} was {saved.get(part, {}).get(name)}, now {value}"
+        for part, values in mine.items()
+        for name, value in values.items()
+        if saved.get(part, {}).get(name) != value
+    ]
+    if changed:
+        raise CheckpointError(
+            f"the run directory holds a run with other settings: {'; '.join(changed)}."
+            " Use the same settings, another --run-dir, or --no-resume to start anew"
+        )
+
+
+def _computed(config: Config, layout: Layout) -> dict[str, Any]:
+    """The part of a configuration that says what is computed, not where."""
+    tree = to_dict(config)
+    computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
+    computed["batch"]["ghost_batch_size"] = layout.ghost_batch
+    computed["data"] = {name: tree["data"][name] for name in ("dataset", "train_samples")}
+    computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
+    return computed
+
+
+def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) -> list[str]:
+    """What is said before the first step."""
+    dropped = len(dataset.train) % layout.batch_size
+    lines = [
+        f"{config.recipe}: {config.model.model} on {len(dataset.train)} samples of"
+        f" {dataset.info.name} ({dataset.origin}), {total_steps} steps",
+        f"{layout.world_size} ranks = {layout.groups} groups of {layout.group_size}; a step is"
+        f" {layout.batch_size} samples x {layout.multiplicity} copies; a rank holds"
+        f" {layout.group_batch} samples x {layout.copies_per_rank} copies",
+    ]
+    if dropped:
+        lines.append(f"the last {dropped} samples of each epoch's order do not fill a batch: dropped")
+    if notice := layout.notice():
+        lines.append(f"note: {notice}")
+    return lines
+
+
+def _open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
+    """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
+    folder = Path(config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = comm.world.share_object(folder.absolute())
+
+    def claim() -> None:
+        stack.callback(run_dir.claim(folder).release)
+        if not config.run.resume:
+            run_dir.set_aside(folder)
+
+    comm.together(claim if comm.rank == 0 else lambda: None)
+    return folder
+
+
+class _Stop:
+    wanted = False
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_Stop]:
+    """Signals by which a scheduler or a person asks to stop; the handler only sets a flag.
+
+    A second Ctrl-C ends the process at once.
+    """
+    stop = _Stop()
+
+    def note(number: int, frame: Any) -> None:
+        stop.wanted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    names = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+    before = {name: signal.signal(name, note) for name in names}
+    try:
+        yield stop
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _timed(batches: Any, job: Job) -> Iterator[dict[str, Any]]:
+    """The batches; the seconds that each was waited for go to the job."""
+    source = iter(batches)
+    while True:
+        begun = time.monotonic()
+        batch = next(source, None)
+        if batch is None:
+            return
+        job.input_wait = time.monotonic() - begun
+        yield batch
+
+
+def _epoch_line(values: dict[str, Any], epochs: int) -> str:
+    text = f"epoch {values['epoch'] + 1}/{epochs}  loss {values['loss']:.3f}"
+    text += f"  accuracy {values['accuracy']:.1%}"
+    if "val_top1" in values:
+        text += f"  val_loss {values['val_loss']:.3f}  val_top1 {values['val_top1']:.1%}"
+    return text
+
+
+def _agreed(error: UserError) -> UserError:
+    """Marks an error that all ranks raise at the same place."""
+    error.agreed = True
+    return error
+
+
+def load_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration of a run, and everything else in its config.json."""
+    facts = run_dir.read_json(folder / "config.json")
+    return from_dict(facts["config"]), facts
