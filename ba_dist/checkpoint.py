@@ -88,13 +88,25 @@ def load(path: Path) -> Checkpoint:
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that can be read, and what was wrong with newer ones."""
-    complaints = []
+    complaints: list[str] = []
     for path in _newest_first(folder):
         try:
             return load(path), complaints
         except CheckpointError as error:
             complaints.append(str(error))
     return None, complaints
+
+
+def newest_good(folder: Path) -> Checkpoint:
+    """The newest checkpoint that can be read.
+
+    Raises:
+        CheckpointError: when there is none.
+    """
+    found, complaints = newest(folder)
+    if found is None:
+        raise CheckpointError("; ".join(complaints) or f"{folder} holds no checkpoint")
+    return found
 
 
 def share(checkpoint: Checkpoint | None, comm: Comm) -> Checkpoint | None:
@@ -138,4 +150,6 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _digests(arrays: Arrays) -> dict[str, str]:
-    return {name: hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for name, a in arrays.items()}
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for name, a in arrays.items()
+    }

@@ -26,7 +26,9 @@ class _TrainCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             flags = [f for p in self.params if isinstance(p, click.Option) for f in p.opts]
-            close = f" Did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
+            close = (
+                f" Did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
+            )
             raise click.UsageError(
                 f"there is no flag {error.option_name}.{close}\nThe flags: {' '.join(flags)}", ctx
             ) from None
@@ -45,9 +47,9 @@ def _add_config_flags(command: Any) -> Any:
         names = [option.flag, option.name]
         if option.type is bool:
             names[0] = f"{option.flag}/--no-{option.flag[2:]}"
-        command = click.option(
-            *names, type=_click_type(option), default=None, help=option.help
-        )(command)
+        command = click.option(*names, type=_click_type(option), default=None, help=option.help)(
+            command
+        )
     return command
 
 
@@ -57,9 +59,8 @@ def _click_type(option: Option) -> Any:
     if option.type is tuple:
         return _RegimeType()
     if option.type in (int, float) and option.low is not None:
-        ranges = {int: click.IntRange, float: click.FloatRange}
-        low = int(option.low) if option.type is int else option.low
-        return ranges[option.type](low, option.high)
+        range_of: Any = click.IntRange if option.type is int else click.FloatRange
+        return range_of(option.type(option.low), option.high)
     return option.type
 
 
@@ -100,6 +101,7 @@ def train(name: str, **flags: Any) -> None:
     given = {key: value for key, value in flags.items() if value is not None}
     config = override(recipe(name), given)
     from ba_dist import runtime
+    from ba_dist.report import table
     from ba_dist.train import RUN_AGAIN
     from ba_dist.train import train as run
 
@@ -111,28 +113,7 @@ def train(name: str, **flags: Any) -> None:
             f" (--run-dir {outcome.run_dir})"
         )
         sys.exit(RUN_AGAIN)
-    _say_once(report(outcome.summary, outcome.run_dir))
-
-
-def report(result: dict[str, Any], run_dir: Path) -> str:
-    """The short table at the end of a run."""
-    groups, size = result["groups"], result["group_size"]
-    read = result["input"]
-    rows = {
-        "recipe": result["recipe"],
-        "layout": f"{result['world_size']} ranks = {groups} groups of {size},"
-        f" {result['copies_per_rank']} copies per rank",
-        "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
-        f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
-        "validation accuracy": f"{result['val_top1']:.2%}",
-        "images per second": f"{result['images_per_second']:.0f}",
-        "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
-        f" and {result['instances']} instances",
-        "seconds of training": f"{result['seconds']:.1f}",
-        "run directory": str(run_dir),
-    }
-    width = max(map(len, rows))
-    return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
+    _say_once(table(outcome.summary, outcome.run_dir))
 
 
 @cli.command("eval")

@@ -76,7 +76,7 @@ class Channel:
 
         window = MPI.Win.Allocate_shared(size if self.rank == 0 else 0, 1, comm=self._mpi)
         _WINDOWS.append(window)
-        memory, _ = window.Shared_query(0)
+        memory: Any = window.Shared_query(0)[0]
         return np.frombuffer(memory, np.uint8, count=size)
 
     def barrier(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ba_dist.errors import ConfigError
 from ba_dist.schedules import Regime, check_regime, format_regime, parse_regime
+from ba_dist.topology import Layout
 
 
 def _field(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
@@ -145,9 +146,9 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
 
-PARTS: dict[str, type] = {
+PARTS: dict[str, Any] = {
     f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)
-}  # type: ignore[misc, assignment]  # annotations of Config are classes here, not strings
+}
 
 
 def options() -> Iterator[Option]:
@@ -166,7 +167,7 @@ def check(option: Option, value: Any) -> None:
     if option.type is tuple:
         check_regime(value)
         return
-    accepted = (int, float) if option.type is float else option.type
+    accepted: Any = (int, float) if option.type is float else option.type
     wrong_bool = isinstance(value, bool) and option.type is not bool
     if wrong_bool or not isinstance(value, accepted):
         raise ConfigError(f"{option.flag} is {value!r}; expected {option.type.__name__}")
@@ -210,6 +211,42 @@ def from_dict(tree: dict[str, Any]) -> Config:
     flat = {name: value for part in PARTS for name, value in tree[part].items()}
     flat["lr"] = parse_regime(flat["lr"])
     return override(Config(tree["recipe"]), flat)
+
+
+def layout_of(config: Config, world_size: int) -> Layout:
+    """The layout of a configuration on so many ranks.
+
+    Raises:
+        LayoutError: naming the values that would work.
+    """
+    return Layout(
+        world_size=world_size,
+        multiplicity=config.batch.multiplicity,
+        batch_size=config.batch.batch_size,
+        group_size=config.placement.group_size or 0,
+        ghost_batch_size=config.batch.ghost_batch_size,
+        microbatch=config.placement.microbatch or 0,
+    )
+
+
+def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
+    """What a configuration computes, without where: two runs that agree in it can be one."""
+    tree = to_dict(config)
+    computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
+    computed["batch"]["ghost_batch_size"] = layout.ghost_batch
+    computed["data"] = {name: tree["data"][name] for name in ("dataset", "train_samples")}
+    computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
+    return computed
+
+
+def differences(old: dict[str, Any], new: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for every value of `new` that `old` has not."""
+    return [
+        f"{name} was {old.get(part, {}).get(name)}, now {value}"
+        for part, values in new.items()
+        for name, value in values.items()
+        if old.get(part, {}).get(name) != value
+    ]
 
 
 def _unfold(hint: Any) -> tuple[type, tuple[str, ...], bool]:

@@ -15,7 +15,8 @@ _BATCH = 250
 class Evaluator:
     """Accuracy and loss of a model on the plain images of a source.
 
-    Rank r takes samples r, r + W, r + 2W, …; the last batch is filled up by images that do not count.
+    Rank r takes samples r, r + W, r + 2W, …; the last batch is filled up by images that do not
+    count.
 
     Args:
         model: Keras model, images → logits.

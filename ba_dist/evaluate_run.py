@@ -6,7 +6,6 @@ from ba_dist import checkpoint, runtime
 from ba_dist.comm import start
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_dataset
-from ba_dist.errors import CheckpointError
 from ba_dist.train import build_model, load_config
 
 
@@ -21,22 +20,12 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     dataset = open_dataset(config.data, comm)
     step.set_precision(config.run.precision)
     model = build_model(config, dataset, facts["layout"]["ghost_batch_size"])
-    found = comm.together(lambda: newest_good(folder) if comm.rank == 0 else None)
-    found = checkpoint.share(found, comm)
+    place = checkpoint.folder_of(folder)
+    mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
+    found = checkpoint.share(mine, comm)
+    assert found is not None  # rank 0 had one, or all ranks have raised
     variables = {f"model/{v.path}": v.value for v in model.variables}
     weights = {name: a for name, a in found.arrays.items() if name.startswith("model/")}
     comm.together(lambda: checkpoint.restore(weights, variables))
     augmentation = Augmentation(config.augment, dataset.info)
     return found.step, Evaluator(model, dataset.validation, augmentation, comm)()
-
-
-def newest_good(folder: Path) -> checkpoint.Checkpoint:
-    """The newest checkpoint of a run.
-
-    Raises:
-        CheckpointError: when there is none that can be read.
-    """
-    found, complaints = checkpoint.newest(checkpoint.folder_of(folder))
-    if found is None:
-        raise CheckpointError("; ".join(complaints) or f"{folder} has no checkpoint yet")
-    return found

@@ -64,7 +64,9 @@ class Progress:
         if shown and _on_terminal():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, leave=False)
+            self._bar = tqdm(
+                total=total, initial=done, unit="step", dynamic_ncols=True, leave=False
+            )
 
     def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """Shows that a step is done."""

@@ -61,7 +61,15 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
-    for package in ("ba_dist", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "numpy"):
+    for package in (
+        "ba_dist",
+        "tensorflow",
+        "tensorflow-cpu",
+        "keras",
+        "horovod",
+        "mpi4py",
+        "numpy",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

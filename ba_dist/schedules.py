@@ -35,10 +35,16 @@ def format_regime(regime: Regime) -> str:
 def check_regime(regime: Regime) -> None:
     """Raises ConfigError unless epochs start at 0 and grow, and all is finite and not negative."""
     epochs = [epoch for epoch, _ in regime]
-    if not regime or epochs[0] != 0 or any(b <= a for a, b in zip(epochs, epochs[1:], strict=False)):
+    if (
+        not regime
+        or epochs[0] != 0
+        or any(b <= a for a, b in zip(epochs, epochs[1:], strict=False))
+    ):
         raise ConfigError(f"--lr {format_regime(regime)}: epochs must start at 0 and grow")
     if not all(math.isfinite(number) and number >= 0 for point in regime for number in point):
-        raise ConfigError(f"--lr {format_regime(regime)}: every number must be finite and at least 0")
+        raise ConfigError(
+            f"--lr {format_regime(regime)}: every number must be finite and at least 0"
+        )
 
 
 def learning_rate(

@@ -75,7 +75,9 @@ class TrainStep:
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._step = tf.function(self._run, reduce_retracing=True)
 
-    def __call__(self, images: Any, labels: Any, learning_rate: float, stop: bool) -> dict[str, Any]:
+    def __call__(
+        self, images: Any, labels: Any, learning_rate: float, stop: bool
+    ) -> dict[str, Any]:
         """Trains on this rank's instances; collective over the world.
 
         Args:
@@ -167,7 +169,7 @@ class TrainStep:
         return [tf.reshape(part, t.shape) for part, t in zip(parts, tensors, strict=True)]
 
     def _update(self, gradients: list[Any], rate: Any, finite: Any) -> None:
-        """Moves the weights, or leaves a step out whose gradient is not finite (on all ranks alike)."""
+        """Moves the weights; leaves a step out, on all ranks alike, when its gradient is not finite."""
         if finite:
             self.optimizer.apply(gradients, rate)
         if self.precision.scaled:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,10 +12,19 @@ from typing import Any
 
 from ba_dist import checkpoint, run_dir, runtime
 from ba_dist.comm import Channel, Comm, start
-from ba_dist.config import Config, from_dict, to_dict
+from ba_dist.config import (
+    Config,
+    computed_part,
+    differences,
+    from_dict,
+    layout_of,
+    to_dict,
+)
 from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.errors import CheckpointError, ConfigError, UserError
+from ba_dist.report import epoch_line, opening
 from ba_dist.schedules import learning_rate
+from ba_dist.signals import stop_requests
 from ba_dist.topology import Layout
 
 # Tells the job script or the scheduler: stopped on request, run me again.
@@ -49,27 +57,11 @@ class Position:
     val: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def plan(config: Config, world_size: int) -> Layout:
-    """The layout of a configuration on so many ranks.
-
-    Raises:
-        LayoutError: naming the values that would work.
-    """
-    return Layout(
-        world_size=world_size,
-        multiplicity=config.batch.multiplicity,
-        batch_size=config.batch.batch_size,
-        group_size=config.placement.group_size or 0,
-        ghost_batch_size=config.batch.ghost_batch_size,
-        microbatch=config.placement.microbatch or 0,
-    )
-
-
 def train(config: Config) -> Outcome:
     """Trains a configuration on all ranks that were started; collective over the world."""
     # --- the world: ranks, layout, run directory --------------------------------------------------
     comm = start()
-    layout = plan(config, comm.world_size)
+    layout = layout_of(config, comm.world_size)
     with ExitStack() as stack:
         folder = _open_run_dir(config, comm, stack)
         job = Job(config, layout, comm, folder, stack)
@@ -86,9 +78,7 @@ def train(config: Config) -> Outcome:
 class Job:
     """Everything that a training run holds on one rank."""
 
-    def __init__(
-        self, config: Config, layout: Layout, comm: Comm, folder: Path, stack: ExitStack
-    ):
+    def __init__(self, config: Config, layout: Layout, comm: Comm, folder: Path, stack: ExitStack):
         self.config, self.layout, self.comm, self.folder = config, layout, comm, folder
         self.tf = comm.together(
             lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
@@ -119,19 +109,16 @@ class Job:
         )
         self.step = step.TrainStep(self.model, optimizer, self.layout, self.comm, precision)
         self.augmentation = Augmentation(config.augment, self.dataset.info)
-        self.evaluate = Evaluator(
-            self.model, self.dataset.validation, self.augmentation, self.comm
-        )
-        self.rate = learning_rate(
-            rule.lr, rule.lr_shape, rule.warmup_epochs, self.steps_per_epoch
-        )
+        self.evaluate = Evaluator(self.model, self.dataset.validation, self.augmentation, self.comm)
+        self.rate = learning_rate(rule.lr, rule.lr_shape, rule.warmup_epochs, self.steps_per_epoch)
         self.clock = StepClock(self.layout.batch_size * self.layout.multiplicity)
 
     # --- resume ---------------------------------------------------------------------------------
 
     def resume(self) -> None:
         """Goes on from the newest good checkpoint of the run directory, if there is one."""
-        found, complaints = None, []
+        found: checkpoint.Checkpoint | None = None
+        complaints: list[str] = []
         if self.comm.rank == 0:
             found, complaints = checkpoint.newest(checkpoint.folder_of(self.folder))
             for complaint in complaints:
@@ -145,7 +132,7 @@ class Job:
             )
         found = checkpoint.share(found, self.comm)
         if found is not None:
-            self.comm.together(lambda: check_same(found.facts["config"], self.config, self.layout))
+            self.comm.together(lambda: self._check_same(found.facts["config"]))
             self.comm.together(lambda: checkpoint.restore(found.arrays, self.step.state()))
             self.position = Position(**found.facts["position"])
         if self.comm.rank == 0:
@@ -153,19 +140,24 @@ class Job:
         if self.config.run.trace:
             run_dir.cut_back(self._trace_path(), self.position.step)
 
+    def _check_same(self, saved: dict[str, Any]) -> None:
+        if changed := differences(saved, computed_part(self.config, self.layout)):
+            raise CheckpointError(
+                f"the run directory holds a run with other settings: {'; '.join(changed)}."
+                " Use the same settings, another --run-dir, or --no-resume to start anew"
+            )
+
     def save(self) -> None:
         """Writes a checkpoint on rank 0; the state is the same on all ranks."""
         if self.comm.rank != 0:
             return
         facts = {
-            "config": _computed(self.config, self.layout),
+            "config": computed_part(self.config, self.layout),
             "position": dataclasses.asdict(self.position),
         }
         arrays = {name: variable.numpy() for name, variable in self.step.state().items()}
         state = checkpoint.Checkpoint(self.position.step, arrays, facts)
-        checkpoint.save(
-            checkpoint.folder_of(self.folder), state, self.config.run.keep_checkpoints
-        )
+        checkpoint.save(checkpoint.folder_of(self.folder), state, self.config.run.keep_checkpoints)
 
     # --- the steps --------------------------------------------------------------------------------
 
@@ -179,7 +171,7 @@ class Job:
         self._stack.callback(self.progress.close)
         if self.metrics:
             self._stack.callback(self.metrics.close)
-        with self._pipeline() as batches, self._tracer() as trace, _stop_requests() as stop:
+        with self._pipeline() as batches, self._tracer() as trace, stop_requests() as stop:
             for batch in _timed(batches, self):
                 trace(batch)
                 outcome = self._train_on(batch, stop.wanted)
@@ -240,7 +232,7 @@ class Job:
         if last or (epoch + 1) % self.config.run.eval_every == 0:
             self.position.val = self.evaluate()
             values |= self.position.val
-        self.progress.say(_epoch_line(values, self.config.run.epochs))
+        self.progress.say(epoch_line(values, self.config.run.epochs))
         if self.metrics:
             self.metrics.write("epoch", done, **values, **self._counts())
 
@@ -303,7 +295,7 @@ class Job:
 
             yield write
 
-    # --- what is written down -----------------------------------------------------------------------
+    # --- what is written down ---------------------------------------------------------------------
 
     def describe(self) -> None:
         """Writes config.json, and says once what is about to run."""
@@ -388,49 +380,6 @@ def plan_steps(config: Config, samples: int) -> tuple[int, int]:
     return steps_per_epoch, config.run.steps or config.run.epochs * steps_per_epoch
 
 
-def check_same(saved: dict[str, Any], config: Config, layout: Layout) -> None:
-    """Raises CheckpointError when a checkpoint belongs to another computation."""
-    mine = _computed(config, layout)
-    changed = [
-        f"{name} was {saved.get(part, {}).get(name)}, now {value}"
-        for part, values in mine.items()
-        for name, value in values.items()
-        if saved.get(part, {}).get(name) != value
-    ]
-    if changed:
-        raise CheckpointError(
-            f"the run directory holds a run with other settings: {'; '.join(changed)}."
-            " Use the same settings, another --run-dir, or --no-resume to start anew"
-        )
-
-
-def _computed(config: Config, layout: Layout) -> dict[str, Any]:
-    """The part of a configuration that says what is computed, not where."""
-    tree = to_dict(config)
-    computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
-    computed["batch"]["ghost_batch_size"] = layout.ghost_batch
-    computed["data"] = {name: tree["data"][name] for name in ("dataset", "train_samples")}
-    computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
-    return computed
-
-
-def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) -> list[str]:
-    """What is said before the first step."""
-    dropped = len(dataset.train) % layout.batch_size
-    lines = [
-        f"{config.recipe}: {config.model.model} on {len(dataset.train)} samples of"
-        f" {dataset.info.name} ({dataset.origin}), {total_steps} steps",
-        f"{layout.world_size} ranks = {layout.groups} groups of {layout.group_size}; a step is"
-        f" {layout.batch_size} samples x {layout.multiplicity} copies; a rank holds"
-        f" {layout.group_batch} samples x {layout.copies_per_rank} copies",
-    ]
-    if dropped:
-        lines.append(f"the last {dropped} samples of each epoch's order do not fill a batch: dropped")
-    if notice := layout.notice():
-        lines.append(f"note: {notice}")
-    return lines
-
-
 def _open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
     """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
     folder = Path(config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -445,31 +394,6 @@ def _open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
     return folder
 
 
-class _Stop:
-    wanted = False
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """Signals by which a scheduler or a person asks to stop; the handler only sets a flag.
-
-    A second Ctrl-C ends the process at once.
-    """
-    stop = _Stop()
-
-    def note(number: int, frame: Any) -> None:
-        stop.wanted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    names = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-    before = {name: signal.signal(name, note) for name in names}
-    try:
-        yield stop
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
 def _timed(batches: Any, job: Job) -> Iterator[dict[str, Any]]:
     """The batches; the seconds that each was waited for go to the job."""
     source = iter(batches)
@@ -480,14 +404,6 @@ def _timed(batches: Any, job: Job) -> Iterator[dict[str, Any]]:
             return
         job.input_wait = time.monotonic() - begun
         yield batch
-
-
-def _epoch_line(values: dict[str, Any], epochs: int) -> str:
-    text = f"epoch {values['epoch'] + 1}/{epochs}  loss {values['loss']:.3f}"
-    text += f"  accuracy {values['accuracy']:.1%}"
-    if "val_top1" in values:
-        text += f"  val_loss {values['val_loss']:.3f}  val_top1 {values['val_top1']:.1%}"
-    return text
 
 
 def _agreed(error: UserError) -> UserError:

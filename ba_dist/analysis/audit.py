@@ -125,7 +125,8 @@ def _check_rank(
     }
     for name, values in expected.items():
         if entry[name] != values:
-            yield f"{name} are not those of (seed, epoch, group, lane){_difference(entry[name], values)}"
+            difference = _difference(entry[name], values)
+            yield f"{name} are not those of (seed, epoch, group, lane){difference}"
     yield from _check_ghosts(entry, layout.ghost_batch)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from ba_dist import checkpoint
-from ba_dist.errors import CheckpointError
 
 _PREFIX = "model/"
 
@@ -19,14 +18,12 @@ def export(folder: Path, output: Path) -> tuple[int, int]:
     Raises:
         CheckpointError: when there is no checkpoint that can be read.
     """
-    found, complaints = checkpoint.newest(checkpoint.folder_of(folder))
-    if found is None:
-        raise CheckpointError("; ".join(complaints) or f"{folder} has no checkpoint yet")
+    found = checkpoint.newest_good(checkpoint.folder_of(folder))
     weights = {
         name.removeprefix(_PREFIX): array
         for name, array in found.arrays.items()
         if name.startswith(_PREFIX)
     }
     with output.open("wb") as file:
-        np.savez(file, **weights)  # type: ignore[arg-type]  # the names are the variables' own
+        np.savez(file, **weights)
     return found.step, len(weights)

@@ -1,7 +1,7 @@
 """Augmentation as draw (parameters from keys) and apply (pixels from parameters).
 
-`draw` is numpy and sees only keys; `apply` is TensorFlow, vectorised over instances, and works alone
-and inside tf.data. So an instance's pixels depend on its key and its sample, and on nothing else.
+`draw` is numpy and sees only keys; `apply` is TensorFlow, vectorised over instances, and works
+alone and inside tf.data. So an instance's pixels depend on its key and its sample, and on nothing else.
 
 Shape suffixes: n instances, H height, W width, C channels.
 """
@@ -40,12 +40,12 @@ class Augmentation:
             keys: uint64 [n].
 
         Returns:
-            int32 [n] each: the crop's corner in the padded image (`crop_y`, `crop_x`), whether it is
-            mirrored (`flip`), the centre of the square of zeros (`cutout_y`, `cutout_x`).
+            int32 [n] each: the crop's corner in the padded image (`crop_y`, `crop_x`), whether it
+            is mirrored (`flip`), the centre of the square of zeros (`cutout_y`, `cutout_x`).
         """
         height, width, _ = self.info.image_shape
         config = self.config
-        drawn: Parameters = {}
+        drawn: dict[str, npt.NDArray[np.int64]] = {}
         if config.pad_crop:
             drawn["crop_y"] = integers(keys, 0, 2 * config.pad_crop, _CROP_Y)
             drawn["crop_x"] = integers(keys, 0, 2 * config.pad_crop, _CROP_X)

@@ -45,7 +45,7 @@ class GroupBatch:
         digest = hashlib.sha256(self.labels.tobytes())
         for image in self.images:
             digest.update(repr(image.shape).encode())
-            digest.update(np.ascontiguousarray(image))
+            digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()
 
 
@@ -66,15 +66,13 @@ class GroupSampler:
         if epoch != self._epoch:
             self._order, self._epoch = Permutation(self.num_samples, self.seed, epoch), epoch
         layout = self.layout
-        positions = step_positions(
-            step_in_epoch, self.group, layout.batch_size, layout.group_batch
-        )
+        positions = step_positions(step_in_epoch, self.group, layout.batch_size, layout.group_batch)
         return epoch, self._order(positions)
 
 
-def read_group(source: Source, ids: npt.NDArray[np.int64], channel: Channel, mode: str) -> (
-    tuple[Images, Labels]
-):
+def read_group(
+    source: Source, ids: npt.NDArray[np.int64], channel: Channel, mode: str
+) -> tuple[Images, Labels]:
     """The images and labels of these samples on every lane; collective over the group.
 
     Args:
@@ -89,7 +87,9 @@ def read_group(source: Source, ids: npt.NDArray[np.int64], channel: Channel, mod
     if mode == "replicate" or channel.size == 1:
         return source.decode(source.read(ids))
     if mode == "broadcast":
-        return source.decode(_broadcast(source.read(ids) if channel.rank == 0 else [], ids, channel))
+        return source.decode(
+            _broadcast(source.read(ids) if channel.rank == 0 else [], ids, channel)
+        )
     first, last = (len(ids) * lane // channel.size for lane in (channel.rank, channel.rank + 1))
     part = source.decode(source.read(ids[first:last]))
     return _gather(*part, len(ids), channel)
@@ -193,9 +193,10 @@ class GroupReader:
         try:
             for step in range(self._first, self._last):
                 with self._changed:
-                    self._changed.wait_for(lambda s=step: s < self._allowed or self._closing)
-                    if step >= self._allowed:
-                        return
+                    while step >= self._allowed:
+                        if self._closing:
+                            return
+                        self._changed.wait()
                 batch = self._read(step)
                 with self._changed:
                     self._ready.append(batch)

@@ -60,9 +60,7 @@ class InputPipeline:
             raise (self._failure or error) from None
 
     def _dataset(self) -> Any:
-        dataset = tf.data.Dataset.from_generator(
-            self._elements, output_signature=self._signature()
-        )
+        dataset = tf.data.Dataset.from_generator(self._elements, output_signature=self._signature())
         return dataset.map(self._augment).prefetch(1)
 
     def _signature(self) -> dict[str, Any]:

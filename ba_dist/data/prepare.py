@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prep
             images = images.reshape(-1, *info.image_shape)
             labels = np.ascontiguousarray(arrays[f"{split}_labels"], np.int64)
             for kind, array in (("images", images), ("labels", labels)):
-                digest.update(array)
+                digest.update(array.data)
                 np.save(temporary / f"{split}_{kind}.npy", array)
         facts = {"info": asdict(info), "digest": digest.hexdigest(), "origin": origin}
         (temporary / "info.json").write_text(json.dumps(facts, indent=2))
@@ -143,7 +144,7 @@ def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prep
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return Prepared(folder, info, facts["digest"], origin)
+    return Prepared(folder, info, digest.hexdigest(), origin)
 
 
 def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
@@ -153,7 +154,7 @@ def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
         ways = [("scikit-learn's digits", _digits)]
     if name == "fashion_mnist":
         for folder in [*([place] if place else []), Path("/") / _DEBIAN_FOLDER]:
-            ways.append((f"the files in {folder}", lambda f=folder: _idx_files(f)))
+            ways.append((f"the files in {folder}", partial(_idx_files, folder)))
     if name != "digits":
         ways.append(("TensorFlow Datasets", lambda: _tfds(name, place)))
     if name == "fashion_mnist":

@@ -1,6 +1,7 @@
 """Random access to samples by id: `read` fetches encoded records, `decode` makes images of them.
 
-Reading and decoding are apart so that a group can share either. A record is bytes and holds the label.
+Reading and decoding are apart so that a group can share either. A record is bytes and
+holds the label.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,9 @@ def open_builder(name: str, folder: Path) -> Any:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core.utils import gcs_utils
     except ImportError as error:
-        raise DataError(f"tensorflow-datasets cannot be loaded ({error}); run `make setup`") from None
+        raise DataError(
+            f"tensorflow-datasets cannot be loaded ({error}); run `make setup`"
+        ) from None
     # Its own mirror is asked with long retries where there is no network.
     gcs_utils._is_gcs_disabled = True
     tfds.disable_progress_bar()

@@ -48,8 +48,8 @@ class GhostBatchNormalization(keras.layers.Layer):
         μ ← m·μ + (1 - m)·mean over g of μ_g           once a step, σ² alike (unbiased)
 
     Args:
-        ghost_batch_size: instances that are normalised together. A batch of at most that many is one
-            ghost batch; a larger one must be a multiple.
+        ghost_batch_size: instances that are normalised together. A batch of at most that many is
+            one ghost batch; a larger one must be a multiple.
         momentum: m, the share of the old moving statistics kept by a step.
         epsilon: ε.
 
@@ -78,7 +78,12 @@ class GhostBatchNormalization(keras.layers.Layer):
 
         def weight(name: str, initializer: str, trainable: bool) -> Any:
             return self.add_weight(
-                name=name, shape=shape, initializer=initializer, trainable=trainable, dtype=dtype, autocast=False
+                name=name,
+                shape=shape,
+                initializer=initializer,
+                trainable=trainable,
+                dtype=dtype,
+                autocast=False,
             )
 
         self.gamma = weight("gamma", "ones", True)
@@ -131,7 +136,9 @@ class GhostBatchNormalization(keras.layers.Layer):
         count = tf.shape(images)[0]
         size = tf.minimum(count, self.ghost_batch_size)
         check = tf.debugging.assert_equal(
-            count % size, 0, f"the batch does not divide into ghost batches of {self.ghost_batch_size}"
+            count % size,
+            0,
+            f"the batch does not divide into ghost batches of {self.ghost_batch_size}",
         )
         with tf.control_dependencies([check] if check is not None else []):
             ghosts = tf.reshape(images, tf.concat([[count // size, size], tf.shape(images)[1:]], 0))
@@ -144,7 +151,7 @@ class GhostBatchNormalization(keras.layers.Layer):
         return outputs, [tf.reduce_mean(means, 0)], [tf.reduce_mean(variances, 0)]
 
     def _fused(self, images: Any, mean: Any = None, variance: Any = None) -> tuple[Any, Any, Any]:
-        """(normalised, batch mean, unbiased batch variance); given a mean and variance, by those."""
+        """(normalised, batch mean, unbiased batch variance); by a mean and variance if given."""
         if self.variable_dtype == "float64":
             return self._exact(images, mean, variance)
         given = mean is not None
@@ -177,5 +184,7 @@ class GhostBatchNormalization(keras.layers.Layer):
         if _current:
             # m applies once a step, at its first pass; each pass adds its share.
             fresh /= _current[-1].passes
-            kept = tf.where(_current[-1].first, tf.cast(kept, fresh.dtype), tf.ones((), fresh.dtype))
+            kept = tf.where(
+                _current[-1].first, tf.cast(kept, fresh.dtype), tf.ones((), fresh.dtype)
+            )
         moving.assign(moving * kept + fresh)

@@ -18,7 +18,7 @@ def cifar_resnet(
     norm: Callable[..., Any],
     width: int = 16,
 ) -> Any:
-    """The CIFAR family of section 4.2: depth 6n+2, widths 16, 32, 64, identity shortcuts (option A).
+    """The CIFAR family of section 4.2: depth 6n+2, widths 16, 32, 64, shortcuts of option A.
 
     Args:
         depth: 6n+2 for n ≥ 1.

@@ -18,9 +18,7 @@ RESNET44 = Config(
     data=Data(dataset="cifar10"),
     augment=Augment(pad_crop=4, flip=True, cutout=16),
     model=Model(model="resnet44"),
-    optimizer=Optimizer(
-        lr=((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001)), weight_decay=1e-4
-    ),
+    optimizer=Optimizer(lr=((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001)), weight_decay=1e-4),
     run=Run(epochs=100),
 )
 
@@ -32,6 +30,4 @@ def resnet44_cifar10() -> Config:
 
 def resnet44_cifar100() -> Config:
     """ResNet-44 on CIFAR-100 with cutout, B = 64, M = 40, 100 epochs (table 2)."""
-    return dataclasses.replace(
-        RESNET44, recipe="resnet44-cifar100", data=Data(dataset="cifar100")
-    )
+    return dataclasses.replace(RESNET44, recipe="resnet44-cifar100", data=Data(dataset="cifar100"))

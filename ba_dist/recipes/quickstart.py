@@ -1,6 +1,6 @@
 """A first run: real images, real batch augmentation, one or two minutes on two cores.
 
-    launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
 """
 
 from ba_dist.config import Augment, Batch, Config, Data, Model, Optimizer, Run

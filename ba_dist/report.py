@@ -1,0 +1,57 @@
+"""The texts of a run for people: what begins, how an epoch went, what came of it."""
+
+from pathlib import Path
+from typing import Any
+
+from ba_dist.config import Config
+from ba_dist.data.catalog import Dataset
+from ba_dist.topology import Layout
+
+
+def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) -> list[str]:
+    """What is said before the first step."""
+    dropped = len(dataset.train) % layout.batch_size
+    lines = [
+        f"{config.recipe}: {config.model.model} on {len(dataset.train)} samples of"
+        f" {dataset.info.name} ({dataset.origin}), {total_steps} steps",
+        f"{layout.world_size} ranks = {layout.groups} groups of {layout.group_size}; a step is"
+        f" {layout.batch_size} samples x {layout.multiplicity} copies; a rank holds"
+        f" {layout.group_batch} samples x {layout.copies_per_rank} copies",
+    ]
+    if dropped:
+        lines.append(
+            f"the last {dropped} samples of each epoch's order do not fill a batch: dropped"
+        )
+    if notice := layout.notice():
+        lines.append(f"note: {notice}")
+    return lines
+
+
+def epoch_line(values: dict[str, Any], epochs: int) -> str:
+    """What is said after an epoch."""
+    text = f"epoch {values['epoch'] + 1}/{epochs}  loss {values['loss']:.3f}"
+    text += f"  accuracy {values['accuracy']:.1%}"
+    if "val_top1" in values:
+        text += f"  val_loss {values['val_loss']:.3f}  val_top1 {values['val_top1']:.1%}"
+    return text
+
+
+def table(result: dict[str, Any], run_dir: Path) -> str:
+    """The short table at the end of a run."""
+    groups, size = result["groups"], result["group_size"]
+    read = result["input"]
+    rows = {
+        "recipe": result["recipe"],
+        "layout": f"{result['world_size']} ranks = {groups} groups of {size},"
+        f" {result['copies_per_rank']} copies per rank",
+        "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
+        f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
+        "validation accuracy": f"{result['val_top1']:.2%}",
+        "images per second": f"{result['images_per_second']:.0f}",
+        "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
+        f" and {result['instances']} instances",
+        "seconds of training": f"{result['seconds']:.1f}",
+        "run directory": str(run_dir),
+    }
+    width = max(map(len, rows))
+    return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
