@@ -1,4 +1,7 @@
-"""Last step of `make setup`: import what was installed, with one MPI library for all of it."""
+"""Last step of `make setup`: import what was installed, with one MPI library for all of it.
+
+mpi4py comes first, as in ba_dist; its search for the library is what has to be right.
+"""
 
 import re
 import sys
@@ -9,11 +12,12 @@ import mpi4py
 # A login node may forbid MPI_Init; loading the library is check enough.
 mpi4py.rc.initialize = False
 
+from mpi4py import MPI  # noqa: E402, I001
+
 import array_record.python.array_record_module  # noqa: E402, F401
 import horovod.tensorflow as hvd  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_datasets  # noqa: E402, F401
-from mpi4py import MPI  # noqa: E402
 
 MPI_LIBRARY = re.compile(r"/libmpi(ch|_(gnu|cray|intel|amd|aocc|nvidia)[_0-9]*)?\.so[.0-9]*$")
 

@@ -141,13 +141,16 @@ keep_wheel() {
   fi
 }
 
-# mpi4py looks for libmpi.so in the environment's lib folder first; the machine's own MPI is linked
-# there, so that mpi4py loads the very library that Horovod was linked with.
+# Tells mpi4py which MPI library to load where it is the machine's own: the one Horovod was linked
+# with. A .pth file is read by every Python of the environment, however it was started.
 link_mpi() {
   printf '%s\n' "$MPI_RUN" "$DEVICE" >"$MPI_FILE"
   if [ -z "$MPI_CXX" ]; then return; fi
-  local library
-  library=$(ldd "$VENV"/lib/python*/site-packages/horovod/tensorflow/mpi_lib*.so 2>/dev/null |
-    sed -nE 's/^\s*libmpi(ch|_(gnu|cray|intel|amd|aocc|nvidia)[_0-9]*)?\.so\S* => (\/\S+).*/\3/p' | head -n 1)
-  if [ -n "$library" ]; then ln -sfn "$library" "$VENV/lib/libmpi.so"; fi
+  local library name='libmpi(ch|_(gnu|cray|intel|amd|aocc|nvidia)[_0-9]*)?\.so\S*' site
+  site=$(echo "$VENV"/lib/python*/site-packages)
+  library=$(ldd "$site"/horovod/tensorflow/mpi_lib*.so 2>/dev/null |
+    sed -nE "s/^\s*$name => (\/\S+).*/\3/p" | head -n 1)
+  if [ -n "$library" ]; then
+    printf 'import os; os.environ.setdefault("MPI4PY_LIBMPI", "%s")\n' "$library" >"$site/ba_dist_mpi.pth"
+  fi
 }

@@ -31,10 +31,10 @@ What is chosen here: cores are divided evenly among the ranks of a node, as OMP_
 TF_NUM_INTRAOP_THREADS, and each rank is bound to its cores where they divide evenly. Values that
 are already set are kept. Open MPI, MPICH and Intel MPI are told apart by themselves.
 
-To stop a run, press Ctrl-C once, or send SIGTERM or SIGUSR2 to this command: with Open MPI every
-rank gets SIGUSR2, upon which `ba-dist train` saves a checkpoint and ends with status 75. A second
-Ctrl-C ends it at once, and so does BA_DIST_STOP_SECONDS (60) after the first. The exit status is
-the program's own.
+To stop a run, press Ctrl-C, or send SIGTERM or SIGUSR2 to this command: every rank gets SIGUSR2
+(SIGTERM with MPICH and Intel MPI), so that the program may save its state and end. A second Ctrl-C
+ends it at once; so do 60 seconds (BA_DIST_STOP_SECONDS) of waiting. The exit status is the
+program's own.
 END
 }
 
@@ -202,30 +202,34 @@ hydra_options() {
 STOPPING="" INTERRUPTED=""
 request_stop() {
   INTERRUPTED=1
-  if [ -z "$STOPPING" ] && [[ $MPI_KIND = openmpi* ]]; then
+  # No `return` here: in a trap during `wait` it would end the script.
+  if [ -n "$STOPPING" ]; then
+    kill -"$END_SIGNAL" "$CHILD" 2>/dev/null || true
+  else
     STOPPING=1
     printf '%s: stopping; once more to stop at once\n' "$PROGRAM" >&2
-    kill -USR2 "$CHILD" 2>/dev/null || true
+    kill -"$STOP_SIGNAL" "$CHILD" 2>/dev/null || true
     (
       trap 'kill "$!"; exit' TERM
       sleep "${BA_DIST_STOP_SECONDS:-60}" &
       wait "$!"
-      kill -TERM "$CHILD" 2>/dev/null
+      kill -"$END_SIGNAL" "$CHILD" 2>/dev/null
     ) &
     TIMER=$!
-  else
-    kill -TERM "$CHILD" 2>/dev/null || true
   fi
 }
 
-# mpirun gets its own process group, so that Ctrl-C reaches this script alone, and dies with it;
-# the ranks die with mpirun.
+# mpirun gets its own process group, so that Ctrl-C reaches this script alone, and ends with it;
+# the ranks end with mpirun. Open MPI hands SIGUSR2 to the ranks and kills them on SIGTERM, Hydra
+# hands SIGTERM to them and dies of SIGUSR2.
 run() {
   local status
+  STOP_SIGNAL=USR2 END_SIGNAL=TERM
+  case $MPI_KIND in mpich | intel) STOP_SIGNAL=TERM END_SIGNAL=KILL ;; esac
   # A terminal stops whoever reads from it in the background.
   if [ -t 0 ]; then exec </dev/null; fi
   set -m
-  "$PYTHON" -IS "$ROOT/launch/tied.py" TERM "$@" &
+  "$PYTHON" -IS "$ROOT/launch/tied.py" "$END_SIGNAL" "$@" &
   CHILD=$!
   set +m
   trap request_stop INT TERM HUP USR1 USR2
@@ -237,6 +241,8 @@ run() {
   if [ -n "${TIMER:-}" ]; then kill "$TIMER" 2>/dev/null || true; fi
   exit "$status"
 }
+
+# ---------------------------------------------------------------- from start to end
 
 parse "$@"
 find_mpirun

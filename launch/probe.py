@@ -1,8 +1,8 @@
 """What launch/mpirun.sh needs to know of this node, as one line: `CORES QUOTA SINGLE_COPY`.
 
-CORES: physical cores this process may run on. QUOTA: 1 where a container limits processor time below
-that (CORES is then the limit), so that binding ranks to cores would be wrong. SINGLE_COPY: 1 where
-a process may read another's memory, which Open MPI otherwise tries and complains about.
+CORES: physical cores this process may run on. QUOTA: 1 where a container limits processor time
+below that (CORES is then the limit), so that binding ranks to cores would be wrong. SINGLE_COPY: 1
+where a process may read another's memory, which Open MPI otherwise tries and complains about.
 """
 
 import ctypes

@@ -2,7 +2,8 @@
 
     python tied.py SIGNAL COMMAND [ARGUMENT ...]
 
-Nothing else tells the ranks that mpirun was killed: left alone they would train on, or hang, unseen.
+Nothing else tells the ranks that mpirun was killed: left alone they would train on, or hang,
+unseen.
 """
 
 import ctypes
