@@ -45,15 +45,19 @@ def folder_of(run_dir: Path) -> Path:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Writes a checkpoint, then deletes all but the newest `keep`.
+    """Writes a checkpoint, then deletes those before it but for the newest `keep` in all.
 
-    The file appears under its name only when all of it is on disk.
+    The file appears under its name only when all of it is on disk. Files of later steps stay and
+    do not count: a run that is before them could not read them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    arrays = {name: np.ascontiguousarray(a) for name, a in sorted(checkpoint.arrays.items())}
-    facts = {"step": checkpoint.step, "facts": checkpoint.facts, "sha256": _digests(arrays)}
-    data = safetensors.numpy.save(arrays, metadata={"ba_dist": json.dumps(facts)})
+    # Not np.ascontiguousarray, which makes scalars one-dimensional.
+    arrays = {name: np.asarray(a, order="C") for name, a in sorted(checkpoint.arrays.items())}
+    facts = {"step": checkpoint.step, "facts": checkpoint.facts, "arrays": _digests(arrays)}
+    text = json.dumps(facts)
+    # One entry, because safetensors writes several in any order.
+    data = safetensors.numpy.save(arrays, metadata={"ba_dist": f"{_sha256(text)} {text}"})
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
@@ -64,7 +68,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    for old in _newest_first(folder)[keep:]:
+    before = [old for old in _newest_first(folder) if _step_of(old) < checkpoint.step]
+    # A temporary file is what a job left that was killed while it wrote.
+    for old in [*before[keep - 1 :], *folder.glob("step-*.tmp")]:
         old.unlink(missing_ok=True)
     return path
 
@@ -77,11 +83,16 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})["ba_dist"])
+            digest, _, text = (file.metadata() or {})["ba_dist"].partition(" ")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
-    if _digests(arrays) != facts["sha256"]:
+    except KeyError as error:
+        raise CheckpointError(f"{path} is not a checkpoint of ba_dist: no {error}") from None
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if _sha256(text) != digest:
+        raise CheckpointError(f"{path} is damaged: its facts do not match their digest")
+    facts = json.loads(text)
+    if _digests(arrays) != facts["arrays"]:
         raise CheckpointError(f"{path} is damaged: its content does not match its digests")
     return Checkpoint(facts["step"], arrays, facts["facts"])
 
@@ -130,7 +141,7 @@ def restore(arrays: Arrays, state: Mapping[str, Any]) -> None:
     """Sets variables from arrays.
 
     Raises:
-        CheckpointError: naming the first variable that one has and the other has not.
+        CheckpointError: naming the first variable that does not fit; then none was set.
     """
     if set(arrays) != set(state):
         odd = sorted(set(arrays) ^ set(state))[0]
@@ -142,14 +153,30 @@ def restore(arrays: Arrays, state: Mapping[str, Any]) -> None:
                 f"the checkpoint does not fit the model: {name} has shape {arrays[name].shape},"
                 f" the model expects {tuple(variable.shape)}"
             )
+    for name, variable in state.items():
         variable.assign(arrays[name])
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+    files = [path for path in folder.glob("step-*.safetensors") if _number(path).isdecimal()]
+    return sorted(files, key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(_number(path))
+
+
+def _number(path: Path) -> str:
+    return path.stem.removeprefix("step-")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digests(arrays: Arrays) -> dict[str, str]:
+    """Name → SHA-256 of an array's type, shape and bytes."""
     return {
-        name: hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for name, a in arrays.items()
+        name: hashlib.sha256(f"{a.dtype.str}{a.shape}".encode() + a.tobytes()).hexdigest()
+        for name, a in arrays.items()
     }
