@@ -91,9 +91,11 @@ class ArraySource:
 
     def decode(self, records: Sequence[bytes]) -> tuple[Images, Labels]:
         self.counters.records_decoded += len(records)
-        rows = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1)
+        # A lane of a group with more ranks than samples decodes none.
+        size = 8 + int(np.prod(self.info.image_shape))
+        rows = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), size)
         labels = np.ascontiguousarray(rows[:, :8]).view(np.int64)[:, 0]
-        return list(rows[:, 8:].reshape(-1, *self.info.image_shape)), labels
+        return list(rows[:, 8:].reshape(len(records), *self.info.image_shape)), labels
 
 
 @dataclass
