@@ -154,18 +154,14 @@ def fits(batch_size: int, groups: int, ghost_batch_size: int) -> bool:
 
 def batch_sizes_near(batch_size: int, groups: int, ghost_batch_size: int, count: int = 3) -> str:
     """The valid batch sizes next to one that is not: up to `count` below and above."""
-    # Beyond the ghost batch size the valid ones are `unit` apart; below it, `groups` apart.
-    unit = groups * ghost_batch_size
-    first = max(groups, batch_size - count * unit)
-    first -= first % groups
+    # A group may hold 1, 2, … g, 2g, 3g, … samples for a ghost batch size g; `place` counts them.
+    samples = batch_size // groups
+    place = min(samples, ghost_batch_size) + max(0, samples // ghost_batch_size - 1)
     near = [
-        size
-        for size in range(max(first, groups), batch_size + (count + 1) * unit, groups)
-        if fits(size, groups, ghost_batch_size)
+        groups * (i if i <= ghost_batch_size else (i - ghost_batch_size + 1) * ghost_batch_size)
+        for i in range(max(1, place - count + 1), place + count + 1)
     ]
-    below = [size for size in near if size < batch_size][-count:]
-    above = [size for size in near if size > batch_size][:count]
-    return _join(below + above)
+    return _join(near)
 
 
 def _divisors(number: int) -> list[int]:
