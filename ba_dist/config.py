@@ -6,6 +6,7 @@ computed; `Placement` and `Run` say where, how it is written down and when it st
 """
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -171,6 +172,8 @@ def check(option: Option, value: Any) -> None:
     wrong_bool = isinstance(value, bool) and option.type is not bool
     if wrong_bool or not isinstance(value, accepted):
         raise ConfigError(f"{option.flag} is {value!r}; expected {option.type.__name__}")
+    if option.type is float and not math.isfinite(value):
+        raise ConfigError(f"{option.flag} is {value}; it must be a finite number")
     if option.choices and value not in option.choices:
         raise ConfigError(f"{option.flag} is {value!r}; choose from {', '.join(option.choices)}")
     below = option.low is not None and not value >= option.low
@@ -207,10 +210,18 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
-    """Reads what `to_dict` wrote."""
-    flat = {name: value for part in PARTS for name, value in tree[part].items()}
-    flat["lr"] = parse_regime(flat["lr"])
-    return override(Config(tree["recipe"]), flat)
+    """Reads what `to_dict` wrote; a field that is not there has its default.
+
+    Raises:
+        ConfigError: when a part is missing, a field is unknown or a value cannot work.
+    """
+    try:
+        flat = {name: value for part in PARTS for name, value in tree[part].items()}
+        flat["lr"] = parse_regime(flat["lr"])
+        recipe = tree["recipe"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"this is not a whole configuration: {error!r}") from None
+    return override(Config(recipe), flat)
 
 
 def layout_of(config: Config, world_size: int) -> Layout:
@@ -234,7 +245,8 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     tree = to_dict(config)
     computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
     computed["batch"]["ghost_batch_size"] = layout.ghost_batch
-    computed["data"] = {name: tree["data"][name] for name in ("dataset", "train_samples")}
+    decides = ("dataset", "train_samples", "image_size")
+    computed["data"] = {name: tree["data"][name] for name in decides}
     computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
     return computed
 

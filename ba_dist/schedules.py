@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from ba_dist.errors import ConfigError
 
@@ -29,11 +30,15 @@ def parse_regime(text: str) -> Regime:
 
 def format_regime(regime: Regime) -> str:
     """The text that `parse_regime` reads back."""
-    return ",".join(f"{epoch:g}:{rate:g}" for epoch, rate in regime)
+    return ",".join(f"{_shortest(epoch)}:{_shortest(rate)}" for epoch, rate in regime)
 
 
 def check_regime(regime: Regime) -> None:
     """Raises ConfigError unless epochs start at 0 and grow, and all is finite and not negative."""
+    if not _is_made_of_pairs(regime):
+        raise ConfigError(
+            f"--lr {regime!r} is not a regime; expected (EPOCH, RATE) pairs: ((0, 0.1), (81, 0.01))"
+        )
     epochs = [epoch for epoch, _ in regime]
     if (
         not regime
@@ -82,3 +87,18 @@ def _between(regime: Regime, shape: str, epoch: float) -> float:
     if shape == "linear":
         return rate + (goal - rate) * t
     return goal + (rate - goal) * (1 + math.cos(math.pi * t)) / 2
+
+
+def _is_made_of_pairs(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(point, tuple)
+        and len(point) == 2
+        and all(isinstance(number, (int, float)) for number in point)
+        for point in value
+    )
+
+
+def _shortest(number: float) -> str:
+    """The shortest text that reads back as the same float64."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))

@@ -71,7 +71,7 @@ def test_the_papers_layout():
 
 @pytest.mark.parametrize("world", SIZES)
 def test_every_instance_has_one_place(world):
-    """Over all ranks, each (part of the batch, copy) exactly once; the lanes of a group in order."""
+    """Each (part of the batch, copy) exactly once over all ranks; the lanes of a group in order."""
     for copies in SIZES:
         for size in group_sizes(world, copies):
             layout = Layout(world, copies, 16 * (world // size), size)

@@ -1,0 +1,123 @@
+"""Learning rates against closed forms; texts of regimes that read back as the same numbers."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ba_dist.errors import ConfigError
+from ba_dist.schedules import check_regime, format_regime, learning_rate, parse_regime
+
+RESNET44 = ((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001))
+
+numbers = st.floats(0, 1e6, allow_nan=False)
+regimes = st.builds(
+    lambda epochs, rates: tuple(zip([0.0, *sorted(epochs)], rates, strict=False)),
+    st.lists(st.floats(1e-3, 1e6), max_size=5, unique=True),
+    st.lists(numbers, min_size=6, max_size=6),
+)
+
+
+@given(regimes)
+def test_text_reads_back_bit_for_bit(regime):
+    assert parse_regime(format_regime(regime)) == regime
+
+
+def test_text_is_what_a_person_would_write():
+    text = "0:0.1,81:0.01,122:0.001,164:0.0001"
+    assert parse_regime(text) == RESNET44 and format_regime(RESNET44) == text
+    assert parse_regime(" 0:1e-1, 2.5:0 ") == ((0.0, 0.1), (2.5, 0.0))
+
+
+@pytest.mark.parametrize("text", ["", "0.1", "0:0.1,", "0:0.1:3", "0:fast", "0=0.1", ","])
+def test_unreadable_text(text):
+    with pytest.raises(ConfigError, match=r"--lr .* cannot be read; write EPOCH:RATE"):
+        parse_regime(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1:0.1", "start at 0 and grow"),
+        ("0:0.1,5:0.01,5:0.001", "start at 0 and grow"),
+        ("0:0.1,9:0.01,5:0.001", "start at 0 and grow"),
+        ("0:-0.1", "finite and at least 0"),
+        ("0:nan", "finite and at least 0"),
+        ("0:0.1,inf:0.2", "finite and at least 0"),
+        ("0:0.1,nan:0.2", "finite and at least 0"),
+    ],
+)
+def test_regimes_that_cannot_work(text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_regime(text)
+    assert f"--lr {text}" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0.1, "0:0.1", None, (0.1,), ((0, 0.1, 2),), ((0, "0.1"),), [0]])
+def test_what_is_no_regime(value):
+    with pytest.raises(ConfigError, match="is not a regime; expected"):
+        check_regime(value)
+
+
+def test_no_points():
+    with pytest.raises(ConfigError, match="start at 0"):
+        check_regime(())
+
+
+def test_step_regime_of_the_authors():
+    """Each rate holds from the first step of its epoch to the last before the next."""
+    rate = learning_rate(RESNET44, "step", 0, steps_per_epoch=781)
+    for epoch, expected in [(0, 0.1), (80, 0.1), (81, 0.01), (121, 0.01), (122, 0.001)]:
+        assert rate(epoch * 781) == rate(epoch * 781 + 780) == expected
+    assert rate(164 * 781 - 1) == 0.001
+    assert rate(164 * 781) == rate(10**9) == 0.0001
+
+
+@given(regimes, st.sampled_from(["step", "linear", "cosine"]), st.integers(1, 2000), st.data())
+def test_closed_forms(regime, shape, steps, data):
+    step = data.draw(st.integers(0, math.ceil(regime[-1][0] * steps) + 10))
+    epochs, rates = (np.array(column, np.float64) for column in zip(*regime, strict=True))
+    e = step / steps
+    here = np.searchsorted(epochs, e, side="right") - 1
+    if shape == "linear":
+        expected = np.interp(e, epochs, rates)
+    elif shape == "step" or here == len(epochs) - 1:
+        expected = rates[here]
+    else:
+        t = (e - epochs[here]) / (epochs[here + 1] - epochs[here])
+        low, high = rates[here + 1], rates[here]
+        expected = low + (high - low) * math.cos(math.pi * t / 2) ** 2
+    found = learning_rate(regime, shape, 0, steps)(step)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9 * rates.max())
+
+
+def test_cosine_from_end_to_end():
+    rate = learning_rate(((0, 0.025), (600, 0)), "cosine", 0, steps_per_epoch=10)
+    assert rate(0) == 0.025 and rate(3000) == pytest.approx(0.0125) and rate(6000) == 0
+    assert rate(1500) == pytest.approx(0.025 * (1 + math.sqrt(0.5)) / 2)
+
+
+@pytest.mark.parametrize("shape", ["step", "linear", "cosine"])
+def test_regimes_with_fractions_of_epochs(shape):
+    rate = learning_rate(((0, 0.0), (0.3, 1.0), (0.7, 2.0)), shape, 0, steps_per_epoch=10)
+    assert (rate(3), rate(7)) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("warmup", [0.5, 1, 2.5, 5])
+@pytest.mark.parametrize("steps", [1, 3, 100])
+def test_warm_up_is_a_straight_line_to_the_full_rate(warmup, steps):
+    regime = ((0, 0.4), (50, 0.04))
+    warm, plain = (learning_rate(regime, "step", w, steps) for w in (warmup, 0))
+    length = warmup * steps
+    for step in range(math.ceil(length) + 5):
+        expected = 0.4 * min(1, (step + 1) / length)
+        assert warm(step) == pytest.approx(expected, rel=1e-12)
+    assert all(warm(step) == plain(step) for step in range(math.ceil(length), 60 * steps))
+    assert warm(0) > 0
+
+
+def test_warm_up_follows_the_regime_below_it():
+    warm = learning_rate(((0, 0.0), (10, 1.0)), "linear", 5, steps_per_epoch=10)
+    assert warm(24) == pytest.approx(0.24 * 25 / 50)
