@@ -14,7 +14,7 @@ check_cuda() {
   esac
 }
 
-check_compiler() {
+check_compilers() {
   local how="install it (Debian: apt install g++ make; clusters: module load gcc)"
   command -v make >/dev/null || die "make not found; $how"
   CXX_BIN=${CXX:-$(command -v c++ || command -v g++ || command -v clang++ || true)}
@@ -24,16 +24,17 @@ check_compiler() {
   # shellcheck disable=SC2086
   $CXX_BIN -std=c++17 "$TEMPORARY/probe.cc" -o "$TEMPORARY/probe" >/dev/null 2>&1 ||
     die "$CXX_BIN cannot compile and link a C++17 program (g++ 8 or newer does); $how"
+  if [ "$DEVICE" = gpu ]; then check_cuda; fi
 }
 
 # Sets WHEELS, the folder that keeps the wheel built for exactly this combination. The hash holds
-# what the readable part leaves out: paths, flags (this file), the C library, CUDA.
+# what the readable part leaves out: paths, flags (this file), the C library.
 find_wheels() {
   local tensorflow details
   tensorflow=$(pinned gpu 'tensorflow\[and-cuda\]')
   details=$("$PYTHON_BIN" -c 'import platform, sysconfig
 print(sysconfig.get_config_var("SOABI"), platform.libc_ver())')
-  details=$(cat <(printf '%s\n' "$details" "$MPI_NAME" "$DEVICE" "${CUDA_ROOT:-}") \
+  details=$(cat <(printf '%s\n' "$details" "$MPI_NAME" "$DEVICE") \
     "$ROOT/launch/horovod.sh" "$ROOT/requirements/horovod.txt" | sha256sum)
   WHEELS=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ba_dist/wheels
   WHEELS+=/python${PYTHON_VERSION%.*}-tensorflow$tensorflow-$DEVICE
@@ -50,7 +51,7 @@ set_build_variables() {
   mkdir "$bin"
   BUILD=(
     # What a module may have set for other builds.
-    -u CCL_ROOT -u HOROVOD_GPU -u HOROVOD_GPU_OPERATIONS -u MFLAGS -u MAKELEVEL
+    -u CCL_ROOT -u MFLAGS -u MAKELEVEL
     "PATH=$bin:$PATH" "MPI_HOME=$TEMPORARY" "CXX=$CXX_BIN" "TMPDIR=$TEMPORARY"
     HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
     HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITHOUT_NVTX=1

