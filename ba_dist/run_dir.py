@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import filelock
 
 from ba_dist.errors import UserError
 
-_PREVIOUS = "previous"
+_PREVIOUS = re.compile(r"previous-(\d+)")
 
 
 def claim(run_dir: Path) -> filelock.BaseFileLock:
@@ -32,14 +33,13 @@ def claim(run_dir: Path) -> filelock.BaseFileLock:
 
 
 def set_aside(run_dir: Path) -> None:
-    """Moves what an older run left into a folder beside the new one's files; nothing is deleted."""
-    leftovers = [
-        path for path in run_dir.iterdir() if path.name != ".lock" and _PREVIOUS not in path.name
-    ]
+    """Moves what an older run left into `previous-N` beside the new files; deletes nothing."""
+    earlier = {path: _PREVIOUS.fullmatch(path.name) for path in run_dir.iterdir()}
+    leftovers = [path for path, match in earlier.items() if not match and path.name != ".lock"]
     if not leftovers:
         return
-    number = 1 + sum(1 for path in run_dir.iterdir() if path.name.startswith(_PREVIOUS))
-    place = run_dir / f"{_PREVIOUS}-{number}"
+    number = 1 + max((int(match[1]) for match in earlier.values() if match), default=0)
+    place = run_dir / f"previous-{number}"
     place.mkdir()
     for path in leftovers:
         path.rename(place / path.name)
@@ -81,12 +81,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON file of a run.
 
     Raises:
-        UserError: when the folder is not that of a run.
+        UserError: when the folder is not that of a run, or the file cannot be read.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
     return content

@@ -18,19 +18,29 @@ from ba_dist.sampling import Permutation, augmentation_keys, step_positions
 from ba_dist.topology import Layout
 
 Entries = list[dict[str, Any]]
-_FIELDS = {
-    "step", "epoch", "group", "lane", "sample_ids", "copies", "augment_keys", "batch_sha256",
-}  # fmt: skip
+_LISTS = ("sample_ids", "copies", "augment_keys")
+_FIELDS = ("step", "epoch", "group", "lane", *_LISTS, "batch_sha256")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a run was told to compute, and where."""
+    """What a run was told to compute, and where.
 
-    layout: Layout
+    Args:
+        layouts: (first step, layout) of its jobs; a run may go on with another number of ranks.
+        seed: of the run.
+        num_samples: N.
+        steps_per_epoch: N // B.
+    """
+
+    layouts: list[tuple[int, Layout]]
     seed: int
     num_samples: int
     steps_per_epoch: int
+
+    def layout(self, step: int) -> Layout:
+        """The layout that a step ran with."""
+        return [layout for first, layout in self.layouts if first <= step][-1]
 
 
 def audit(run_dir: Path) -> tuple[int, list[str]]:
@@ -42,82 +52,100 @@ def audit(run_dir: Path) -> tuple[int, list[str]]:
     Raises:
         UserError: when the folder holds no trace.
     """
-    rules = _rules(read_json(run_dir / "config.json"))
-    ranks = [_read(run_dir, rank) for rank in range(rules.layout.world_size)]
-    steps = sorted({step for entries in ranks for step in entries})
-    problems = list(_check_steps_present(ranks, steps))
-    seen: dict[int, set[int]] = {}
-    for step in steps:
-        entries = [rank.get(step) for rank in ranks]
-        if all(entries):
-            whole = [entry for entry in entries if entry]
-            problems += _check_step(rules, step, whole, seen)
-    return len(steps), problems
+    rules = _rules(run_dir / "config.json")
+    ranks, problems = [], []
+    for rank in range(max(layout.world_size for _, layout in rules.layouts)):
+        entries, again = _read(run_dir, rank)
+        ranks.append(entries)
+        problems += [f"step {step}, rank {rank}: more than once in the trace" for step in again]
+    steps = max((step + 1 for entries in ranks for step in entries), default=0)
+    if (run_dir / "summary.json").exists():
+        steps = max(steps, read_json(run_dir / "summary.json").get("steps", 0))
+    if steps == 0:
+        problems.append("the trace holds no step")
+    seen: set[int] = set()
+    for step in range(steps):
+        entries_of_step = [entries.get(step) for entries in ranks]
+        problems += _check_step(rules, step, entries_of_step, seen)
+    return steps, problems
 
 
-def _rules(facts: dict[str, Any]) -> Rules:
-    layout = Layout(**{name: facts["layout"][name] for name in Layout.__dataclass_fields__})
-    return Rules(layout, facts["config"]["run"]["seed"], facts["samples"], facts["steps_per_epoch"])
+def _rules(path: Path) -> Rules:
+    facts = read_json(path)
+    try:
+        jobs = facts.get("layouts") or [[0, facts["layout"]]]
+        names = Layout.__dataclass_fields__
+        layouts = [(first, Layout(**{name: at[name] for name in names})) for first, at in jobs]
+        seed = facts["config"]["run"]["seed"]
+        return Rules(layouts, seed, facts["samples"], facts["steps_per_epoch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not that of a run: {error!r}") from None
 
 
-def _read(run_dir: Path, rank: int) -> dict[int, dict[str, Any]]:
+def _read(run_dir: Path, rank: int) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    """Step → entry of a rank, and the steps of which it has more than one."""
     path = run_dir / "trace" / f"rank-{rank:05d}.jsonl"
     if not path.is_file():
         raise UserError(f"{path} is missing; train with --trace to have a run that can be audited")
-    entries = {}
+    entries: dict[int, dict[str, Any]] = {}
+    again = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             entry = json.loads(line)
-            missing = _FIELDS - set(entry)
-        except ValueError:
+            odd = [name for name in _FIELDS if isinstance(entry[name], list) != (name in _LISTS)]
+        except KeyError as error:
+            raise UserError(f"{path} line {number} has no {error}") from None
+        except (ValueError, TypeError):
             raise UserError(f"{path} line {number} cannot be read") from None
-        if missing:
-            raise UserError(f"{path} line {number} has no {', '.join(sorted(missing))}")
+        if odd:
+            raise UserError(f"{path} line {number}: {odd[0]} is {entry[odd[0]]!r}")
+        if entry["step"] in entries:
+            again.append(entry["step"])
         entries[entry["step"]] = entry
-    return entries
+    return entries, again
 
 
-def _check_steps_present(ranks: list[dict[int, Any]], steps: list[int]) -> Iterator[str]:
-    if not steps:
-        yield "the trace holds no step"
-        return
-    for step in range(steps[0], steps[-1] + 1):
-        for rank, entries in enumerate(ranks):
-            if step not in entries:
-                yield f"step {step}, rank {rank}: not in the trace"
-
-
-def _check_step(
-    rules: Rules, step: int, entries: Entries, seen: dict[int, set[int]]
-) -> Iterator[str]:
+def _check_step(rules: Rules, step: int, entries: list[Any], seen: set[int]) -> Iterator[str]:
+    """One step of all ranks; `seen` are the samples used before in its epoch, and grows."""
+    layout = rules.layout(step)
     epoch, step_in_epoch = divmod(step, rules.steps_per_epoch)
+    if step_in_epoch == 0:
+        seen.clear()
     order = Permutation(rules.num_samples, rules.seed, epoch)
     for rank, entry in enumerate(entries):
-        for problem in _check_rank(rules, order, epoch, step_in_epoch, rank, entry):
-            yield f"step {step}, rank {rank}: {problem}"
-    for problem in _check_groups(rules.layout, entries):
-        yield f"step {step}, {problem}"
-    fresh = {sample for entry in entries for sample in entry["sample_ids"]}
-    if again := sorted(fresh & seen.setdefault(epoch, set())):
+        if rank >= layout.world_size:
+            if entry:
+                yield f"step {step}, rank {rank}: it ran on {layout.world_size} ranks only"
+        elif not entry:
+            yield f"step {step}, rank {rank}: not in the trace"
+        else:
+            positions = step_positions(
+                step_in_epoch, layout.group(rank), layout.batch_size, layout.group_batch
+            )
+            for problem in _check_rank(layout, rules.seed, epoch, order(positions), rank, entry):
+                yield f"step {step}, rank {rank}: {problem}"
+    whole = [entry for entry in entries[: layout.world_size] if entry]
+    if len(whole) == layout.world_size:
+        for problem in _check_groups(layout, whole):
+            yield f"step {step}, {problem}"
+    fresh = {sample for entry in whole for sample in entry["sample_ids"]}
+    if again := sorted(fresh & seen):
         yield f"step {step}, all ranks: sample {again[0]} was used before in epoch {epoch}"
-    seen[epoch] |= fresh
+    seen |= fresh
 
 
 def _check_rank(
-    rules: Rules, order: Permutation, epoch: int, step_in_epoch: int, rank: int, entry: Any
+    layout: Layout, seed: int, epoch: int, ids: Any, rank: int, entry: dict[str, Any]
 ) -> Iterator[str]:
     """One rank's instances against what B, M, seed and layout say they are."""
-    layout = rules.layout
-    group, copies = layout.group(rank), np.array(layout.copies(rank))
-    if (entry["epoch"], entry["group"], entry["lane"]) != (epoch, group, layout.lane(rank)):
+    group, lane, copies = layout.group(rank), layout.lane(rank), np.array(layout.copies(rank))
+    if (entry["epoch"], entry["group"], entry["lane"]) != (epoch, group, lane):
         yield (
             f"says epoch {entry['epoch']}, group {entry['group']}, lane {entry['lane']};"
-            f" it is epoch {epoch}, group {group}, lane {layout.lane(rank)}"
+            f" it is epoch {epoch}, group {group}, lane {lane}"
         )
-    positions = step_positions(step_in_epoch, group, layout.batch_size, layout.group_batch)
-    ids = order(positions)
     expected_ids, expected_copies = np.tile(ids, len(copies)), np.repeat(copies, len(ids))
-    keys = augmentation_keys(rules.seed, epoch, expected_ids, expected_copies)
+    keys = augmentation_keys(seed, epoch, expected_ids, expected_copies)
     expected = {
         "sample_ids": expected_ids.tolist(),
         "copies": expected_copies.tolist(),
@@ -130,7 +158,7 @@ def _check_rank(
     yield from _check_ghosts(entry, layout.ghost_batch)
 
 
-def _check_ghosts(entry: Any, size: int) -> Iterator[str]:
+def _check_ghosts(entry: dict[str, Any], size: int) -> Iterator[str]:
     instances = list(zip(entry["sample_ids"], entry["copies"], strict=False))
     for start in range(0, len(instances), size):
         ghost = instances[start : start + size]

@@ -1,0 +1,203 @@
+"""A run's folder: held by one job, nothing lost, files cut back to a step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ba_dist import run_dir
+from ba_dist.errors import UserError
+
+HOLD = """
+import sys, pathlib
+from ba_dist.run_dir import claim
+lock = claim(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds tmp_path / "run"."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_job_is_refused(holder, tmp_path):
+    with pytest.raises(UserError, match="another job is using .*run; .* another --run-dir"):
+        run_dir.claim(tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, None], ids=["killed", "ended"])
+def test_the_next_job_may_have_it(holder, tmp_path, number):
+    if number:
+        os.kill(holder.pid, number)
+    else:
+        holder.stdin.close()
+    holder.wait()
+    run_dir.claim(tmp_path / "run").release()
+
+
+def test_claim_makes_the_folder_and_can_be_given_back(tmp_path):
+    folder = tmp_path / "a" / "b"
+    run_dir.claim(folder).release()
+    run_dir.claim(folder).release()
+    assert folder.is_dir()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be used"):
+        run_dir.claim(tmp_path / "file" / "run")
+
+
+# --- set_aside ----------------------------------------------------------------------------------
+
+
+def files(folder):
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_text() for path in found}
+
+
+def put(folder, **texts):
+    for name, text in texts.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_everything_is_kept_however_often(tmp_path):
+    lock = run_dir.claim(tmp_path)
+    run_dir.set_aside(tmp_path)
+    assert files(tmp_path) == {}
+    for number in (1, 2, 3):
+        texts = {"config": f"{number}", "checkpoints__step": "c", "the_previous_notes": "n"}
+        put(tmp_path, **texts)
+        run_dir.set_aside(tmp_path)
+        moved = files(tmp_path / f"previous-{number}")
+        assert moved == {name.replace("__", "/"): text for name, text in texts.items()}
+    run_dir.set_aside(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock",
+        *(f"previous-{n}" for n in (1, 2, 3)),
+    }
+    assert lock.is_locked
+
+
+def test_a_deleted_one_makes_no_clash(tmp_path):
+    put(tmp_path, **{"previous-1__a": "old", "previous-10__a": "older", "config": "new"})
+    run_dir.set_aside(tmp_path)
+    assert files(tmp_path) == {
+        "previous-1/a": "old",
+        "previous-10/a": "older",
+        "previous-11/config": "new",
+    }
+
+
+# --- cut_back -----------------------------------------------------------------------------------
+
+
+def write_lines(path, entries, torn=""):
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + torn)
+
+
+TORN = ["", '{"event": "step", "st', "\0\0\0\0", '{"event": "step", "step": 99}'[:-1], "{"]
+
+
+@pytest.mark.parametrize("torn", TORN)
+@pytest.mark.parametrize("steps", [0, 1, 3, 9])
+def test_metrics_count_steps_that_are_done(tmp_path, torn, steps):
+    path = tmp_path / "metrics.jsonl"
+    kept = [{"event": "start"}, *({"event": "step", "step": s} for s in range(1, 6))]
+    write_lines(path, kept, torn)
+    run_dir.cut_back(path, steps)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert found == kept[: 1 + steps]
+    assert path.read_text().endswith("\n") and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("torn", TORN)
+@pytest.mark.parametrize("steps", [0, 1, 3, 9])
+def test_traces_count_from_zero(tmp_path, torn, steps):
+    path = tmp_path / "rank-00000.jsonl"
+    entries = [{"step": s, "sample_ids": [s]} for s in range(5)]
+    write_lines(path, entries, torn)
+    run_dir.cut_back(path, steps)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == entries[:steps]
+
+
+def test_lines_go_on_after_a_torn_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write_lines(path, [{"event": "step", "step": 1}], '{"event": "st')
+    run_dir.cut_back(path, 1)
+    with path.open("a") as file:
+        file.write(json.dumps({"event": "step", "step": 2}) + "\n")
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_no_file_is_no_problem(tmp_path):
+    run_dir.cut_back(tmp_path / "metrics.jsonl", 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- write_whole and read_json ------------------------------------------------------------------
+
+
+def test_what_is_written_is_read(tmp_path):
+    for content in ({"a": "Größe", "b": [1.5, None]}, {}):
+        run_dir.write_whole(tmp_path / "config.json", json.dumps(content))
+        assert run_dir.read_json(tmp_path / "config.json") == content
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_failed_write_leaves_the_old_text(tmp_path):
+    """A limit on file size stands in for a full disk."""
+    program = f"""
+import resource, signal
+from pathlib import Path
+from ba_dist.run_dir import write_whole
+path = Path({str(tmp_path)!r}) / "summary.json"
+write_whole(path, "old")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_whole(path, "new" * 1000)
+except OSError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr
+    assert (tmp_path / "summary.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a run directory: it has no config.json"),
+        (b"", "is damaged"),
+        (b'{"a": ', "is damaged"),
+        (b"[1]", "holds no JSON object"),
+        (b"\xff\xfe", "is damaged"),
+    ],
+)
+def test_what_is_no_run(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        run_dir.read_json(tmp_path / "config.json")
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is not a run directory"):
+        run_dir.read_json(tmp_path / "file" / "config.json")
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        run_dir.read_json(tmp_path / "config.json")
