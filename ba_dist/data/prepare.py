@@ -3,8 +3,8 @@
     cache/datasets/NAME/{train,test}_{images,labels}.npy and info.json
 
 A dataset is looked for in order: prepared before; files in the data directory; TensorFlow Datasets
-(prepared there, else downloaded, as ArrayRecord); for Fashion-MNIST the Debian package. Where it
-comes from does not change the arrays, nor their digest.
+(prepared there, else downloaded, as ArrayRecord); for Fashion-MNIST the Debian package. The order
+of the samples is that of their origin, so the digest tells origins apart.
 """
 
 import gzip
@@ -14,9 +14,11 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -91,52 +93,96 @@ def prepare(name: str, given_dir: str | None = None) -> Prepared:
     """
     import filelock
 
-    folder = _prepared_folder(name, data_dir(given_dir))
+    place = data_dir(given_dir)
+    folder = _prepared_folder(name, place)
     if found := _load(folder):
         return found
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # A soft lock (a file made exclusively) also works on parallel filesystems without flock.
-    with filelock.FileLock(f"{folder}.lock"):
-        if found := _load(folder):
-            return found
-        arrays, origin = _acquire(name, data_dir(given_dir))
-        return _store(folder, INFOS[name], arrays, origin)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # On a filesystem without flock it becomes a file that is made exclusively.
+        with filelock.FileLock(f"{folder}.lock"):
+            if found := _load(folder):
+                return found
+            arrays, origin = _acquire(name, place)
+            return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error}; XDG_CACHE_HOME names another place"
+        ) from None
 
 
 def _prepared_folder(name: str, place: Path | None) -> Path:
+    if name == "synthetic":
+        raise DataError("the dataset synthetic is made as it is read; it needs no preparation")
     if name not in INFOS:
         raise DataError(f"--dataset {name!r} is unknown; choose from {', '.join(INFOS)}, synthetic")
     if place is None:
         return cache_dir() / "datasets" / name
     if not place.is_dir():
-        raise DataError(f"the data directory {place} does not exist; make it or name another")
+        raise DataError(f"the data directory {place} is not there; make it or name another")
     # Another place may hold other files of the same name.
     return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(place)).hexdigest()[:12]}"
 
 
 def _load(folder: Path) -> Prepared | None:
+    """What is in the folder of a dataset; None when it was not prepared.
+
+    Raises:
+        DataError: when something has happened to it since.
+    """
     try:
         facts = json.loads((folder / "info.json").read_text())
-    except FileNotFoundError:
-        return None
-    info = facts["info"]
-    for key in ("image_shape", "mean", "std"):
-        info[key] = tuple(info[key])
-    return Prepared(folder, DatasetInfo(**info), facts["digest"], facts["origin"])
+        info = facts["info"]
+        for key in ("image_shape", "mean", "std"):
+            info[key] = tuple(info[key])
+        for split, kind in product(SPLITS, ("images", "labels")):
+            np.load(folder / f"{split}_{kind}.npy", mmap_mode="r", allow_pickle=False)
+        return Prepared(folder, DatasetInfo(**info), facts["digest"], facts["origin"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not (folder / "info.json").exists():
+            return None
+        raise DataError(f"{folder} is damaged ({error}); delete it to prepare it anew") from None
+
+
+def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
+    """The arrays as bytes of the dataset's shape and int64 labels.
+
+    Raises:
+        DataError: when they are not those of this dataset.
+    """
+    checked: Arrays = {}
+    for split in SPLITS:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
+        shapes = (info.image_shape, info.image_shape[:2] if info.image_shape[2] == 1 else ())
+        if images.dtype != np.uint8 or images.shape[1:] not in shapes:
+            raise DataError(
+                f"{origin}: {split} images are {images.dtype} {images.shape[1:]},"
+                f" those of {info.name} are uint8 {info.image_shape}"
+            )
+        if len(images) != len(labels) or not len(images):
+            raise DataError(f"{origin}: {len(images)} {split} images, {len(labels)} labels")
+        if labels.min() < 0 or labels.max() >= info.classes:
+            raise DataError(
+                f"{origin}: {split} labels are {labels.min()} … {labels.max()},"
+                f" those of {info.name} are 0 … {info.classes - 1}"
+            )
+        checked[f"{split}_images"] = images.reshape(-1, *info.image_shape)
+        checked[f"{split}_labels"] = labels
+    return checked
 
 
 def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prepared:
     """Writes beside the folder, then renames: a reader sees all of it or nothing."""
+    # Under the lock, what is there is left from a process that was killed.
+    for left in [folder, *folder.parent.glob(f".{folder.name}.*")]:
+        shutil.rmtree(left, ignore_errors=True)
     digest = hashlib.sha256()
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for split in SPLITS:
-            images = np.ascontiguousarray(arrays[f"{split}_images"], np.uint8)
-            images = images.reshape(-1, *info.image_shape)
-            labels = np.ascontiguousarray(arrays[f"{split}_labels"], np.int64)
-            for kind, array in (("images", images), ("labels", labels)):
-                digest.update(array.data)
-                np.save(temporary / f"{split}_{kind}.npy", array)
+        for split, kind in product(SPLITS, ("images", "labels")):
+            array = np.ascontiguousarray(arrays[f"{split}_{kind}"])
+            digest.update(array.data)
+            np.save(temporary / f"{split}_{kind}.npy", array)
         facts = {"info": asdict(info), "digest": digest.hexdigest(), "origin": origin}
         (temporary / "info.json").write_text(json.dumps(facts, indent=2))
         temporary.chmod(0o755)
@@ -150,16 +196,20 @@ def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prep
 def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
     """Tries every way in order; the first that gives the arrays wins."""
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
+    tried = []
     if name == "digits":
         ways = [("scikit-learn's digits", _digits)]
     if name == "fashion_mnist":
-        for folder in [*([place] if place else []), Path("/") / _DEBIAN_FOLDER]:
-            ways.append((f"the files in {folder}", partial(_idx_files, folder)))
+        # Outside the loop: files that a person named are used, or said to be damaged.
+        if place and (arrays := _idx_files(place)):
+            return arrays, f"the files in {place}"
+        tried = [f"the files in {place}: not there"] * bool(place)
+        installed = Path("/") / _DEBIAN_FOLDER
+        ways = [(f"the files in {installed}", partial(_idx_files, installed))]
     if name != "digits":
         ways.append(("TensorFlow Datasets", lambda: _tfds(name, place)))
     if name == "fashion_mnist":
         ways.append((f"the Debian package {_DEBIAN_PACKAGE}", _debian_package))
-    tried = []
     for title, way in ways:
         try:
             if arrays := way():
@@ -181,7 +231,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _digits() -> Arrays:
-    """1,797 handwritten digits of 8×8 pixels that lie inside scikit-learn's wheel; 1 in 6 is test."""
+    """1,797 handwritten digits of 8x8 pixels from scikit-learn's wheel; every sixth is for test."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -213,13 +263,17 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         DataError: naming the file, when it is not of this format or is cut short.
     """
     try:
-        raw = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise DataError(f"{path} is not an idx file of unsigned bytes")
-    shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4).astype(np.int64)
     start = 4 + 4 * raw[3]
+    if len(raw) < start:
+        raise DataError(f"{path} holds {len(raw)} bytes, its header alone has {start}")
+    shape = np.frombuffer(raw[4:start], ">u4").astype(np.int64)
     if len(raw) != start + shape.prod():
         raise DataError(f"{path} holds {len(raw) - start} bytes, {shape.prod()} were expected")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

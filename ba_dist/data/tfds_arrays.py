@@ -1,7 +1,7 @@
 """Datasets of tensorflow-datasets: prepared as ArrayRecord, read by index."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from ba_dist.runtime import quiet
 
 
 def open_builder(name: str, folder: Path) -> Any:
-    """The builder of a dataset, prepared as ArrayRecord under `folder`, downloaded if need be.
+    """The builder of a dataset that is prepared under `folder`, else downloaded as ArrayRecord.
 
     Raises:
         DataError: when tensorflow-datasets cannot be loaded or knows no such dataset.
@@ -30,7 +30,10 @@ def open_builder(name: str, folder: Path) -> Any:
     gcs_utils._is_gcs_disabled = True
     tfds.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
-    builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+    try:
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+    except ValueError:  # it is there in another format, such as TFRecord, the default of TFDS
+        builder = tfds.builder(name, data_dir=folder)
     if not builder.is_prepared():
         _check_network(builder)
         builder.download_and_prepare()
@@ -55,11 +58,23 @@ def read_splits(name: str, folder: Path, splits: Sequence[str]) -> dict[str, Any
     builder = open_builder(name, folder)
     arrays: dict[str, Any] = {}
     for split in splits:
-        source = builder.as_data_source(split)
-        image_shape = builder.info.features["image"].shape
-        images = np.empty((len(source), *image_shape), np.uint8)
-        labels = np.empty(len(source), np.int64)
-        for i, sample in enumerate(source):
+        count = builder.info.splits[split].num_examples
+        images = np.empty((count, *builder.info.features["image"].shape), np.uint8)
+        labels = np.empty(count, np.int64)
+        for i, sample in enumerate(_in_order(builder, split)):
             images[i], labels[i] = sample["image"], sample["label"]
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
     return arrays
+
+
+def _in_order(builder: Any, split: str) -> Iterable[Any]:
+    """The samples in the order of storage, which is the same in every file format."""
+    import tensorflow_datasets as tfds
+
+    try:
+        source: Iterable[Any] = builder.as_data_source(split)
+    except NotImplementedError:  # TFRecord can only be read from front to back
+        one_file_at_a_time = tfds.ReadConfig(interleave_cycle_length=1)
+        dataset = builder.as_dataset(split=split, read_config=one_file_at_a_time)
+        source = tfds.as_numpy(dataset)
+    return source
