@@ -25,7 +25,8 @@ class _TrainCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            flags = [f for p in self.params if isinstance(p, click.Option) for f in p.opts]
+            known = [param for param in self.params if isinstance(param, click.Option)]
+            flags = [flag for param in known for flag in (*param.opts, *param.secondary_opts)]
             close = (
                 f" Did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
             )
@@ -69,9 +70,9 @@ def _show_defaults(command: click.Command, config: Config) -> None:
     for option in options():
         value = getattr(getattr(config, option.part), option.name)
         param = by_name[option.name]
-        if value is not None and isinstance(param, click.Option):
-            shown = format_regime(value) if option.type is tuple else str(value)
-            param.help = f"{option.help}  [here: {shown}]"
+        if isinstance(param, click.Option):
+            shown = format_regime(value) if option.type is tuple else value
+            param.help = option.help + (f"  [here: {shown}]" if value is not None else "")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -241,6 +242,8 @@ def main() -> None:
         sys.exit(end.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        comm.leave_together(error.format_message(), 2)
     except click.ClickException as error:
         hint = "\nTry `ba-dist --help`, or --help behind a subcommand."
         comm.leave_together(f"ba-dist: {error.format_message()}{hint}", 2)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ba_dist import checkpoint
+from ba_dist.errors import UserError
 
 _PREFIX = "model/"
 
@@ -17,6 +18,7 @@ def export(folder: Path, output: Path) -> tuple[int, int]:
 
     Raises:
         CheckpointError: when there is no checkpoint that can be read.
+        UserError: when the output cannot be written.
     """
     found = checkpoint.newest_good(checkpoint.folder_of(folder))
     weights = {
@@ -24,6 +26,9 @@ def export(folder: Path, output: Path) -> tuple[int, int]:
         for name, array in found.arrays.items()
         if name.startswith(_PREFIX)
     }
-    with output.open("wb") as file:
-        np.savez(file, **weights)
+    try:
+        with output.open("wb") as file:
+            np.savez(file, **weights)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error}") from None
     return found.step, len(weights)

@@ -1,0 +1,219 @@
+"""What a person gets from the command line: help at once, and one message for every mistake."""
+
+import os
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+
+from ba_dist import __version__, checkpoint, cli
+from ba_dist.config import options
+from ba_dist.recipes import RECIPES
+
+from .test_audit import LAYOUT, SAMPLES, entries_of, write
+
+HEAVY = ["tensorflow", "keras", "mpi4py", "horovod", "tensorflow_datasets", "sklearn"]
+OPTIONS = list(options())
+
+
+@pytest.fixture
+def ba_dist(monkeypatch, capsys):
+    """Runs the command in this process; returns (exit status, output, errors)."""
+    for name in [n for n in os.environ if n.startswith(("OMPI_", "PMI_", "SLURM_"))]:
+        monkeypatch.delenv(name)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ba-dist", *map(str, words)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def refused(answer, *parts, status=2):
+    """The answer is one message on stderr that holds these parts."""
+    found, out, err = answer
+    assert found == status and out == ""
+    assert err.startswith("ba-dist: ") and "Traceback" not in err
+    assert not [part for part in parts if part not in err], err
+
+
+def commands(group=cli.cli, words=()):
+    yield words
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name)
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_has_help(ba_dist, words, flag):
+    status, out, err = ba_dist(*words, flag)
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: ba-dist") and "Traceback" not in out
+
+
+def test_the_commands():
+    promised = {"train", "eval", "data", "recipes", "export", "plot", "audit", "doctor"}
+    assert promised <= set(cli.cli.commands)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "quickstart", "-h"]])
+def test_help_loads_nothing_heavy(words):
+    program = (
+        f"import sys; sys.argv = ['ba-dist', *{words!r}]\n"
+        "from ba_dist.cli import main\n"
+        "main()\n"
+        f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.endswith("loaded: []\n")
+
+
+def test_importing_the_package_loads_nothing_at_all():
+    program = f"import sys, ba_dist; print([m for m in {[*HEAVY, 'numpy']!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_as_a_module_and_its_version():
+    command = [sys.executable, "-m", "ba_dist", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert __version__ in done.stdout and done.returncode == 0
+
+
+def test_help_of_train_shows_every_flag_with_the_recipes_values(ba_dist):
+    _, plain, _ = ba_dist("train", "--help")
+    assert not [o.flag for o in OPTIONS if o.flag not in plain] and "[here:" not in plain
+    quick = " ".join(ba_dist("train", "quickstart", "--help")[1].split())
+    assert "[here: 10000]" in quick and "[here: 0:0.05,1:0.2,4:0]" in quick
+    other = " ".join(ba_dist("train", "resnet44-cifar10", "--help")[1].split())
+    assert "[here: resnet44]" in other and "10000" not in other
+
+
+@pytest.mark.parametrize("words", [[], ["data"]])
+def test_a_bare_group_shows_its_help(ba_dist, words):
+    status, out, err = ba_dist(*words)
+    assert status == 2 and (out + err).startswith("Usage: ba-dist")
+    assert "Commands:" in err and "Try `ba-dist" not in err
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+def test_unknown_flags(ba_dist):
+    flags = [o.flag for o in OPTIONS]
+    answer = ba_dist("train", "quickstart", "--batchsize", "3")
+    refused(answer, "--batchsize", "Did you mean --batch-size", *flags, "--no-resume")
+    refused(ba_dist("train", "quickstart", "--xyzzy"), "there is no flag --xyzzy", *flags)
+
+
+def test_unknown_commands(ba_dist):
+    refused(ba_dist("trian"), "'trian'", "'train'")
+    refused(ba_dist("data", "prepair"), "'prepair'", "'prepare'")
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.choices], ids=lambda o: o.name)
+def test_wrong_choices(ba_dist, option):
+    answer = ba_dist("train", "quickstart", option.flag, "other")
+    refused(answer, option.flag, "'other'", *option.choices)
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.low is not None], ids=lambda o: o.name)
+@pytest.mark.parametrize("value", ["-1", "many", "nan", "", "1e400"])
+def test_wrong_numbers(ba_dist, option, value):
+    refused(ba_dist("train", "quickstart", option.flag, value), option.flag)
+
+
+def test_limits_are_said(ba_dist):
+    refused(ba_dist("train", "quickstart", "--steps", "0"), "--steps", "0 is not in", "x>=1")
+    refused(ba_dist("train", "quickstart", "--momentum", "1.5"), "0.0<=x<=1.0")
+
+
+@pytest.mark.parametrize("text", ["fast", "0.1", "5:0.1", "0:0.1,0:0.2"])
+def test_wrong_regimes(ba_dist, text):
+    expected = "epochs must start at 0" if ":" in text else "EPOCH:RATE"
+    refused(ba_dist("train", "quickstart", "--lr", text), "--lr", text, expected)
+
+
+def test_recipes_that_are_not_there(ba_dist):
+    refused(ba_dist("train"), "RECIPE")
+    for words in (["train", "resnet45"], ["recipes", "resnet45"]):
+        refused(ba_dist(*words), "there is no recipe 'resnet45'", *RECIPES)
+    refused(ba_dist("train", "quickstart", "again"), "again")
+
+
+def test_datasets_that_are_not_there(ba_dist, tmp_path):
+    refused(ba_dist("data", "prepare", "mnist"), "'mnist' is unknown", "cifar10", status=1)
+    refused(ba_dist("data", "prepare", "synthetic"), "needs no preparation", status=1)
+    answer = ba_dist("data", "prepare", "cifar10", "--data-dir", tmp_path / "gone")
+    refused(answer, str(tmp_path / "gone"), status=1)
+
+
+@pytest.mark.parametrize("words", [["audit"], ["export", "--output", "weights.npz"]])
+def test_runs_that_are_not_there(ba_dist, tmp_path, words):
+    (tmp_path / "file").write_text("")
+    for name in ("gone", "file", "."):
+        refused(ba_dist(*words, tmp_path / name), str(tmp_path / name), status=1)
+
+
+# --- commands that need one process ---------------------------------------------------------------
+
+
+def test_recipes(ba_dist):
+    status, out, _ = ba_dist("recipes")
+    assert status == 0 and [line.split()[0] for line in out.splitlines()] == list(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_shows_every_flag(ba_dist, name):
+    status, out, _ = ba_dist("recipes", name)
+    shown = dict(line.split()[:2] for line in out.splitlines()[1:])
+    assert status == 0 and list(shown) == [o.flag for o in OPTIONS]
+    config = RECIPES[name]()
+    assert shown["--batch-size"] == str(config.batch.batch_size)
+    assert shown["--dataset"] == config.data.dataset and shown["--group-size"] == "-"
+
+
+def test_datasets(ba_dist):
+    _, out, _ = ba_dist("data", "list")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert names == ["fashion_mnist", "cifar10", "cifar100", "digits", "synthetic"]
+
+
+def test_export_writes_every_variable_under_its_name(ba_dist, tmp_path):
+    arrays = {"model/conv/kernel": np.ones((3, 3), np.float32), "velocity/conv/kernel": np.ones(1)}
+    arrays["model/seed"] = np.array([1, 2], np.uint32)
+    folder = checkpoint.folder_of(tmp_path)
+    checkpoint.save(folder, checkpoint.Checkpoint(7, arrays, {}), 1)
+    status, out, _ = ba_dist("export", tmp_path, "--output", tmp_path / "w.npz")
+    assert status == 0 and "2 variables of step 7" in out
+    with np.load(tmp_path / "w.npz", allow_pickle=False) as found:
+        assert set(found) == {"conv/kernel", "seed"}
+        assert np.array_equal(found["conv/kernel"], arrays["model/conv/kernel"])
+    answer = ba_dist("export", tmp_path, "--output", tmp_path / "no" / "w.npz")
+    refused(answer, "cannot be written", status=1)
+
+
+def test_audit_says_what_it_found(ba_dist, tmp_path):
+    trace = entries_of(LAYOUT, SAMPLES, range(3))
+    write(tmp_path, [(0, LAYOUT)], SAMPLES, trace)
+    assert ba_dist("audit", tmp_path) == (0, "clean: 3 steps, every invariant held\n", "")
+    trace[1][2]["copies"][0] ^= 1
+    write(tmp_path, [(0, LAYOUT)], SAMPLES, trace)
+    status, out, _ = ba_dist("audit", tmp_path)
+    assert status == 1 and "step 2, rank 1: copies are not those" in out
+    assert out.endswith("problem(s) in 3 steps\n")
