@@ -38,7 +38,7 @@ class Placement:
         None, "ranks that share one batch (R); default gcd(M, ranks)", low=1
     )
     microbatch: int | None = _field(
-        None, "instances that go through the network at once; default all of a rank's", low=1
+        None, "instances that go through the network at once; default 32 on CPU, 256 on GPU", low=1
     )
     io: Literal["replicate", "broadcast", "cooperative"] = _field(
         "cooperative", "how a group reads its batch"

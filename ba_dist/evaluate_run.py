@@ -19,7 +19,7 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
 
     dataset = open_dataset(config.data, comm)
     step.set_precision(config.run.precision)
-    model = build_model(config, dataset, facts["layout"]["ghost_batch_size"])
+    model = build_model(config, dataset.info, facts["layout"]["ghost_batch_size"])
     place = checkpoint.folder_of(folder)
     mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)

@@ -5,6 +5,10 @@ from typing import Any
 
 from ba_dist.errors import UserError
 
+# Instances that go through the network at once, unless a person says otherwise. On CPU one ghost
+# batch stays in the cache and keeps the graph small; a GPU wants more of them to be busy.
+MICROBATCH = {"CPU": 32, "GPU": 256}
+
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # Without it oneDNN's notice is printed at import, whatever the log level.
@@ -38,10 +42,12 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
     import tensorflow as tf
 
     threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", max(1, cores() // local_size)))
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(
-        int(os.environ.get("TF_NUM_INTEROP_THREADS", 1 if threads == 1 else 2))
-    )
+    # TensorFlow refuses to be set a second time, by a second run in one process.
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(
+            int(os.environ.get("TF_NUM_INTEROP_THREADS", 1 if threads == 1 else 2))
+        )
     gpus = tf.config.list_physical_devices("GPU")
     if len(gpus) == 1:
         local_rank = 0  # the launcher has given each rank a GPU of its own
@@ -53,6 +59,13 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed % 2**32)
     return tf
+
+
+def default_microbatch() -> int:
+    """Instances that go through the network at once on this rank's device."""
+    import tensorflow as tf
+
+    return MICROBATCH["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
 
 
 def versions() -> dict[str, str]:

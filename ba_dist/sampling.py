@@ -4,7 +4,8 @@ An epoch's order is a keyed bijection of 0 … N-1, so a rank computes just the 
 memory for any N. Everything is integer arithmetic on uint64, hence the same on every machine.
 
 Sources: the generalised Feistel cipher of Black and Rogaway, "Ciphers with Arbitrary Finite
-Domains" (CT-RSA 2002), method 3; the mixer is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+Domains" (CT-RSA 2002), method 3; the mixer is the finaliser of SplitMix64 (Steele, Lea,
+Flood, OOPSLA 2014).
 """
 
 import math

@@ -169,7 +169,7 @@ class TrainStep:
         return [tf.reshape(part, t.shape) for part, t in zip(parts, tensors, strict=True)]
 
     def _update(self, gradients: list[Any], rate: Any, finite: Any) -> None:
-        """Moves the weights; leaves a step out, on all ranks alike, when its gradient is not finite."""
+        """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
         if finite:
             self.optimizer.apply(gradients, rate)
         if self.precision.scaled:

@@ -91,6 +91,11 @@ class Layout:
         first = self.lane(rank) * self.copies_per_rank
         return range(first, first + self.copies_per_rank)
 
+    def microbatch_within(self, limit: int) -> int:
+        """The largest microbatch of at most `limit` instances, or of one ghost batch."""
+        valid = microbatches(self.instances_per_rank, self.ghost_batch)
+        return max([size for size in valid if size <= limit], default=self.ghost_batch)
+
     def notice(self) -> str | None:
         """What a person should know of an allowed layout: ghost batches made smaller by it."""
         if self.group_batch >= self.ghost_batch_size:

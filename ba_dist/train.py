@@ -20,7 +20,8 @@ from ba_dist.config import (
     layout_of,
     to_dict,
 )
-from ba_dist.data.catalog import Dataset, open_dataset
+from ba_dist.data.catalog import open_dataset
+from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import CheckpointError, ConfigError, UserError
 from ba_dist.report import epoch_line, opening
 from ba_dist.schedules import learning_rate
@@ -66,6 +67,8 @@ def train(config: Config) -> Outcome:
         folder = _open_run_dir(config, comm, stack)
         job = Job(config, layout, comm, folder, stack)
         job.resume()
+        if job.finished():
+            return Outcome(folder, run_dir.read_json(folder / "summary.json"), job.position.step)
         job.describe()
         # --- the steps ----------------------------------------------------------------------------
         stopped = job.run()
@@ -84,6 +87,9 @@ class Job:
             lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
         )
         comm.together(comm.start_horovod)
+        if config.placement.microbatch is None:
+            size = layout.microbatch_within(runtime.default_microbatch())
+            self.layout = layout = dataclasses.replace(layout, microbatch=size)
         self.dataset = open_dataset(config.data, comm)
         self.steps_per_epoch, self.total_steps = plan_steps(config, len(self.dataset.train))
         self.position = Position()
@@ -102,7 +108,7 @@ class Job:
 
         config = self.config
         precision = step.set_precision(config.run.precision)
-        self.model = build_model(config, self.dataset, self.layout.ghost_batch)
+        self.model = build_model(config, self.dataset.info, self.layout.ghost_batch)
         rule = config.optimizer
         optimizer = SGD(
             self.model.trainable_variables, rule.momentum, rule.weight_decay, rule.nesterov
@@ -139,6 +145,12 @@ class Job:
             run_dir.cut_back(self.folder / "metrics.jsonl", self.position.step)
         if self.config.run.trace:
             run_dir.cut_back(self._trace_path(), self.position.step)
+
+    def finished(self) -> bool:
+        """Whether an earlier job has done all steps and written the summary."""
+        done = self.position.step >= self.total_steps
+        there = self.comm.rank == 0 and (self.folder / "summary.json").exists()
+        return bool(done and self.comm.world.share_object(there))
 
     def _check_same(self, saved: dict[str, Any]) -> None:
         if changed := differences(saved, computed_part(self.config, self.layout)):
@@ -228,7 +240,8 @@ class Job:
             "loss": self.position.epoch_loss / steps,
             "accuracy": self.position.epoch_accuracy / steps,
         }
-        self.position.epoch_loss = self.position.epoch_accuracy = 0.0
+        if steps == self.steps_per_epoch:
+            self.position.epoch_loss = self.position.epoch_accuracy = 0.0
         if last or (epoch + 1) % self.config.run.eval_every == 0:
             self.position.val = self.evaluate()
             values |= self.position.val
@@ -352,7 +365,7 @@ class Job:
         return summary
 
 
-def build_model(config: Config, dataset: Dataset, ghost_batch: int) -> Any:
+def build_model(config: Config, info: DatasetInfo, ghost_batch: int) -> Any:
     """The network of a configuration, with ghost BatchNorm."""
     from functools import partial
 
@@ -362,7 +375,7 @@ def build_model(config: Config, dataset: Dataset, ghost_batch: int) -> Any:
     norm = partial(
         GhostBatchNormalization, ghost_batch_size=ghost_batch, momentum=config.model.bn_momentum
     )
-    return models.build(config.model.model, dataset.info.image_shape, dataset.info.classes, norm)
+    return models.build(config.model.model, info.image_shape, info.classes, norm)
 
 
 def plan_steps(config: Config, samples: int) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Augmentation as draw (parameters from keys) and apply (pixels from parameters).
 
 `draw` is numpy and sees only keys; `apply` is TensorFlow, vectorised over instances, and works
-alone and inside tf.data. So an instance's pixels depend on its key and its sample, and on nothing else.
+alone and inside tf.data. So an instance's pixels depend on its key and its sample, and
+on nothing else.
 
 Shape suffixes: n instances, H height, W width, C channels.
 """
@@ -101,12 +102,16 @@ def flip(images_nHWC: Any, flip_n: Any) -> Any:
 
 
 def normalise(images_nHWC: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
-    """(x / 255 - mean) / std, channel by channel, as float32."""
+    """(x - 255·mean) · 1 / (255·std), channel by channel, as float32.
+
+    Multiplied, not divided: TensorFlow's graph optimiser replaces a division by a constant, and the
+    pixels inside tf.data would differ in their last bit from those alone.
+    """
     import tensorflow as tf
 
     pixels = tf.cast(images_nHWC, tf.float32)
-    scale = tf.constant(255 * np.asarray(std), tf.float32)
-    return (pixels - tf.constant(255 * np.asarray(mean), tf.float32)) / scale
+    scale = tf.constant(1 / (255 * np.asarray(std)), tf.float32)
+    return (pixels - tf.constant(255 * np.asarray(mean), tf.float32)) * scale
 
 
 def cutout(images_nHWC: Any, size: int, y_n: Any, x_n: Any) -> Any:

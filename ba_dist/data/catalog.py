@@ -57,6 +57,21 @@ def open_dataset(config: Data, comm: Comm) -> Dataset:
     return Dataset(train, validation, prepared.info, prepared.origin)
 
 
+def open_arrays(config: Data, split: str) -> ArraySource:
+    """The samples of one split in this process's own memory, without other ranks.
+
+    Args:
+        config: names the dataset.
+        split: train or test.
+    """
+    prepared = prepare(config.dataset, config.data_dir)
+    images, labels = (
+        np.load(prepared.folder / f"{split}_{kind}.npy", allow_pickle=False)
+        for kind in ("images", "labels")
+    )
+    return ArraySource(prepared.info, images, labels, f"{prepared.digest}-{split}-{len(labels)}")
+
+
 def _synthetic(config: Data) -> Dataset:
     size = config.image_size
     info = DatasetInfo("synthetic", (size, size, 3), 10, (0.5,) * 3, (0.29,) * 3)

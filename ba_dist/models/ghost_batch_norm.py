@@ -99,7 +99,7 @@ class GhostBatchNormalization(keras.layers.Layer):
             self._move(self.moving_mean, means)
             self._move(self.moving_variance, variances)
         else:
-            outputs, _, _ = self._fused(images, self.moving_mean, self.moving_variance)
+            outputs = self._infer(images)
         return outputs if len(inputs.shape) == 4 else outputs[:, 0, 0, :]
 
     def get_config(self) -> dict[str, Any]:
@@ -114,8 +114,8 @@ class GhostBatchNormalization(keras.layers.Layer):
         return input_shape
 
     def _normalise_ghosts(self, images: Any) -> tuple[Any, list[Any], list[Any]]:
-        # One fused kernel for each ghost batch is faster on CPU than reshape and moments, and than
-        # one fused BatchNorm of the whole batch: a ghost batch stays in the cache.
+        # Ghost batches one by one are faster on CPU than reshape and moments, and than one fused
+        # BatchNorm of the whole batch: a ghost batch stays in the cache.
         count = images.shape[0]
         if count is None:
             return self._normalise_unknown(images)
@@ -127,7 +127,7 @@ class GhostBatchNormalization(keras.layers.Layer):
             raise ValueError(
                 f"a batch of {count} does not divide into ghost batches of {self.ghost_batch_size}"
             )
-        parts = [self._fused(ghost) for ghost in ghosts]
+        parts = [self._normalise(ghost) for ghost in ghosts]
         outputs = parts[0][0] if len(parts) == 1 else tf.concat([p[0] for p in parts], axis=0)
         return outputs, [p[1] for p in parts], [p[2] for p in parts]
 
@@ -145,38 +145,28 @@ class GhostBatchNormalization(keras.layers.Layer):
         ghosts = tf.ensure_shape(ghosts, [None, None, *images.shape[1:]])
         dtype = self.gamma.dtype
         outputs, means, variances = tf.map_fn(
-            self._fused, ghosts, fn_output_signature=(images.dtype, dtype, dtype)
+            self._normalise, ghosts, fn_output_signature=(images.dtype, dtype, dtype)
         )
         outputs = tf.reshape(outputs, tf.shape(images))
         return outputs, [tf.reduce_mean(means, 0)], [tf.reduce_mean(variances, 0)]
 
-    def _fused(self, images: Any, mean: Any = None, variance: Any = None) -> tuple[Any, Any, Any]:
-        """(normalised, batch mean, unbiased batch variance); by a mean and variance if given."""
-        if self.variable_dtype == "float64":
-            return self._exact(images, mean, variance)
-        given = mean is not None
-        outputs, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=images,
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
-            mean=tf.convert_to_tensor(mean) if given else tf.zeros([0], tf.float32),
-            variance=tf.convert_to_tensor(variance) if given else tf.zeros([0], tf.float32),
-            epsilon=self.epsilon,
-            is_training=not given,
-        )
-        return outputs, batch_mean, batch_variance
+    def _normalise(self, images: Any) -> tuple[Any, Any, Any]:
+        """(normalised, mean, unbiased variance) of one ghost batch, by its own statistics."""
+        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        if images.dtype in (tf.float32, tf.float64) and not tf.config.list_logical_devices("GPU"):
+            outputs, mean, variance = _repeatable_batch_norm(images, gamma, beta, self.epsilon)
+            count = tf.cast(tf.size(images) / tf.size(mean), variance.dtype)
+            return outputs, mean, variance * count / tf.maximum(count - 1, 1)
+        outputs, mean, variance, *_ = _kernel(images, gamma, beta, [], [], self.epsilon, True)
+        return outputs, mean, variance
 
-    def _exact(self, images: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
-        """The same in float64, for which there is no fused kernel."""
-        if mean is None:
-            mean, variance = tf.nn.moments(images, [0, 1, 2])
-        else:
-            mean, variance = tf.convert_to_tensor(mean), tf.convert_to_tensor(variance)
-        outputs = tf.nn.batch_normalization(
-            images, mean, variance, self.beta, self.gamma, self.epsilon
+    def _infer(self, images: Any) -> Any:
+        """Normalised by the moving statistics."""
+        gamma, beta, mean, variance = (
+            tf.convert_to_tensor(v)
+            for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
-        count = tf.cast(tf.size(images) / tf.size(mean), variance.dtype)
-        return outputs, mean, variance * count / tf.maximum(count - 1, 1)
+        return _scale(images, gamma, beta, mean, variance, self.epsilon)
 
     def _move(self, moving: Any, statistics: list[Any]) -> None:
         fresh = (1 - self.momentum) * tf.add_n(statistics) / len(statistics)
@@ -188,3 +178,77 @@ class GhostBatchNormalization(keras.layers.Layer):
                 _current[-1].first, tf.cast(kept, fresh.dtype), tf.ones((), fresh.dtype)
             )
         moving.assign(moving * kept + fresh)
+
+
+def _repeatable_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """BatchNorm on CPU whose result does not depend on the number of threads.
+
+    oneDNN's fused kernel sums its statistics in as many parts as there are threads. The last bits
+    then decide on which side of a ReLU's kink a few of a million pixels fall, and gradients on one
+    and on two cores differ by 1e-3. Means over the pixels of each image, then over the images, are
+    summed in the same order everywhere, at the cost of about a tenth of the layer's speed.
+
+    Returns:
+        (normalised, mean, biased variance).
+    """
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def normalise(x: Any, gamma: Any, beta: Any) -> Any:
+        mean = _mean(x)
+        variance = _mean(tf.math.squared_difference(x, mean))
+
+        def gradient(upstream: Any, *_: Any) -> tuple[Any, ...]:
+            return _gradient(upstream, x, gamma, mean, variance, epsilon)
+
+        return (_scale(x, gamma, beta, mean, variance, epsilon), mean, variance), gradient
+
+    result: tuple[Any, Any, Any] = normalise(x, gamma, beta)
+    return result
+
+
+def _mean(x: Any) -> Any:
+    if x.dtype == tf.float64:
+        return tf.reduce_mean(x, [0, 1, 2])
+    return tf.reduce_mean(tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID"), [0, 1, 2])
+
+
+def _scale(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float) -> Any:
+    """γ·(x - μ) / sqrt(σ² + ε) + β; there is no fused kernel in float64."""
+    if x.dtype == tf.float64:
+        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
+    return _kernel(x, gamma, beta, mean, variance, epsilon, False)[0]
+
+
+def _gradient(dy: Any, x: Any, gamma: Any, mean: Any, variance: Any, epsilon: float) -> Any:
+    """Gradients with respect to x, γ and β (Ioffe and Szegedy 2015, section 3)."""
+    if x.dtype != tf.float64:
+        return tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=dy,
+            x=x,
+            scale=gamma,
+            reserve_space_1=mean,
+            reserve_space_2=variance,
+            reserve_space_3=tf.zeros([0]),
+            epsilon=epsilon,
+            is_training=True,
+        )[:3]
+    inverse = tf.math.rsqrt(variance + epsilon)
+    normal = (x - mean) * inverse
+    d_beta = tf.reduce_sum(dy, [0, 1, 2])
+    d_gamma = tf.reduce_sum(dy * normal, [0, 1, 2])
+    count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
+    return gamma * inverse * (dy - (d_beta + normal * d_gamma) / count), d_gamma, d_beta
+
+
+def _kernel(
+    x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, training: bool
+) -> Any:
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=training,
+    )

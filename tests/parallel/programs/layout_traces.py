@@ -1,0 +1,72 @@
+"""Writes the trace of every allowed layout on these ranks, as training does, without a network.
+
+OUT; a folder a layout: config.json and trace/.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from ba_dist import runtime
+from ba_dist.comm import start
+from ba_dist.config import Augment, Config, to_dict
+from ba_dist.sampling import steps_per_epoch
+from ba_dist.topology import Layout, group_sizes
+
+runtime.quiet()
+
+import numpy as np  # noqa: E402
+
+from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
+from ba_dist.data.group_reader import GroupReader, GroupSampler  # noqa: E402
+from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
+from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+
+STEPS = 4
+SAMPLES = 200
+GHOST = 4
+
+out = Path(sys.argv[1])
+comm = start()
+info = DatasetInfo("test", (5, 5, 1), 10, (0.5,), (0.5,))
+pixels = np.random.default_rng(0).integers(0, 256, (SAMPLES, 5, 5, 1), np.uint8)
+source = ArraySource(info, pixels, np.arange(SAMPLES), "test")
+
+
+def write(layout: Layout, folder: Path, mode: str) -> None:
+    rank, seed = comm.rank, 11
+    augmentation = Augmentation(Augment(pad_crop=1, flip=True, cutout=2), info)
+    sampler = GroupSampler(SAMPLES, seed, layout, layout.group(rank))
+    # Ends in the middle of the second epoch.
+    in_epoch = steps_per_epoch(SAMPLES, layout.batch_size)
+    first = max(0, in_epoch - 2)
+    reader = GroupReader(source, sampler, comm.group(layout), mode, first, first + STEPS)
+    (folder / "trace").mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(
+        Config("test"), run=dataclasses.replace(Config("test").run, seed=seed)
+    )
+    facts = {
+        "config": to_dict(config),
+        "layout": dataclasses.asdict(layout),
+        "samples": SAMPLES,
+        "steps_per_epoch": in_epoch,
+    }
+    (folder / "config.json").write_text(json.dumps(facts)) if rank == 0 else None
+    with (folder / "trace" / f"rank-{rank:05d}.jsonl").open("w") as file:
+        for batch in InputPipeline(reader, augmentation, layout, rank, seed, traced=True):
+            entry = trace_entry(batch, layout.group(rank), layout.lane(rank))
+            file.write(json.dumps(entry) + "\n")
+    reader.close()
+
+
+modes = ("replicate", "broadcast", "cooperative")
+number = 0
+for multiplicity in (1, 2, 3, 4, 6):
+    for size in group_sizes(comm.world_size, multiplicity):
+        groups = comm.world_size // size
+        for samples in (3, 2 * GHOST):
+            layout = Layout(comm.world_size, multiplicity, samples * groups, size, GHOST)
+            name = f"M{multiplicity}-R{size}-B{layout.batch_size}"
+            write(layout, out / name, modes[number % 3])
+            number += 1

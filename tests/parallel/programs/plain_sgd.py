@@ -1,0 +1,72 @@
+"""Trains with M = 1, and with a plain Horovod loop on the same images; writes both weights. OUT"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ba_dist import runtime
+from ba_dist.comm import start
+from ba_dist.topology import Layout
+
+runtime.quiet()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from ba_dist import models  # noqa: E402
+from ba_dist.models.ghost_batch_norm import GhostBatchNormalization  # noqa: E402
+from ba_dist.optim.sgd import SGD  # noqa: E402
+from ba_dist.step import PRECISIONS, TrainStep  # noqa: E402
+
+STEPS, BATCH, RATE, MOMENTUM, DECAY = 4, 32, 0.1, 0.9, 1e-4
+
+out = Path(sys.argv[1])
+comm = start()
+runtime.prepare(comm.node.rank, comm.node.size, 0)
+comm.start_horovod()
+import horovod.tensorflow as hvd  # noqa: E402
+
+numbers = np.random.default_rng(comm.rank)
+images = numbers.normal(size=(STEPS, BATCH, 12, 12, 3)).astype(np.float32)
+labels = numbers.integers(0, 10, (STEPS, BATCH))
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    norm = lambda name: GhostBatchNormalization(32, name=name)  # noqa: E731
+    return models.build("resnet8", (12, 12, 3), 10, norm)
+
+
+ours = network()
+layout = Layout(comm.world_size, 1, BATCH * comm.world_size)
+rule = SGD(ours.trainable_variables, MOMENTUM, DECAY)
+step = TrainStep(ours, rule, layout, comm, PRECISIONS["fp32"])
+for i in range(STEPS):
+    step(tf.constant(images[i]), tf.constant(labels[i]), RATE, False)
+
+plain = network()
+velocity = [tf.Variable(tf.zeros_like(v.value)) for v in plain.trainable_variables]
+
+
+@tf.function
+def plain_step(x, y):
+    with tf.GradientTape() as tape:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, plain(x, training=True))
+        loss = tf.reduce_mean(losses)
+    gradients = tape.gradient(loss, [v.value for v in plain.trainable_variables])
+    for variable, slot, gradient in zip(
+        plain.trainable_variables, velocity, gradients, strict=True
+    ):
+        gradient = hvd.allreduce(gradient, op=hvd.Average, name=variable.path)
+        if variable.path.endswith("kernel"):
+            gradient += DECAY * variable.value
+        slot.assign(MOMENTUM * slot + gradient)
+        variable.value.assign_sub(RATE * slot)
+
+
+for i in range(STEPS):
+    plain_step(tf.constant(images[i]), tf.constant(labels[i]))
+if comm.rank == 0:
+    for name, model in (("ours", ours), ("plain", plain)):
+        np.savez(out / f"{name}.npz", **{v.path: v.numpy() for v in model.trainable_variables})

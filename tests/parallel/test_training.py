@@ -1,0 +1,187 @@
+"""Where a run executes does not change what it computes; a stopped run goes on as if it had not."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+
+from ba_dist import checkpoint
+from ba_dist.analysis.audit import audit
+from tests.parallel.ranks import LAUNCHER, WORLD_SIZES, mpirun, program
+
+SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
+RUNS = [
+    ["fp32", SAME],
+    ["fp64", {**SAME, "precision": "fp64"}],
+    ["micro", {**SAME, "precision": "fp64", "microbatch": 64}],
+    ["whole", {**SAME, "steps": 8, "train_samples": 1000}],
+    ["parts", {**SAME, "steps": 3, "train_samples": 1000}],
+    ["parts", {**SAME, "steps": 8, "train_samples": 1000}],
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of all RUNS on so many ranks, trained once."""
+
+    @functools.cache
+    def trained(ranks):
+        folder = tmp_path_factory.mktemp(f"runs-{ranks}")
+        program("training_runs.py", ranks, folder, json.dumps(RUNS), timeout=600)
+        return folder
+
+    return trained
+
+
+def weights(run):
+    arrays = checkpoint.newest_good(checkpoint.folder_of(run)).arrays
+    return {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
+
+
+def assert_close(found, expected, tolerance):
+    """Equal within a relative tolerance, measured against the largest entry of each variable."""
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        error = np.abs(found[name].astype(np.float64) - value).max() / np.abs(value).max()
+        assert error <= tolerance, (name, error)
+
+
+def trace(run):
+    """Per step, the set of (sample, copy, key, pixels) over all ranks."""
+    steps = {}
+    for path in (run / "trace").iterdir():
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            fields = ("sample_ids", "copies", "augment_keys", "instance_sha256")
+            steps.setdefault(entry["step"], []).extend(
+                zip(*(entry[f] for f in fields), strict=True)
+            )
+    return {step: sorted(instances) for step, instances in steps.items()}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", WORLD_SIZES)
+def test_ranks_change_neither_instances_nor_weights(ranks, runs):
+    one, many = runs(1), runs(ranks)
+    assert trace(many / "fp32") == trace(one / "fp32") == trace(many / "fp64")
+    assert len(trace(one / "fp32")[0]) == 2 * 192
+    assert_close(weights(many / "fp32"), weights(one / "fp32"), 1e-4)
+    assert_close(weights(many / "fp64"), weights(one / "fp64"), 1e-9)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", WORLD_SIZES)
+def test_microbatches_change_nothing_beyond_rounding(ranks, runs):
+    assert_close(weights(runs(ranks) / "micro"), weights(runs(ranks) / "fp64"), 1e-9)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", WORLD_SIZES)
+def test_runs_pass_audit_and_count_what_they_did(ranks, runs):
+    for name in ("fp32", "fp64", "micro", "parts"):
+        steps, problems = audit(runs(ranks) / name)
+        assert problems == []
+        summary = json.loads((runs(ranks) / name / "summary.json").read_text())
+        assert (steps, summary["steps"]) == (summary["steps"], 8 if name == "parts" else 3)
+        assert summary["samples"] * 2 == summary["instances"]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", WORLD_SIZES)
+def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(ranks, runs):
+    whole, parts = runs(ranks) / "whole", runs(ranks) / "parts"
+    expected = checkpoint.newest_good(checkpoint.folder_of(whole))
+    found = checkpoint.newest_good(checkpoint.folder_of(parts))
+    assert found.step == expected.step == 8
+    assert set(found.arrays) == set(expected.arrays)
+    for name, value in expected.arrays.items():
+        assert found.arrays[name].tobytes() == value.tobytes(), name
+    assert trace(parts) == trace(whole)
+    # A step that is done twice would be in the metrics twice.
+    steps = [json.loads(line)["step"] for line in (parts / "metrics.jsonl").open()]
+    assert sorted(steps) == steps
+
+
+@pytest.mark.mpi
+def test_one_process_in_float64_computed_from_the_update_rule(runs):
+    from ba_dist import runtime
+
+    runtime.quiet()
+    import keras
+
+    from ba_dist import step as train_step
+    from ba_dist.config import override
+    from ba_dist.data.augment import Augmentation
+    from ba_dist.data.catalog import open_arrays
+    from ba_dist.recipes import recipe
+    from ba_dist.schedules import learning_rate
+    from ba_dist.train import build_model
+    from tests.parallel import reference
+
+    config = override(recipe("quickstart"), {**SAME, "precision": "fp64"})
+    source = open_arrays(config.data, "train")
+    keras.utils.set_random_seed(0)
+    train_step.set_precision("fp64")
+    try:
+        start = {v.path: v.numpy() for v in build_model(config, source.info, 32).variables}
+    finally:
+        train_step.set_precision("fp32")
+    moving = {name: value for name, value in start.items() if "/moving_" in name}
+    initial = {name: value for name, value in start.items() if name not in moving}
+    augmentation = Augmentation(config.augment, source.info)
+    lines = (runs(1) / "fp64" / "trace" / "rank-00000.jsonl").read_text().splitlines()
+    steps = [reference.instances(json.loads(line), source, augmentation) for line in lines]
+    rule = config.optimizer
+    rate = learning_rate(rule.lr, rule.lr_shape, rule.warmup_epochs, 10_000 // 192)
+    expected = reference.train(initial, moving, steps, 32, rule, rate)
+    for ranks in (1, 2, 4):
+        assert_close(weights(runs(ranks) / "fp64"), expected, 1e-9)
+        assert_close(weights(runs(ranks) / "fp32"), expected, 1e-2)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_one_copy_is_plain_data_parallel_sgd_bit_for_bit(ranks, tmp_path):
+    program("plain_sgd.py", ranks, tmp_path)
+    ours, plain = (np.load(tmp_path / f"{name}.npz") for name in ("ours", "plain"))
+    assert set(ours) == set(plain)
+    for name in ours:
+        assert ours[name].tobytes() == plain[name].tobytes(), name
+
+
+@pytest.mark.mpi
+def test_a_signal_to_one_rank_stops_all_with_a_checkpoint_and_status_75(tmp_path):
+    flags = ["--steps", "400", "--train-samples", "2000", "--val-samples", "100", "--trace"]
+    words = ["train", "quickstart", "--run-dir", str(tmp_path / "run"), *flags]
+    command = [str(LAUNCHER), "-n", "2", "--", *words]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.kill(_rank_in_training(job, tmp_path / "run"), signal.SIGTERM)
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 75, err
+    assert "stopped on request" in out
+    found = checkpoint.newest_good(checkpoint.folder_of(tmp_path / "run"))
+    assert 0 < found.step < 400
+    steps, problems = audit(tmp_path / "run")
+    assert (steps, problems) == (found.step, [])
+    done = mpirun(2, *words[:-1], "--steps", found.step + 2, "--trace")
+    assert f"going on at step {found.step}" in done.stdout
+    assert audit(tmp_path / "run") == (found.step + 2, [])
+
+
+def _rank_in_training(job, run):
+    """The process id of rank 1 once the metrics have begun: waits for the file, not for a time."""
+    import psutil
+
+    while job.poll() is None:
+        metrics = run / "metrics.jsonl"
+        if metrics.exists() and metrics.stat().st_size:
+            for process in psutil.process_iter(["pid", "environ"]):
+                environ = process.info["environ"] or {}
+                if environ.get("OMPI_COMM_WORLD_RANK") == "1" and "ba_dist" in process.cmdline():
+                    return process.pid
+        psutil.wait_procs([], timeout=0.1)
+    raise AssertionError(f"the job ended early: {job.communicate()}")
