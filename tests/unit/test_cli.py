@@ -10,7 +10,8 @@ import pytest
 
 from ba_dist import __version__, checkpoint, cli
 from ba_dist.config import options
-from ba_dist.recipes import RECIPES
+from ba_dist.recipes import RECIPES, recipe
+from ba_dist.schedules import format_regime
 
 from .test_audit import LAYOUT, SAMPLES, entries_of, write
 
@@ -98,10 +99,13 @@ def test_as_a_module_and_its_version():
 def test_help_of_train_shows_every_flag_with_the_recipes_values(ba_dist):
     _, plain, _ = ba_dist("train", "--help")
     assert not [o.flag for o in OPTIONS if o.flag not in plain] and "[here:" not in plain
-    quick = " ".join(ba_dist("train", "quickstart", "--help")[1].split())
-    assert "[here: 10000]" in quick and "[here: 0:0.05,1:0.2,4:0]" in quick
-    other = " ".join(ba_dist("train", "resnet44-cifar10", "--help")[1].split())
-    assert "[here: resnet44]" in other and "10000" not in other
+    for name in RECIPES:
+        shown = " ".join(ba_dist("train", name, "--help")[1].split())
+        config = recipe(name)
+        values = [getattr(getattr(config, option.part), option.name) for option in OPTIONS]
+        assert f"[here: {config.model.model}]" in shown
+        assert f"[here: {format_regime(config.optimizer.lr)}]" in shown
+        assert shown.count("[here: ") == sum(value is not None for value in values)
 
 
 @pytest.mark.parametrize("words", [[], ["data"]])

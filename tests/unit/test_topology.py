@@ -147,6 +147,22 @@ def test_which_microbatches_are_allowed():
                 Layout(1, microbatch=value, **arguments)
 
 
+def test_the_largest_microbatch_within_a_limit():
+    for copies, ghost, samples, limit in product((1, 3, 4), (2, 32), (1, 4, 12, 64), range(1, 80)):
+        if not batch_works(samples, 1, ghost):
+            continue
+        layout = Layout(1, copies, samples, ghost_batch_size=ghost)
+        found = layout.microbatch_within(limit)
+        arguments = {"multiplicity": copies, "batch_size": samples, "ghost_batch_size": ghost}
+        assert Layout(1, microbatch=found, **arguments).microbatch == found
+        valid = [
+            size
+            for size in range(1, samples * copies + 1)
+            if divides(size, samples * copies) and divides(min(ghost, samples), size)
+        ]
+        assert found == max([size for size in valid if size <= limit] or [min(valid)])
+
+
 @pytest.mark.parametrize("name", ["world_size", "multiplicity", "batch_size", "ghost_batch_size"])
 def test_nothing_is_below_one(name):
     good = {"world_size": 2, "multiplicity": 2, "batch_size": 64, "ghost_batch_size": 32}
