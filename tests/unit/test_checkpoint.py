@@ -1,5 +1,6 @@
 """Checkpoints survive what happens to files: cuts, flipped bits, full disks, stray neighbours."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -133,25 +134,32 @@ def test_other_peoples_files_stay_and_dead_ones_go(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {mine.name, "step-00000004.safetensors"}
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
-    """A limit on file size stands in for the disk; the write fails in the middle."""
-    program = f"""
-import numpy as np, resource, signal
+WRITE_BEYOND = """
+import numpy as np, resource, signal, sys
 from pathlib import Path
 from ba_dist.checkpoint import Checkpoint, save
-folder = Path({str(tmp_path)!r})
-save(folder, Checkpoint(1, {{"a": np.zeros(1000)}}, {{}}), 1)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder, handler = Path(sys.argv[1]), signal.Handlers[sys.argv[2]]
+save(folder, Checkpoint(1, {"a": np.zeros(1000)}, {}), 1)
+signal.signal(signal.SIGXFSZ, handler)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-try:
-    save(folder, Checkpoint(2, {{"a": np.zeros(100_000)}}, {{}}), 1)
-except OSError as error:
-    print("refused", error.errno)
+save(folder, Checkpoint(2, {"a": np.zeros(100_000)}, {}), 1)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.startswith("refused"), done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.safetensors"]
-    assert checkpoint.newest_good(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("handler", ["SIG_IGN", "SIG_DFL"], ids=["full disk", "killed"])
+def test_a_write_that_fails_in_the_middle_leaves_the_previous_checkpoint(tmp_path, handler):
+    """A limit on file size stands in for the disk, and for the moment of the kill."""
+    command = [sys.executable, "-c", WRITE_BEYOND, str(tmp_path), handler]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if handler == "SIG_IGN":
+        assert done.returncode == 1 and "OSError" in done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.safetensors"]
+    else:
+        assert done.returncode == -signal.SIGXFSZ
+    found, complaints = checkpoint.newest(tmp_path)
+    assert found is not None and found.step == 1 and complaints == []
+    save(tmp_path, 2, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002.safetensors"]
 
 
 class Variable:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import select
 import signal
 import struct
 import subprocess
@@ -263,6 +264,9 @@ def test_two_processes_prepare_one_folder(cache, tmp_path, fashion):
     with filelock.FileLock(f"{folder}.lock"):
         both = [other_process("fashion_mnist", place) for _ in range(2)]
         assert [process.stdout.readline() for process in both] == ["begun\n"] * 2
+        # Time enough to be done without a lock; a slow machine can only make this pass.
+        assert select.select([process.stdout for process in both], [], [], 1.0)[0] == []
+        assert not folder.exists()
     results = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     made = prepare("fashion_mnist", place)
