@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Augment": "config",
     "Layout": "topology",
     "Permutation": "sampling",
     "augmentation_keys": "sampling",

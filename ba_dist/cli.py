@@ -101,7 +101,7 @@ def train(name: str, **flags: Any) -> None:
     """
     given = {key: value for key, value in flags.items() if value is not None}
     config = override(recipe(name), given)
-    from ba_dist import runtime
+    from ba_dist import comm, runtime
     from ba_dist.report import table
     from ba_dist.train import RUN_AGAIN
     from ba_dist.train import train as run
@@ -109,11 +109,12 @@ def train(name: str, **flags: Any) -> None:
     runtime.quiet()
     outcome = run(config)
     if outcome.summary is None:
-        _say_once(
-            f"stopped on request after step {outcome.step}; the same command goes on from there"
-            f" (--run-dir {outcome.run_dir})"
+        comm.leave_together(
+            f"stopped on request after step {outcome.step}; the same command with"
+            f" --run-dir {outcome.run_dir} goes on from there",
+            RUN_AGAIN,
+            sys.stdout,
         )
-        sys.exit(RUN_AGAIN)
     _say_once(table(outcome.summary, outcome.run_dir))
 
 
@@ -213,14 +214,13 @@ def audit(run: Path) -> None:
 @click.option("--data-dir", help="the data directory to look at")
 def doctor(data_dir: str | None) -> None:
     """Look at this machine (under mpirun: at all ranks) and say what is missing."""
-    from ba_dist import runtime
+    from ba_dist import comm, runtime
 
     runtime.quiet()
     from ba_dist.doctor import examine
 
     text, healthy = examine(data_dir)
-    _say_once(text)
-    sys.exit(0 if healthy else 1)
+    comm.leave_together(text, 0 if healthy else 1, sys.stdout)
 
 
 def _say_once(text: str) -> None:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -219,14 +219,14 @@ def launched() -> Launch | None:
     return None
 
 
-def leave_together(message: str, status: int) -> NoReturn:
+def leave_together(message: str, status: int, stream: TextIO = sys.stderr) -> NoReturn:
     """Every rank ends with this status, after rank 0 has printed the message once.
 
     A rank that left at once would have the launcher kill rank 0 before it has spoken.
     """
     launch = launched()
     if launch is None or launch.rank == 0:
-        print(message, file=sys.stderr, flush=True)
+        print(message, file=stream, flush=True)
     if launch is not None and launch.world_size > 1:
         from mpi4py import MPI
 
@@ -239,3 +239,25 @@ def library() -> tuple[str, int]:
     from mpi4py import MPI
 
     return MPI.Get_library_version().split(",")[0].strip("\0\n "), MPI.Query_thread()
+
+
+def available() -> bool:
+    """Whether mpi4py and its MPI library can be loaded."""
+    try:
+        library()
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
+def horovod_build() -> dict[str, Any]:
+    """The version of Horovod, and whether it was built with `MPI`, `NCCL` and `Gloo`."""
+    import horovod
+    import horovod.tensorflow as horovod_tensorflow
+
+    return {
+        "version": horovod.__version__,
+        "MPI": bool(horovod_tensorflow.mpi_built()),
+        "NCCL": bool(horovod_tensorflow.nccl_built()),
+        "Gloo": bool(horovod_tensorflow.gloo_built()),
+    }

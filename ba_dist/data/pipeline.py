@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from ba_dist.comm import Comm
+from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation
-from ba_dist.data.group_reader import GroupBatch, GroupReader
+from ba_dist.data.group_reader import GroupBatch, GroupReader, GroupSampler
+from ba_dist.data.sources import ArraySource, DatasetInfo
 from ba_dist.sampling import augmentation_keys
 from ba_dist.topology import Layout
 
@@ -127,3 +131,61 @@ def trace_entry(batch: dict[str, Any], group: int, lane: int) -> dict[str, Any]:
         "batch_sha256": batch["batch_sha256"].numpy().decode(),
         "instance_sha256": [hashlib.sha256(image).hexdigest()[:16] for image in images],
     }
+
+
+def input_pipeline(
+    images: npt.NDArray[np.uint8],
+    labels: npt.ArrayLike,
+    comm: Comm,
+    batch_size: int,
+    multiplicity: int,
+    steps: int,
+    augment: Augment,
+    seed: int = 0,
+    ghost_batch_size: int = 32,
+) -> Any:
+    """Batch augmentation for a training script of one's own: replaces its input pipeline.
+
+    The world is laid out in groups of gcd(M, W) ranks; a group trains on the same samples, each of
+    its ranks on its own augmented copies. The gradient is the mean over the world, as ever.
+
+    Args:
+        images: uint8 [N, H, W, C], the same on every rank.
+        labels: integers [N].
+        comm: what `ba_dist.start()` gave.
+        batch_size: B, distinct samples per step over all ranks.
+        multiplicity: M, augmented copies of each.
+        steps: how many; every rank must take all of them.
+        augment: how copies differ.
+        seed: of order and augmentation.
+        ghost_batch_size: of the model's GhostBatchNormalization.
+
+    Returns:
+        A tf.data.Dataset of (images float32 [b·K, H, W, C], labels int64 [b·K]).
+
+    Raises:
+        LayoutError: naming the values that would work on these ranks.
+    """
+    layout = Layout(comm.world_size, multiplicity, batch_size, ghost_batch_size=ghost_batch_size)
+    unit = images.reshape(-1, images.shape[-1])[:: max(1, images.size // 10**7)] / 255
+    info = DatasetInfo(
+        "own", images.shape[1:], int(np.max(labels)) + 1, tuple(unit.mean(0)), tuple(unit.std(0))
+    )
+    source = ArraySource(info, images, np.asarray(labels, np.int64), "own")
+    sampler = GroupSampler(len(images), seed, layout, layout.group(comm.rank))
+    channel = comm.group(layout)
+
+    def instances() -> Iterator[tuple[Any, Any]]:
+        reader = GroupReader(source, sampler, channel, "cooperative", 0, steps)
+        for batch in InputPipeline(reader, Augmentation(augment, info), layout, comm.rank, seed):
+            yield batch["images"], batch["labels"]
+        reader.close()
+
+    rows = layout.instances_per_rank
+    return tf.data.Dataset.from_generator(
+        instances,
+        output_signature=(
+            tf.TensorSpec((rows, *info.image_shape), tf.float32),
+            tf.TensorSpec((rows,), tf.int64),
+        ),
+    )

@@ -1,0 +1,155 @@
+"""Looks at the environment and says, a line each, what is well and what to do about the rest."""
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ba_dist import comm as communication
+from ba_dist import runtime
+from ba_dist.data.prepare import DATA_VARIABLE, cache_dir, data_dir
+from ba_dist.errors import UserError
+
+_PYTHON = ((3, 10), (3, 12))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        subject: what was looked at.
+        text: what was found.
+        advice: what to do; empty when all is well.
+    """
+
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def examine(given_dir: str | None) -> tuple[str, bool]:
+    """Examines every rank; collective over the world.
+
+    Returns:
+        The report, the same lines of several ranks shown once, and whether all is well.
+    """
+    checks: list[Callable[[], list[Finding]]] = [_python, _tensorflow, _mpi, _horovod, _devices]
+    findings = [finding for check in checks for finding in _guarded(check)]
+    findings += _data(given_dir)
+    everyone = [findings]
+    if communication.available():
+        world = communication.start()
+        findings += _guarded(lambda: _ranks(world))
+        everyone = world.world.gather_objects(findings)
+    return _report(everyone), not any(f.advice for found in everyone for f in found)
+
+
+def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except (UserError, ImportError, OSError, RuntimeError) as error:
+        name = check.__name__.strip("_")
+        return [Finding(name, f"{type(error).__name__}: {error}".splitlines()[0], "make setup")]
+
+
+def _report(everyone: list[list[Finding]]) -> str:
+    """A line for each different finding, with the ranks that have it where not all do."""
+    ranks: dict[Finding, list[int]] = {}
+    for rank, findings in enumerate(everyone):
+        for finding in findings:
+            ranks.setdefault(finding, []).append(rank)
+    lines = []
+    for finding, having in sorted(ranks.items(), key=lambda item: _order(everyone, item[0])):
+        where = "" if len(having) == len(everyone) else f"  (ranks {_spans(having)})"
+        status = "problem" if finding.advice else "ok"
+        lines.append(f"{status:8} {finding.subject:12} {finding.text}{where}")
+        if finding.advice:
+            lines.append(f"{'':8} {'':12} -> {finding.advice}")
+    return "\n".join(lines)
+
+
+def _order(everyone: list[list[Finding]], finding: Finding) -> int:
+    return next(found.index(finding) for found in everyone if finding in found)
+
+
+def _spans(numbers: list[int]) -> str:
+    """0-3,7 for [0, 1, 2, 3, 7]."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
+
+
+def _python() -> list[Finding]:
+    good = _PYTHON[0] <= sys.version_info[:2] <= _PYTHON[1]
+    return [
+        Finding(
+            "Python",
+            f"{platform.python_version()} ({sys.executable})",
+            "" if good else "use Python 3.10 to 3.12: PYTHON=python3.11 make setup",
+        )
+    ]
+
+
+def _tensorflow() -> list[Finding]:
+    tensorflow = importlib.import_module("tensorflow")
+    version = tensorflow.__version__
+    good = version.startswith("2.18.")
+    advice = "" if good else "Horovod is known to work with TensorFlow 2.18: make setup"
+    return [Finding("TensorFlow", version, advice)]
+
+
+def _mpi() -> list[Finding]:
+    name, level = communication.library()
+    advice = "" if level == 3 else "set MPICH_MAX_THREAD_SAFETY=multiple, or use another MPI"
+    levels = ("single", "funneled", "serialized", "multiple")
+    return [Finding("MPI", f"{name}, threads: {levels[level]}", advice)]
+
+
+def _horovod() -> list[Finding]:
+    found = communication.horovod_build()
+    parts = [name for name in ("MPI", "NCCL", "Gloo") if found[name]]
+    text = f"{found['version']}, built with {' '.join(parts) or 'nothing'}"
+    return [Finding("Horovod", text, "" if found["MPI"] else "build it with MPI: make setup")]
+
+
+def _devices() -> list[Finding]:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus and not communication.horovod_build()["NCCL"]:
+        return [
+            Finding("GPUs", f"{len(gpus)}, but Horovod has no NCCL", "GPU=1 make setup"),
+        ]
+    return [Finding("GPUs", str(len(gpus) or "none, the CPU trains"))]
+
+
+def _ranks(world: Any) -> list[Finding]:
+    here, cores = world.node.size, runtime.cores()
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, cores // here))
+    findings = [Finding("ranks", f"{world.world_size}, of which {here} on {world.host}")]
+    crowded = here * threads > os.cpu_count()
+    advice = "start fewer ranks a node, or give each fewer threads" if crowded else ""
+    text = f"{threads} thread(s) per rank, {cores} core(s) to run on, {os.cpu_count()} in the node"
+    return [*findings, Finding("cores", text, advice)]
+
+
+def _data(given_dir: str | None) -> list[Finding]:
+    place = data_dir(given_dir)
+    if place is None:
+        cache = cache_dir()
+        return [
+            Finding("data", f"{cache} (the cache; --data-dir or ${DATA_VARIABLE} name another)")
+        ]
+    if not place.is_dir():
+        return [Finding("data", f"{place} does not exist", "make it, or name another folder")]
+    if not os.access(place, os.R_OK | os.X_OK):
+        return [Finding("data", f"{place} cannot be read", "change its permissions")]
+    return [Finding("data", str(place))]
