@@ -243,14 +243,14 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except click.exceptions.NoArgsIsHelpError as error:
-        comm.leave_together(error.format_message(), 2)
+        comm.leave_together(error.format_message(), 2, sys.stderr)
     except click.ClickException as error:
         hint = "\nTry `ba-dist --help`, or --help behind a subcommand."
-        comm.leave_together(f"ba-dist: {error.format_message()}{hint}", 2)
+        comm.leave_together(f"ba-dist: {error.format_message()}{hint}", 2, sys.stderr)
     except UserError as error:
         status = 2 if isinstance(error, ConfigError) else 1
         if error.agreed or comm.launched() is None:
-            comm.leave_together(f"ba-dist: {error}", status)
+            comm.leave_together(f"ba-dist: {error}", status, sys.stderr)
         world = comm.start()
         print(f"ba-dist: rank {world.rank} on {world.host}: {error}", file=sys.stderr, flush=True)
         world.abort(status)

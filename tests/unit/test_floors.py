@@ -81,6 +81,8 @@ def violations(house):
             above = floor_of(other)
             if above is None:
                 yield f"{name} imports {other}, which has no floor"
+            elif other not in house:
+                yield f"{name} imports {other}, which is not there"
             elif above > floor:
                 yield f"{name} on floor {floor} imports {other} from floor {above}"
         for package in outside:
@@ -114,6 +116,7 @@ def test_the_house_stands():
         ("helpers", "", "helpers has no floor"),
         ("data.extra", "", "data.extra has no floor"),
         ("train", "from ba_dist.helpers import x", "train imports helpers, which has no floor"),
+        ("cli", "from ba_dist.analysis.no import x", "cli imports analysis.no, which is not there"),
     ],
 )
 def test_a_house_that_does_not(name, source, broken):
