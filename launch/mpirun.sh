@@ -73,10 +73,11 @@ parse() {
   [ ${#WORDS[@]} -gt 0 ] || die "nothing after \`--\`; for example: launch/mpirun.sh -n 2 -- train quickstart"
 }
 
-# Sets NODES and SLOTS (0 where no number is given) from the hosts, the host file or Slurm.
+# Sets NODES, SLOTS and FULLEST, the slots of the host with most (both 0 where no number is given),
+# from the hosts, the host file or Slurm.
 count_nodes() {
   local entry slots entries=()
-  NODES=${SLURM_JOB_NUM_NODES:-1} SLOTS=${SLURM_NTASKS:-0}
+  NODES=${SLURM_JOB_NUM_NODES:-1} SLOTS=${SLURM_NTASKS:-0} FULLEST=0
   if [ -n "$HOSTS" ]; then
     IFS=, read -r -a entries <<<"$HOSTS"
   elif [ -n "$HOSTFILE" ]; then
@@ -90,6 +91,7 @@ count_nodes() {
   for entry in "${entries[@]}"; do
     slots=$(sed -nE 's/.*(:|slots *= *)([0-9]+).*/\2/p' <<<"$entry")
     SLOTS=$((SLOTS + ${slots:-0}))
+    FULLEST=$((${slots:-0} > FULLEST ? slots : FULLEST))
   done
 }
 
@@ -116,7 +118,9 @@ choose_ranks() {
 
 # Sets PER_RANK, the cores of a rank, and BIND, the cores to bind it to (0 for no binding).
 share_cores() {
+  # Ranks fill one host after the other, as far as its slots go.
   local ranks_here=$(((RANKS + NODES - 1) / NODES))
+  if [ "$FULLEST" -gt "$ranks_here" ]; then ranks_here=$((RANKS < FULLEST ? RANKS : FULLEST)); fi
   read -r CORES QUOTA SINGLE_COPY < <("$PYTHON" -IS "$ROOT/launch/probe.py")
   PER_RANK=$((ranks_here < CORES ? CORES / ranks_here : 1))
   BIND=0
