@@ -219,14 +219,14 @@ def launched() -> Launch | None:
     return None
 
 
-def leave_together(message: str, status: int, stream: TextIO = sys.stderr) -> NoReturn:
+def leave_together(message: str, status: int, stream: TextIO | None = None) -> NoReturn:
     """Every rank ends with this status, after rank 0 has printed the message once.
 
     A rank that left at once would have the launcher kill rank 0 before it has spoken.
     """
     launch = launched()
     if launch is None or launch.rank == 0:
-        print(message, file=stream, flush=True)
+        print(message, file=stream or sys.stderr, flush=True)
     if launch is not None and launch.world_size > 1:
         from mpi4py import MPI
 

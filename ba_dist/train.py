@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ba_dist import checkpoint, run_dir, runtime
+from ba_dist import checkpoint, record, run_dir, runtime
 from ba_dist.comm import Channel, Comm, start
 from ba_dist.config import (
     Config,
@@ -18,11 +18,11 @@ from ba_dist.config import (
     differences,
     from_dict,
     layout_of,
-    to_dict,
 )
-from ba_dist.data.catalog import open_dataset
+from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.data.sources import DatasetInfo
-from ba_dist.errors import CheckpointError, ConfigError, UserError
+from ba_dist.errors import CheckpointError, ConfigError, DataError, UserError
+from ba_dist.recipes.quickstart import on_digits
 from ba_dist.report import epoch_line, opening
 from ba_dist.schedules import learning_rate
 from ba_dist.signals import stop_requests
@@ -49,9 +49,10 @@ class Outcome:
 
 @dataclass
 class Position:
-    """Where a run is: steps done, and the sums of the epoch that has begun."""
+    """Where a run is: steps done, updates left out, the sums of the epoch that has begun."""
 
     step: int = 0
+    skipped: int = 0
     epoch_loss: float = 0.0
     epoch_accuracy: float = 0.0
     seconds: float = 0.0
@@ -90,13 +91,26 @@ class Job:
         if config.placement.microbatch is None:
             size = layout.microbatch_within(runtime.default_microbatch())
             self.layout = layout = dataclasses.replace(layout, microbatch=size)
-        self.dataset = open_dataset(config.data, comm)
+        self.dataset = self._open_data()
+        config = self.config
         self.steps_per_epoch, self.total_steps = plan_steps(config, len(self.dataset.train))
         self.position = Position()
         self._build()
         self._stack = stack
         self._kept_instances = layout.batch_size * layout.multiplicity
         self.checkpoint_every = config.run.checkpoint_every or self.steps_per_epoch
+
+    def _open_data(self) -> Dataset:
+        """The samples; where nothing can be reached, `quickstart` takes what is in a wheel."""
+        try:
+            return open_dataset(self.config.data, self.comm)
+        except DataError as error:
+            if self.config.recipe != "quickstart" or self.config.data.data_dir:
+                raise
+            if self.comm.rank == 0:
+                print(f"{error}\nTraining on scikit-learn's digits instead.", flush=True)
+            self.config = on_digits(self.config)
+            return open_dataset(self.config.data, self.comm)
 
     def _build(self) -> None:
         """Network, update rule and evaluation, the same on every rank."""
@@ -143,8 +157,9 @@ class Job:
             self.position = Position(**found.facts["position"])
         if self.comm.rank == 0:
             run_dir.cut_back(self.folder / "metrics.jsonl", self.position.step)
-        if self.config.run.trace:
-            run_dir.cut_back(self._trace_path(), self.position.step)
+            for path in (self.folder / "trace").glob("rank-*.jsonl"):
+                run_dir.cut_back(path, self.position.step)
+        self.comm.world.barrier()
 
     def finished(self) -> bool:
         """Whether an earlier job has done all steps and written the summary."""
@@ -169,7 +184,12 @@ class Job:
         }
         arrays = {name: variable.numpy() for name, variable in self.step.state().items()}
         state = checkpoint.Checkpoint(self.position.step, arrays, facts)
-        checkpoint.save(checkpoint.folder_of(self.folder), state, self.config.run.keep_checkpoints)
+        folder = checkpoint.folder_of(self.folder)
+        try:
+            checkpoint.save(folder, state, self.config.run.keep_checkpoints)
+        except OSError as error:
+            # The one before is still there; losing it all to a full disk would be worse.
+            self.progress.say(f"warning: no checkpoint of step {state.step}: {error}; going on")
 
     # --- the steps --------------------------------------------------------------------------------
 
@@ -183,7 +203,10 @@ class Job:
         self._stack.callback(self.progress.close)
         if self.metrics:
             self._stack.callback(self.metrics.close)
-        with self._pipeline() as batches, self._tracer() as trace, stop_requests() as stop:
+        rank, layout = self.comm.rank, self.layout
+        path = record.trace_path(self.folder, rank) if self.config.run.trace else None
+        tracing = record.tracer(path, layout.group(rank), layout.lane(rank))
+        with self._pipeline() as batches, tracing as trace, stop_requests() as stop:
             for batch in _timed(batches, self):
                 trace(batch)
                 outcome = self._train_on(batch, stop.wanted)
@@ -200,6 +223,7 @@ class Job:
         if not outcome["finite"] and not self.step.precision.scaled:
             raise _agreed(self._not_finite())
         self.position.step += 1
+        self.position.skipped += not outcome["finite"]
         self.position.epoch_loss += outcome["loss"]
         self.position.epoch_accuracy += outcome["accuracy"]
         seconds = time.monotonic() - begun + self.input_wait
@@ -260,7 +284,7 @@ class Job:
         """Distinct samples, instances and updates, counted apart."""
         samples = self.position.step * self.layout.batch_size
         return {
-            "updates": self.position.step,
+            "updates": self.position.step - self.position.skipped,
             "samples": samples,
             "instances": samples * self.layout.multiplicity,
         }
@@ -287,27 +311,6 @@ class Job:
         # Not in a finally: after an exception on this rank the other lanes will not exchange.
         reader.close()
 
-    def _trace_path(self) -> Path:
-        return self.folder / "trace" / f"rank-{self.comm.rank:05d}.jsonl"
-
-    @contextmanager
-    def _tracer(self) -> Iterator[Any]:
-        """A function that writes down what a batch holds; without --trace it does nothing."""
-        if not self.config.run.trace:
-            yield lambda batch: None
-            return
-        from ba_dist.data.pipeline import trace_entry
-
-        rank, layout = self.comm.rank, self.layout
-        self._trace_path().parent.mkdir(parents=True, exist_ok=True)
-        with self._trace_path().open("a") as file:
-
-            def write(batch: dict[str, Any]) -> None:
-                entry = trace_entry(batch, layout.group(rank), layout.lane(rank))
-                file.write(json.dumps(entry) + "\n")
-
-            yield write
-
     # --- what is written down ---------------------------------------------------------------------
 
     def describe(self) -> None:
@@ -315,21 +318,10 @@ class Job:
         hosts = self.comm.world.gather_objects(self.comm.host)
         if self.comm.rank != 0:
             return
-        facts = {
-            "config": to_dict(self.config),
-            "layout": dataclasses.asdict(self.layout),
-            "samples": len(self.dataset.train),
-            "steps_per_epoch": self.steps_per_epoch,
-            "total_steps": self.total_steps,
-            "data": {
-                "origin": self.dataset.origin,
-                "train_digest": self.dataset.train.digest,
-                "info": dataclasses.asdict(self.dataset.info),
-            },
-            "versions": runtime.versions(),
-            "hosts": hosts,
-        }
-        run_dir.write_whole(self.folder / "config.json", json.dumps(facts, indent=2) + "\n")
+        path = self.folder / "config.json"
+        layouts = record.add_layout(path, self.position.step, self.layout)
+        facts = record.facts(self.config, self.dataset, layouts, self.steps_per_epoch, hosts)
+        run_dir.write_whole(path, json.dumps(facts, indent=2) + "\n")
         for line in opening(self.config, self.layout, self.dataset, self.total_steps):
             print(line, flush=True)
         if self.position.step:
@@ -339,27 +331,20 @@ class Job:
         """Writes summary.json on rank 0 and returns it everywhere; collective over the world."""
         counters = dataclasses.asdict(self.dataset.train.counters)
         totals = self.comm.sum(list(counters.values()))
-        layout, position = self.layout, self.position
-        summary = {
-            "recipe": self.config.recipe,
-            "world_size": layout.world_size,
-            "multiplicity": layout.multiplicity,
-            "group_size": layout.group_size,
-            "copies_per_rank": layout.copies_per_rank,
-            "groups": layout.groups,
-            "batch_size": layout.batch_size,
-            "steps": position.step,
-            "epochs": position.step / self.steps_per_epoch,
-            "samples": position.step * layout.batch_size,
-            "instances": position.step * layout.batch_size * layout.multiplicity,
-            **position.val,
-            "images_per_second": self.clock.images_per_second(),
-            "seconds": position.seconds,
-            "input": {
+        summary = record.summary(
+            self.config,
+            self.layout,
+            self.position.step,
+            self.steps_per_epoch,
+            skipped_updates=self.position.skipped,
+            **self.position.val,
+            images_per_second=self.clock.images_per_second(),
+            seconds=self.position.seconds,
+            input={
                 "mode": self.config.placement.io,
                 **{name: int(n) for name, n in zip(counters, totals, strict=True)},
             },
-        }
+        )
         if self.comm.rank == 0:
             run_dir.write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
@@ -428,4 +413,4 @@ def _agreed(error: UserError) -> UserError:
 def load_config(folder: Path) -> tuple[Config, dict[str, Any]]:
     """The configuration of a run, and everything else in its config.json."""
     facts = run_dir.read_json(folder / "config.json")
-    return from_dict(facts["config"]), facts
+    return from_dict(facts.get("config", {})), facts

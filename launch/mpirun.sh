@@ -136,8 +136,9 @@ export_threads() {
   export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$PER_RANK}
   # One operation at a time: each already uses all of the rank's cores.
   export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
-  # TensorFlow's greetings, once per rank, would bury the program's own output.
-  export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-1}
+  # A rank's own streams are pipes: only this script knows whether a person is watching.
+  if [ -t 2 ]; then export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-1}; fi
+  export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-0}
 }
 
 # ---------------------------------------------------------------- one dialect per MPI

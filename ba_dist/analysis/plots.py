@@ -41,7 +41,8 @@ def plot_runs(runs: list[Path], output: Path) -> Path:
     for axis, (_, _, title, scale) in zip(axes.flat, _PANELS, strict=True):
         axis.set(title=title, xlabel="step", yscale=scale)
         axis.grid(alpha=0.3)
-    axes.flat[0].legend()
+    if axes.flat[0].lines:
+        axes.flat[0].legend()
     try:
         figure.savefig(output, dpi=130)
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from ba_dist.comm import Comm
 from ba_dist.config import Data
 from ba_dist.data.prepare import INFOS, Prepared, prepare
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, SyntheticSource
-from ba_dist.errors import DataError
+from ba_dist.errors import ConfigError, DataError
 
 NAMES = (*INFOS, "synthetic")
 _SYNTHETIC_SAMPLES = {"train": 50_000, "test": 1_000}
@@ -97,12 +97,19 @@ def _compare(digest: str, comm: Comm) -> None:
 
 def _shared(prepared: Prepared, split: str, wanted: int | None, comm: Comm) -> ArraySource:
     """The first `wanted` samples in memory that the ranks of a node share; one of them reads."""
-    sizes = [0, 0]
+    sizes, available = [0, 0], 0
     files = [prepared.folder / f"{split}_{kind}.npy" for kind in ("images", "labels")]
     if comm.node.rank == 0:
         stored = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-        count = min(len(stored[1]), wanted or len(stored[1]))
+        count = wanted or len(stored[1])
         sizes = [stored[0][:count].nbytes, stored[1][:count].nbytes]
+        available = len(stored[1])
+    available = comm.node.share_object(available)
+    if wanted and wanted > available:
+        flag = "--train-samples" if split == "train" else "--val-samples"
+        raise ConfigError(
+            f"{flag} {wanted} is more than {prepared.info.name} has; use at most {available}"
+        )
     sizes = comm.node.share_object(sizes)
     memory = [comm.node.shared_bytes(size) for size in sizes]
     labels: npt.NDArray[np.int64] = memory[1].view(np.int64)

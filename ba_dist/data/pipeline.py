@@ -1,6 +1,7 @@
 """Group reader → tf.data → augmented instances, ready for the network."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.group_reader import GroupBatch, GroupReader, GroupSampler
 from ba_dist.data.sources import ArraySource, DatasetInfo
+from ba_dist.errors import ConfigError
 from ba_dist.sampling import augmentation_keys
 from ba_dist.topology import Layout
 
@@ -161,24 +163,42 @@ def input_pipeline(
         ghost_batch_size: of the model's GhostBatchNormalization.
 
     Returns:
-        A tf.data.Dataset of (images float32 [b·K, H, W, C], labels int64 [b·K]).
+        A tf.data.Dataset of (images float32 [b·K, H, W, C], labels int64 [b·K]), `steps` long.
+        Going through it again (an epoch of Keras) goes on with the next steps.
 
     Raises:
-        LayoutError: naming the values that would work on these ranks.
+        ConfigError: naming the values that would work on these ranks.
     """
     layout = Layout(comm.world_size, multiplicity, batch_size, ghost_batch_size=ghost_batch_size)
+    if len(images) < batch_size:
+        raise ConfigError(f"batch_size is {batch_size}, but there are only {len(images)} images")
     unit = images.reshape(-1, images.shape[-1])[:: max(1, images.size // 10**7)] / 255
+    height, width, channels = images.shape[1:]
     info = DatasetInfo(
-        "own", images.shape[1:], int(np.max(labels)) + 1, tuple(unit.mean(0)), tuple(unit.std(0))
+        "own",
+        (height, width, channels),
+        int(np.max(labels)) + 1,
+        tuple(unit.mean(0)),
+        tuple(unit.std(0)),
     )
     source = ArraySource(info, images, np.asarray(labels, np.int64), "own")
     sampler = GroupSampler(len(images), seed, layout, layout.group(comm.rank))
     channel = comm.group(layout)
 
+    begun = itertools.count(0, steps)
+
     def instances() -> Iterator[tuple[Any, Any]]:
-        reader = GroupReader(source, sampler, channel, "cooperative", 0, steps)
-        for batch in InputPipeline(reader, Augmentation(augment, info), layout, comm.rank, seed):
-            yield batch["images"], batch["labels"]
+        # Each time that the dataset is gone through, training goes on `steps` further.
+        first = next(begun)
+        reader = GroupReader(source, sampler, channel, "cooperative", first, first + steps)
+        try:
+            for batch in InputPipeline(
+                reader, Augmentation(augment, info), layout, comm.rank, seed
+            ):
+                yield batch["images"], batch["labels"]
+        except GeneratorExit:  # left early, on every rank after the same step
+            reader.close()
+            raise
         reader.close()
 
     rows = layout.instances_per_rank

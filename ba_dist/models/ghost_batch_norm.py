@@ -175,7 +175,7 @@ class GhostBatchNormalization(keras.layers.Layer):
             # m applies once a step, at its first pass; each pass adds its share.
             fresh /= _current[-1].passes
             kept = tf.where(
-                _current[-1].first, tf.cast(kept, fresh.dtype), tf.ones((), fresh.dtype)
+                _current[-1].first, tf.constant(kept, fresh.dtype), tf.ones((), fresh.dtype)
             )
         moving.assign(moving * kept + fresh)
 
@@ -207,7 +207,7 @@ def _repeatable_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tup
 
 
 def _mean(x: Any) -> Any:
-    if x.dtype == tf.float64:
+    if x.dtype == tf.float64 or None in x.shape[1:3]:
         return tf.reduce_mean(x, [0, 1, 2])
     return tf.reduce_mean(tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID"), [0, 1, 2])
 

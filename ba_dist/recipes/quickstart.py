@@ -3,6 +3,8 @@
 launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
 """
 
+import dataclasses
+
 from ba_dist.config import Augment, Batch, Config, Data, Model, Optimizer, Run
 
 
@@ -18,4 +20,15 @@ def quickstart() -> Config:
             lr=((0, 0.2), (5, 0.0)), lr_shape="linear", warmup_epochs=0.5, weight_decay=1e-4
         ),
         run=Run(epochs=5),
+    )
+
+
+def on_digits(config: Config) -> Config:
+    """The same on the digits in scikit-learn's wheel: 1,497 images of 8x8 pixels, more epochs."""
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, dataset="digits", train_samples=None),
+        augment=Augment(pad_crop=1, flip=False, cutout=2),
+        optimizer=dataclasses.replace(config.optimizer, lr=((0, 0.2), (20, 0.0))),
+        run=dataclasses.replace(config.run, epochs=4 * config.run.epochs),
     )

@@ -28,7 +28,6 @@ def plans(ranks):
     ]
 
 
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of all plans on so many ranks, trained once."""

@@ -23,7 +23,7 @@ FLOORS = [
     ],
     ["data.catalog", "data.group_reader", "step", "checkpoint", "metrics"],
     ["data.pipeline", "evaluate"],
-    ["train", "report", "evaluate_run", "doctor", "analysis."],
+    ["train", "report", "record", "evaluate_run", "doctor", "analysis."],
     ["cli", "__main__"],
 ]
 DOORS = {"mpi4py": {"comm"}, "horovod": {"comm"}}

@@ -1,0 +1,175 @@
+"""The commands around training, and the examples of the documentation, as a person runs them."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.parallel.ranks import LAUNCHER, ROOT, mpirun
+
+PYTHON = [sys.executable, "-m", "ba_dist"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on two ranks."""
+    folder = tmp_path_factory.mktemp("run")
+    flags = ["--steps", 4, "--val-samples", 501, "--log-every", 1, "--trace"]
+    done = mpirun(2, "train", "quickstart", "--run-dir", folder, *flags)
+    return folder, done
+
+
+@pytest.mark.mpi
+def test_training_ends_with_a_table_and_is_otherwise_quiet(run):
+    folder, done = run
+    for text in ("layout", "validation accuracy", "images per second", "records read", str(folder)):
+        assert text in done.stdout
+    assert done.stderr == ""
+    assert "tensorflow" not in done.stdout.lower()
+    assert len(done.stdout.splitlines()) < 20
+
+
+@pytest.mark.mpi
+def test_a_run_leaves_what_the_readme_says(run):
+    folder, _ = run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["world_size"], summary["multiplicity"], summary["group_size"]) == (2, 2, 2)
+    assert (summary["steps"], summary["samples"], summary["instances"]) == (4, 256, 512)
+    assert summary["input"]["mode"] == "cooperative"
+    assert summary["input"]["records_read"] == summary["input"]["records_decoded"] == 256
+    assert summary["input"]["bytes_exchanged"] >= 256 * 28 * 28
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    steps = [event for event in events if event["event"] == "step"]
+    assert [event["step"] for event in steps] == [1, 2, 3, 4]
+    for name in ("loss", "lr", "grad_norm", "images_per_second", "input_wait", "instances"):
+        assert all(name in event for event in steps)
+    assert any("val_top1" in event for event in events)
+    assert list((folder / "tensorboard").glob("events*"))
+    facts = json.loads((folder / "config.json").read_text())
+    assert facts["layout"]["group_size"] == 2 and len(facts["hosts"]) == 2
+    assert {"python", "keras", "horovod"} <= set(facts["versions"])
+
+
+@pytest.mark.mpi
+def test_eval_counts_exactly_on_any_number_of_ranks(run):
+    folder, _ = run
+    summary = json.loads((folder / "summary.json").read_text())
+    hits = summary["val_top1"] * 501
+    assert abs(hits - round(hits)) < 1e-9
+    for ranks in (1, 3):
+        done = mpirun(ranks, "eval", folder)
+        assert f"val_top1 {summary['val_top1']:.2%}" in done.stdout
+
+
+@pytest.mark.mpi
+def test_export_audit_and_plot(run, tmp_path):
+    folder, _ = run
+    weights = tmp_path / "weights.npz"
+    for words in (
+        ["export", folder, "--output", weights],
+        ["audit", folder],
+        ["plot", folder, "--output", tmp_path / "curves.png"],
+    ):
+        subprocess.run([*PYTHON, *map(str, words)], check=True, capture_output=True)
+    arrays = np.load(weights, allow_pickle=False)
+    assert arrays["stem/kernel"].shape == (3, 3, 1, 16)
+    assert "stem_norm/moving_variance" in arrays
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.mpi
+def test_a_finished_run_is_not_trained_again(run):
+    folder, done = run
+    before = (folder / "metrics.jsonl").read_text()
+    flags = ["--steps", 4, "--val-samples", 501, "--log-every", 1, "--trace"]
+    again = mpirun(2, "train", "quickstart", "--run-dir", folder, *flags)
+    assert (folder / "metrics.jsonl").read_text() == before
+    assert done.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
+
+
+@pytest.mark.mpi
+def test_other_settings_in_the_same_run_directory_are_refused(run):
+    folder, _ = run
+    done = mpirun(1, "train", "quickstart", "--run-dir", folder, "--seed", 3, check=False)
+    assert done.returncode == 1
+    assert "seed was 0, now 3" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.mpi
+def test_doctor_reports_once_for_all_ranks():
+    done = mpirun(2, "doctor", check=False)
+    lines = done.stdout.splitlines()
+    for subject in ("Python", "TensorFlow", "MPI", "Horovod", "GPUs", "data", "ranks", "cores"):
+        assert sum(line.split()[1] == subject for line in lines if line.split()) == 1, subject
+    assert "built with MPI" in done.stdout and "threads: multiple" in done.stdout
+
+
+@pytest.mark.mpi
+def test_a_typo_is_told_once_on_all_ranks():
+    done = mpirun(2, "train", "quickstart", "--bach-size", 32, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("there is no flag --bach-size") == 1
+    assert "--batch-size" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.mpi
+def test_without_any_data_quickstart_says_so_and_trains_on_digits(tmp_path):
+    """In a namespace without network and without the Debian package's files."""
+    if subprocess.run(["unshare", "-rnm", "true"], capture_output=True).returncode:
+        pytest.skip("this machine allows no namespaces")
+    hidden = "/usr/share/datasets/fashion-mnist"
+    script = (
+        f"if [ -d {hidden} ]; then mount -t tmpfs none {hidden}; fi; "
+        f"exec {sys.executable} -m ba_dist train quickstart --steps 3 --run-dir {tmp_path}/run"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        ["unshare", "-rnm", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Training on scikit-learn's digits instead" in done.stdout
+    assert "no network" in done.stdout and "Traceback" not in done.stderr
+    other = ["unshare", "-rnm", *PYTHON, "train", "resnet44-cifar10", "--steps", "1"]
+    done = subprocess.run(other, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 1 and "ba-dist data prepare cifar10" in done.stderr
+
+
+@pytest.mark.mpi
+def test_a_terminal_shows_a_progress_bar(tmp_path):
+    leader, follower = pty.openpty()
+    words = ["train", "quickstart", "--steps", "12", "--val-samples", "100"]
+    command = [str(LAUNCHER), "-n", "2", "--", *words, "--run-dir", str(tmp_path / "run")]
+    job = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(leader, 4096)
+        except OSError:  # the last process has closed the terminal
+            break
+    assert job.wait() == 0, shown.decode()
+    assert b"/12" in shown and b"images/s" in shown
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", ["plain", "augmented"])
+def test_the_examples_of_the_documentation_run(name):
+    done = mpirun(2, "python", ROOT / "docs" / "examples" / f"{name}.py")
+    assert float(done.stdout.split("loss")[1]) < 2.0
+
+
+def test_the_examples_differ_by_five_lines_at_most():
+    plain, augmented = (
+        (ROOT / "docs" / "examples" / f"{name}.py").read_text().split('"""', 2)[2].splitlines()
+        for name in ("plain", "augmented")
+    )
+    added = [line for line in augmented if line.strip() and line not in plain]
+    assert 0 < len(added) <= 5

@@ -1,0 +1,155 @@
+"""One step against the paper's formula: the mean over copies and samples, then SGD."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ba_dist import models, step
+from ba_dist.comm import start
+from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
+from ba_dist.optim.sgd import SGD, is_decayed
+from ba_dist.topology import Layout
+
+COPIES, SAMPLES, GHOST = 3, 16, 8
+
+
+@pytest.fixture(scope="module")
+def comm():
+    return start()
+
+
+def network(precision):
+    policy = step.set_precision(precision)
+    keras.utils.set_random_seed(0)
+    model = models.build(
+        "resnet8", (8, 8, 1), 10, lambda name: GhostBatchNormalization(GHOST, name=name)
+    )
+    return model, policy
+
+
+@pytest.fixture(autouse=True)
+def single_precision():
+    yield
+    step.set_precision("fp32")
+
+
+def instances(seed=0):
+    numbers = np.random.default_rng(seed)
+    images = numbers.normal(size=(COPIES * SAMPLES, 8, 8, 1)).astype(np.float32)
+    return tf.constant(images), tf.constant(np.tile(numbers.integers(0, 10, SAMPLES), COPIES))
+
+
+def train_step(comm, precision="fp32", microbatch=0, momentum=0.0, decay=0.0):
+    model, policy = network(precision)
+    layout = Layout(1, COPIES, SAMPLES, 1, GHOST, microbatch)
+    rule = SGD(model.trainable_variables, momentum, decay)
+    return step.TrainStep(model, rule, layout, comm, policy)
+
+
+def mean_gradient(images, labels):
+    """1/(B·M) Σ_m Σ_n ∇ℓ in float64, ghost batch by ghost batch."""
+    model, _ = network("fp64")
+    weights = [v.value for v in model.trainable_variables]
+    total = [np.zeros(w.shape) for w in weights]
+    for start_ in range(0, len(labels), GHOST):
+        part = slice(start_, start_ + GHOST)
+        with tf.GradientTape() as tape:
+            logits = model(tf.cast(images[part], tf.float64), training=True)
+            loss = tf.reduce_sum(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels[part], logits)
+            )
+        gradients = tape.gradient(loss, weights)
+        total = [t + g.numpy() for t, g in zip(total, gradients, strict=True)]
+    return [t / len(labels) for t in total]
+
+
+@pytest.mark.parametrize("microbatch", [8, 16, 24, 48])
+def test_the_update_is_the_mean_gradient_over_copies_and_samples(comm, microbatch):
+    images, labels = instances()
+    expected = mean_gradient(images, labels)
+    trained = train_step(comm, "fp64", microbatch)
+    before = [v.numpy() for v in trained.model.trainable_variables]
+    outcome = trained(images, labels, 0.5, False)
+    moved = zip(before, trained.model.trainable_variables, expected, strict=True)
+    for old, new, gradient in moved:
+        np.testing.assert_allclose((old - new.numpy()) / 0.5, gradient, rtol=1e-9, atol=1e-12)
+    norm = np.sqrt(sum((g**2).sum() for g in expected))
+    np.testing.assert_allclose(outcome["grad_norm"], norm, rtol=1e-9)
+
+
+def test_momentum_and_weight_decay_follow_the_rule_on_kernels_only(comm):
+    trained = train_step(comm, "fp64", momentum=0.9, decay=0.1)
+    weights = {v.path: v.numpy() for v in trained.model.trainable_variables}
+    velocity = {path: np.zeros_like(w) for path, w in weights.items()}
+    for seed in range(3):
+        images, labels = instances(seed)
+        reference, _ = network("fp64")
+        for variable in reference.trainable_variables:
+            variable.assign(weights[variable.path])
+        with tf.GradientTape() as tape:
+            logits = reference(tf.cast(images, tf.float64), training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(losses)
+        values = [v.value for v in reference.trainable_variables]
+        for variable, gradient in zip(
+            reference.trainable_variables, tape.gradient(loss, values), strict=True
+        ):
+            path = variable.path
+            decayed = path.split("/")[-1] == "kernel"
+            slope = gradient.numpy() + (0.1 * weights[path] if decayed else 0)
+            velocity[path] = 0.9 * velocity[path] + slope
+            weights[path] = weights[path] - 0.05 * velocity[path]
+        trained(images, labels, 0.05, False)
+    for variable in trained.model.trainable_variables:
+        np.testing.assert_allclose(variable.numpy(), weights[variable.path], rtol=1e-8, atol=1e-10)
+
+
+def test_only_kernels_are_decayed():
+    model, _ = network("fp32")
+    decayed = {v.path for v in model.trainable_variables if is_decayed(v.path)}
+    assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("/kernel")}
+    assert len(decayed) == 8
+
+
+def test_loss_and_accuracy_are_means_over_all_instances(comm):
+    images, labels = instances()
+    trained = train_step(comm, "fp64")
+    reference, _ = network("fp64")
+    logits = reference(tf.cast(images, tf.float64), training=True).numpy()
+    exact = -np.log(np.exp(logits)[np.arange(len(labels)), labels] / np.exp(logits).sum(1))
+    outcome = trained(images, labels, 0.0, True)
+    np.testing.assert_allclose(outcome["loss"], exact.mean(), rtol=1e-9)
+    assert outcome["accuracy"] == pytest.approx((logits.argmax(1) == labels.numpy()).mean())
+    assert outcome["stop"] is True and outcome["finite"] is True
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_gradient_that_is_not_finite_changes_nothing(comm, precision):
+    images, labels = instances()
+    trained = train_step(comm, precision)
+    before = {name: v.numpy() for name, v in trained.state().items()}
+    broken = tf.tensor_scatter_nd_update(images, [[0, 0, 0, 0]], [np.inf])
+    outcome = trained(broken, labels, 0.5, False)
+    assert not outcome["finite"]
+    for name, variable in trained.state().items():
+        if name != "loss_scale":
+            np.testing.assert_array_equal(variable.numpy(), before[name], name)
+    scale = before["loss_scale"]
+    assert trained.loss_scale.numpy() == (scale / 2 if precision == "fp16" else 1)
+
+
+def test_fp16_scales_the_loss_without_changing_the_update(comm):
+    images, labels = instances()
+    full, half = train_step(comm, "fp32"), train_step(comm, "fp16")
+    full_outcome, half_outcome = (s(images, labels, 0.1, False) for s in (full, half))
+    assert half_outcome["grad_norm"] == pytest.approx(full_outcome["grad_norm"], rel=0.05)
+    assert half.good_steps.numpy() == 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_learns(comm, precision):
+    images, labels = instances()
+    trained = train_step(comm, precision, momentum=0.9)
+    losses = [trained(images, labels, 0.05, False)["loss"] for _ in range(25)]
+    assert losses[-1] < losses[0] / 2
