@@ -55,6 +55,13 @@ class SGD:
             rate = tf.cast(learning_rate, gradient.dtype)
             if self.weight_decay and is_decayed(variable.path):
                 gradient += self.weight_decay * variable.value
-            velocity.assign(self.momentum * velocity + gradient)
-            step = gradient + self.momentum * velocity if self.nesterov else velocity
-            variable.value.assign_sub(rate * step)
+            # One kernel, and not a chain of additions: TensorFlow's graph optimiser would sum a
+            # chain in an order that depends on the rest of the graph.
+            tf.raw_ops.ResourceApplyMomentum(
+                var=variable.value.handle,
+                accum=velocity.handle,
+                lr=rate,
+                grad=gradient,
+                momentum=tf.constant(self.momentum, gradient.dtype),
+                use_nesterov=self.nesterov,
+            )

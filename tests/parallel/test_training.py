@@ -14,18 +14,21 @@ from ba_dist.analysis.audit import audit
 from tests.parallel.ranks import LAUNCHER, WORLD_SIZES, mpirun, program
 
 SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
+# Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
+SINGLE, RESUMED = (1, 2, 4), (1, 3)
 
 
 def plans(ranks):
     """Name and changes of the runs; microbatches are ghost batches of 32 where nothing is said."""
-    return [
-        ["fp32", SAME],
-        ["fp64", {**SAME, "precision": "fp64"}],
-        ["at_once", {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}],
-        ["whole", {**SAME, "steps": 8, "train_samples": 1000}],
-        ["parts", {**SAME, "steps": 3, "train_samples": 1000}],
-        ["parts", {**SAME, "steps": 8, "train_samples": 1000}],
-    ]
+    planned = [["fp64", {**SAME, "precision": "fp64"}]]
+    if ranks in SINGLE:
+        planned += [["fp32", SAME]]
+    if ranks in RESUMED:
+        at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}
+        parts = {**SAME, "train_samples": 1000}
+        planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
+        planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
+    return planned
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,13 @@ def assert_close(found, expected, tolerance):
         assert error <= tolerance, (name, error)
 
 
+def relative_error(found, expected):
+    """|found - expected| / |expected| of all variables as one vector."""
+    differences = [(found[name] - value).ravel() for name, value in expected.items()]
+    lengths = [value.ravel() for value in expected.values()]
+    return np.linalg.norm(np.concatenate(differences)) / np.linalg.norm(np.concatenate(lengths))
+
+
 def trace(run):
     """Per step, the set of (sample, copy, key, pixels) over all ranks."""
     steps = {}
@@ -71,14 +81,15 @@ def trace(run):
 @pytest.mark.parametrize("ranks", WORLD_SIZES)
 def test_ranks_change_neither_instances_nor_weights(ranks, runs):
     one, many = runs(1), runs(ranks)
-    assert trace(many / "fp32") == trace(one / "fp32") == trace(many / "fp64")
-    assert len(trace(one / "fp32")[0]) == 2 * 192
-    assert_close(weights(many / "fp32"), weights(one / "fp32"), 1e-4)
-    assert_close(weights(many / "fp64"), weights(one / "fp64"), 1e-9)
+    assert len(trace(one / "fp64")[0]) == 2 * 192
+    for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
+        if (many / precision).exists():
+            assert trace(many / precision) == trace(one / "fp64")
+            assert_close(weights(many / precision), weights(one / precision), tolerance)
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", WORLD_SIZES)
+@pytest.mark.parametrize("ranks", RESUMED)
 def test_microbatches_change_nothing_beyond_rounding(ranks, runs):
     assert_close(weights(runs(ranks) / "at_once"), weights(runs(ranks) / "fp64"), 1e-9)
 
@@ -86,16 +97,16 @@ def test_microbatches_change_nothing_beyond_rounding(ranks, runs):
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", WORLD_SIZES)
 def test_runs_pass_audit_and_count_what_they_did(ranks, runs):
-    for name in ("fp32", "fp64", "at_once", "parts"):
-        steps, problems = audit(runs(ranks) / name)
+    for run in runs(ranks).iterdir():
+        steps, problems = audit(run)
         assert problems == []
-        summary = json.loads((runs(ranks) / name / "summary.json").read_text())
-        assert (steps, summary["steps"]) == (summary["steps"], 8 if name == "parts" else 3)
+        summary = json.loads((run / "summary.json").read_text())
+        assert steps == summary["steps"] == (8 if run.name in ("parts", "whole") else 3)
         assert summary["samples"] * 2 == summary["instances"]
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", WORLD_SIZES)
+@pytest.mark.parametrize("ranks", RESUMED)
 def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(ranks, runs):
     whole, parts = runs(ranks) / "whole", runs(ranks) / "parts"
     expected = checkpoint.newest_good(checkpoint.folder_of(whole))
@@ -128,23 +139,24 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
 
     config = override(recipe("quickstart"), {**SAME, "precision": "fp64"})
     source = open_arrays(config.data, "train")
-    keras.utils.set_random_seed(0)
-    train_step.set_precision("fp64")
-    try:
-        start = {v.path: v.numpy() for v in build_model(config, source.info, 32).variables}
-    finally:
-        train_step.set_precision("fp32")
-    moving = {name: value for name, value in start.items() if "/moving_" in name}
-    initial = {name: value for name, value in start.items() if name not in moving}
     augmentation = Augmentation(config.augment, source.info)
     lines = (runs(1) / "fp64" / "trace" / "rank-00000.jsonl").read_text().splitlines()
     steps = [reference.instances(json.loads(line), source, augmentation) for line in lines]
     rule = config.optimizer
     rate = learning_rate(rule.lr, rule.lr_shape, rule.warmup_epochs, 10_000 // 192)
-    expected = reference.train(initial, moving, steps, 32, rule, rate)
-    for ranks in (1, 2, 4):
-        assert_close(weights(runs(ranks) / "fp64"), expected, 1e-9)
-        assert_close(weights(runs(ranks) / "fp32"), expected, 1e-2)
+    for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
+        keras.utils.set_random_seed(0)
+        train_step.set_precision(precision)
+        model = build_model(config, source.info, 32)
+        train_step.set_precision("fp32")
+        start = {v.path: v.numpy().astype(np.float64) for v in model.variables}
+        moving = {name: value for name, value in start.items() if "/moving_" in name}
+        initial = {name: value for name, value in start.items() if name not in moving}
+        expected = reference.train(initial, moving, steps, 32, rule, rate)
+        for ranks in (1, 2, 4):
+            found = weights(runs(ranks) / precision)
+            assert set(found) == set(expected)
+            assert relative_error(found, expected) <= tolerance, (precision, ranks)
 
 
 @pytest.mark.mpi

@@ -11,7 +11,6 @@ from pathlib import Path
 from ba_dist import runtime
 from ba_dist.comm import start
 from ba_dist.config import Augment, Config, to_dict
-from ba_dist.sampling import steps_per_epoch
 from ba_dist.topology import Layout, group_sizes
 
 runtime.quiet()
@@ -24,24 +23,22 @@ from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
 from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
 
 STEPS = 4
-SAMPLES = 200
 GHOST = 4
 
 out = Path(sys.argv[1])
 comm = start()
 info = DatasetInfo("test", (5, 5, 1), 10, (0.5,), (0.5,))
-pixels = np.random.default_rng(0).integers(0, 256, (SAMPLES, 5, 5, 1), np.uint8)
-source = ArraySource(info, pixels, np.arange(SAMPLES), "test")
 
 
 def write(layout: Layout, folder: Path, mode: str) -> None:
     rank, seed = comm.rank, 11
     augmentation = Augmentation(Augment(pad_crop=1, flip=True, cutout=2), info)
-    sampler = GroupSampler(SAMPLES, seed, layout, layout.group(rank))
-    # Ends in the middle of the second epoch.
-    in_epoch = steps_per_epoch(SAMPLES, layout.batch_size)
-    first = max(0, in_epoch - 2)
-    reader = GroupReader(source, sampler, comm.group(layout), mode, first, first + STEPS)
+    # Three steps an epoch, so that the trace ends in the second; one sample is left over.
+    samples = 3 * layout.batch_size + 1
+    pixels = np.random.default_rng(0).integers(0, 256, (samples, 5, 5, 1), np.uint8)
+    source = ArraySource(info, pixels, np.arange(samples), "test")
+    sampler = GroupSampler(samples, seed, layout, layout.group(rank))
+    reader = GroupReader(source, sampler, comm.group(layout), mode, 0, STEPS)
     (folder / "trace").mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(
         Config("test"), run=dataclasses.replace(Config("test").run, seed=seed)
@@ -49,8 +46,8 @@ def write(layout: Layout, folder: Path, mode: str) -> None:
     facts = {
         "config": to_dict(config),
         "layout": dataclasses.asdict(layout),
-        "samples": SAMPLES,
-        "steps_per_epoch": in_epoch,
+        "samples": samples,
+        "steps_per_epoch": 3,
     }
     (folder / "config.json").write_text(json.dumps(facts)) if rank == 0 else None
     with (folder / "trace" / f"rank-{rank:05d}.jsonl").open("w") as file:

@@ -50,15 +50,23 @@ velocity = [tf.Variable(tf.zeros_like(v.value)) for v in plain.trainable_variabl
 
 
 @tf.function
-def plain_step(x, y):
+def plain_gradients(x, y):
     with tf.GradientTape() as tape:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, plain(x, training=True))
         loss = tf.reduce_mean(losses)
     gradients = tape.gradient(loss, [v.value for v in plain.trainable_variables])
+    names = [v.path for v in plain.trainable_variables]
+    return [
+        hvd.allreduce(gradient, op=hvd.Average, name=name)
+        for gradient, name in zip(gradients, names, strict=True)
+    ]
+
+
+def plain_update(gradients):
+    """Outside a tf.function, so that nothing rearranges the sums."""
     for variable, slot, gradient in zip(
         plain.trainable_variables, velocity, gradients, strict=True
     ):
-        gradient = hvd.allreduce(gradient, op=hvd.Average, name=variable.path)
         if variable.path.endswith("kernel"):
             gradient += DECAY * variable.value
         slot.assign(MOMENTUM * slot + gradient)
@@ -66,7 +74,7 @@ def plain_step(x, y):
 
 
 for i in range(STEPS):
-    plain_step(tf.constant(images[i]), tf.constant(labels[i]))
+    plain_update(plain_gradients(tf.constant(images[i]), tf.constant(labels[i])))
 if comm.rank == 0:
     for name, model in (("ours", ours), ("plain", plain)):
         np.savez(out / f"{name}.npz", **{v.path: v.numpy() for v in model.trainable_variables})
