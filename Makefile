@@ -14,7 +14,7 @@ setup:  ## make .venv: Python packages, MPI, Horovod (GPU=1 for CUDA, PYTHON= to
 	@bash launch/setup.sh
 
 run: setup  ## train the quickstart recipe on RANKS=2 ranks, with more flags in ARGS="..."
-	@bash launch/mpirun.sh -n $(RANKS) -- train quickstart --multiplicity 2 $(ARGS)
+	@bash launch/mpirun.sh -n $(RANKS) -- train quickstart --multiplicity 2 --trace $(ARGS)
 
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
 	.venv/bin/python -m pytest tests $(ARGS)

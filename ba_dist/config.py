@@ -57,6 +57,7 @@ class Data:
     train_samples: int | None = _field(None, "train on the first N samples only", low=1)
     val_samples: int | None = _field(None, "evaluate on the first N samples only", low=1)
     image_size: int = _field(32, "height and width of synthetic images", low=1)
+    image_channels: int = _field(3, "channels of synthetic images", low=1)
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     tree = to_dict(config)
     computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
     computed["batch"]["ghost_batch_size"] = layout.ghost_batch
-    decides = ("dataset", "train_samples", "image_size")
+    decides = ("dataset", "train_samples", "image_size", "image_channels")
     computed["data"] = {name: tree["data"][name] for name in decides}
     computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
     return computed

@@ -73,8 +73,10 @@ def open_arrays(config: Data, split: str) -> ArraySource:
 
 
 def _synthetic(config: Data) -> Dataset:
-    size = config.image_size
-    info = DatasetInfo("synthetic", (size, size, 3), 10, (0.5,) * 3, (0.29,) * 3)
+    size, channels = config.image_size, config.image_channels
+    info = DatasetInfo(
+        "synthetic", (size, size, channels), 10, (0.5,) * channels, (0.29,) * channels
+    )
     train, validation = (
         SyntheticSource(info, wanted or _SYNTHETIC_SAMPLES[split], seed)
         for seed, (split, wanted) in enumerate(
