@@ -51,7 +51,12 @@ def table(result: dict[str, Any], run_dir: Path) -> str:
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
         "seconds of training": f"{result['seconds']:.1f}",
-        "run directory": str(run_dir),
+        "run directory": str(_short(run_dir)),
     }
     width = max(map(len, rows))
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
+
+
+def _short(path: Path) -> Path:
+    """From the current folder where it lies in it, as a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
