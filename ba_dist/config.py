@@ -241,6 +241,21 @@ def layout_of(config: Config, world_size: int) -> Layout:
     )
 
 
+def plan_steps(config: Config, samples: int) -> tuple[int, int]:
+    """(steps in an epoch, steps in all); known before the first step.
+
+    Raises:
+        ConfigError: when an epoch has not a single whole batch.
+    """
+    steps_per_epoch = samples // config.batch.batch_size
+    if steps_per_epoch == 0:
+        raise ConfigError(
+            f"--batch-size {config.batch.batch_size} is more than the {samples} training samples;"
+            f" use at most {samples}"
+        )
+    return steps_per_epoch, config.run.steps or config.run.epochs * steps_per_epoch
+
+
 def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     """What a configuration computes, without where: two runs that agree in it can be one."""
     tree = to_dict(config)

@@ -6,7 +6,7 @@ from ba_dist import checkpoint, runtime
 from ba_dist.comm import start
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_dataset
-from ba_dist.train import build_model, load_config
+from ba_dist.record import load_config
 
 
 def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
@@ -14,12 +14,12 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     comm = start()
     config, facts = comm.together(lambda: load_config(folder))
     runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
-    from ba_dist import step
+    from ba_dist import models, step
     from ba_dist.evaluate import Evaluator
 
     dataset = open_dataset(config.data, comm)
     step.set_precision(config.run.precision)
-    model = build_model(config, dataset.info, facts["layout"]["ghost_batch_size"])
+    model = models.of_config(config, dataset.info, facts["layout"]["ghost_batch_size"])
     place = checkpoint.folder_of(folder)
     mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)

@@ -51,13 +51,11 @@ class Progress:
         shown: whether this rank shows anything.
         done: steps done before.
         total: steps of the run.
-        instances_per_step: B·M, for images per second.
     """
 
-    def __init__(self, shown: bool, done: int, total: int, instances_per_step: int):
+    def __init__(self, shown: bool, done: int, total: int):
         self._shown = shown
         self._total = total
-        self._instances = instances_per_step
         self._last_line = self._start = time.monotonic()
         self._first = done
         self._bar: Any = None

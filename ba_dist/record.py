@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ba_dist import runtime
-from ba_dist.config import Config, to_dict
+from ba_dist import run_dir, runtime
+from ba_dist.config import Config, from_dict, to_dict
 from ba_dist.data.catalog import Dataset
 from ba_dist.topology import Layout
 
@@ -75,9 +75,9 @@ def summary(
     }
 
 
-def trace_path(run_dir: Path, rank: int) -> Path:
+def trace_path(folder: Path, rank: int) -> Path:
     """Where a rank writes its trace."""
-    return run_dir / "trace" / f"rank-{rank:05d}.jsonl"
+    return folder / "trace" / f"rank-{rank:05d}.jsonl"
 
 
 @contextmanager
@@ -92,3 +92,9 @@ def tracer(path: Path | None, group: int, lane: int) -> Iterator[Callable[[dict[
     # Line by line, so that the trace is never behind a checkpoint.
     with path.open("a", buffering=1) as file:
         yield lambda batch: print(json.dumps(trace_entry(batch, group, lane)), file=file)
+
+
+def load_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration of a run, and everything else in its config.json."""
+    facts = run_dir.read_json(folder / "config.json")
+    return from_dict(facts.get("config", {})), facts

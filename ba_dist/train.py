@@ -16,12 +16,11 @@ from ba_dist.config import (
     Config,
     computed_part,
     differences,
-    from_dict,
     layout_of,
+    plan_steps,
 )
 from ba_dist.data.catalog import Dataset, open_dataset
-from ba_dist.data.sources import DatasetInfo
-from ba_dist.errors import CheckpointError, ConfigError, DataError, UserError
+from ba_dist.errors import CheckpointError, DataError, UserError
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.report import epoch_line, opening
 from ba_dist.schedules import learning_rate
@@ -84,9 +83,7 @@ class Job:
 
     def __init__(self, config: Config, layout: Layout, comm: Comm, folder: Path, stack: ExitStack):
         self.config, self.layout, self.comm, self.folder = config, layout, comm, folder
-        self.tf = comm.together(
-            lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
-        )
+        comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed))
         comm.together(comm.start_horovod)
         if config.placement.microbatch is None:
             size = layout.microbatch_within(runtime.default_microbatch())
@@ -97,7 +94,6 @@ class Job:
         self.position = Position()
         self._build()
         self._stack = stack
-        self._kept_instances = layout.batch_size * layout.multiplicity
         self.checkpoint_every = config.run.checkpoint_every or self.steps_per_epoch
 
     def _open_data(self) -> Dataset:
@@ -114,7 +110,7 @@ class Job:
 
     def _build(self) -> None:
         """Network, update rule and evaluation, the same on every rank."""
-        from ba_dist import step
+        from ba_dist import models, step
         from ba_dist.data.augment import Augmentation
         from ba_dist.evaluate import Evaluator
         from ba_dist.metrics import StepClock
@@ -122,7 +118,7 @@ class Job:
 
         config = self.config
         precision = step.set_precision(config.run.precision)
-        self.model = build_model(config, self.dataset.info, self.layout.ghost_batch)
+        self.model = models.of_config(config, self.dataset.info, self.layout.ghost_batch)
         rule = config.optimizer
         optimizer = SGD(
             self.model.trainable_variables, rule.momentum, rule.weight_decay, rule.nesterov
@@ -199,7 +195,7 @@ class Job:
 
         first = self.comm.rank == 0
         self.metrics = Metrics(self.folder) if first else None
-        self.progress = Progress(first, self.position.step, self.total_steps, self._kept_instances)
+        self.progress = Progress(first, self.position.step, self.total_steps)
         self._stack.callback(self.progress.close)
         if self.metrics:
             self._stack.callback(self.metrics.close)
@@ -350,34 +346,6 @@ class Job:
         return summary
 
 
-def build_model(config: Config, info: DatasetInfo, ghost_batch: int) -> Any:
-    """The network of a configuration, with ghost BatchNorm."""
-    from functools import partial
-
-    from ba_dist import models
-    from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
-
-    norm = partial(
-        GhostBatchNormalization, ghost_batch_size=ghost_batch, momentum=config.model.bn_momentum
-    )
-    return models.build(config.model.model, info.image_shape, info.classes, norm)
-
-
-def plan_steps(config: Config, samples: int) -> tuple[int, int]:
-    """(steps in an epoch, steps in all); known before the first step.
-
-    Raises:
-        ConfigError: when an epoch has not a single whole batch.
-    """
-    steps_per_epoch = samples // config.batch.batch_size
-    if steps_per_epoch == 0:
-        raise ConfigError(
-            f"--batch-size {config.batch.batch_size} is more than the {samples} training samples;"
-            f" use at most {samples}"
-        )
-    return steps_per_epoch, config.run.steps or config.run.epochs * steps_per_epoch
-
-
 def _open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
     """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
     folder = Path(config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -408,9 +376,3 @@ def _agreed(error: UserError) -> UserError:
     """Marks an error that all ranks raise at the same place."""
     error.agreed = True
     return error
-
-
-def load_config(folder: Path) -> tuple[Config, dict[str, Any]]:
-    """The configuration of a run, and everything else in its config.json."""
-    facts = run_dir.read_json(folder / "config.json")
-    return from_dict(facts.get("config", {})), facts

@@ -128,13 +128,13 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     runtime.quiet()
     import keras
 
+    from ba_dist import models
     from ba_dist import step as train_step
     from ba_dist.config import override
     from ba_dist.data.augment import Augmentation
     from ba_dist.data.catalog import open_arrays
     from ba_dist.recipes import recipe
     from ba_dist.schedules import learning_rate
-    from ba_dist.train import build_model
     from tests.parallel import reference
 
     config = override(recipe("quickstart"), {**SAME, "precision": "fp64"})
@@ -147,7 +147,7 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
         keras.utils.set_random_seed(0)
         train_step.set_precision(precision)
-        model = build_model(config, source.info, 32)
+        model = models.of_config(config, source.info, 32)
         train_step.set_precision("fp32")
         start = {v.path: v.numpy().astype(np.float64) for v in model.variables}
         moving = {name: value for name, value in start.items() if "/moving_" in name}
