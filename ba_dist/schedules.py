@@ -102,3 +102,14 @@ def _shortest(number: float) -> str:
     """The shortest text that reads back as the same float64."""
     short = f"{number:g}"
     return short if float(short) == number else repr(float(number))
+
+
+def notice(regime: Regime, epochs: float) -> str | None:
+    """What a person should know of a regime that does not fit the length of the run."""
+    last_epoch, last_rate = regime[-1]
+    if last_epoch < epochs and last_rate == 0:
+        return f"the learning rate is 0 from epoch {last_epoch:g} on; --lr changes it"
+    unreached = [f"{epoch:g}" for epoch, _ in regime if epoch > epochs]
+    if unreached:
+        return f"the run ends after {epochs:g} epochs, before --lr's epochs {', '.join(unreached)}"
+    return None

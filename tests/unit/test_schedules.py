@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.errors import ConfigError
-from ba_dist.schedules import check_regime, format_regime, learning_rate, parse_regime
+from ba_dist.schedules import check_regime, format_regime, learning_rate, notice, parse_regime
 
 RESNET44 = ((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001))
 
@@ -121,3 +121,17 @@ def test_warm_up_is_a_straight_line_to_the_full_rate(warmup, steps):
 def test_warm_up_follows_the_regime_below_it():
     warm = learning_rate(((0, 0.0), (10, 1.0)), "linear", 5, steps_per_epoch=10)
     assert warm(24) == pytest.approx(0.24 * 25 / 50)
+
+
+@pytest.mark.parametrize(
+    ("regime", "epochs", "found"),
+    [
+        (((0, 0.1),), 5, None),
+        (((0, 0.1), (5, 0.0)), 5, None),
+        (((0, 0.1), (5, 0.0)), 10, "0 from epoch 5 on"),
+        (((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001)), 100, "epochs 122, 164"),
+    ],
+)
+def test_a_regime_that_does_not_fit_the_run_is_told(regime, epochs, found):
+    text = notice(regime, epochs)
+    assert text is None if found is None else found in text
