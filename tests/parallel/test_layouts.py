@@ -1,26 +1,12 @@
 """The invariants of a group, for every layout that is allowed, from traces of real ranks."""
 
-import functools
 import json
 import shutil
 
 import pytest
 
 from ba_dist.analysis.audit import audit
-from tests.parallel.ranks import mpirun, program
-
-
-@pytest.fixture(scope="module")
-def traces(tmp_path_factory):
-    """The traces of all layouts on so many ranks, written once."""
-
-    @functools.cache
-    def written(ranks):
-        folder = tmp_path_factory.mktemp(f"traces-{ranks}")
-        program("layout_traces.py", ranks, folder)
-        return folder
-
-    return written
+from tests.parallel.ranks import mpirun
 
 
 @pytest.mark.mpi

@@ -1,6 +1,5 @@
 """Where a run executes does not change what it computes; a stopped run goes on as if it had not."""
 
-import functools
 import json
 import os
 import signal
@@ -11,37 +10,8 @@ import pytest
 
 from ba_dist import checkpoint
 from ba_dist.analysis.audit import audit
+from tests.parallel.conftest import RESUMED, SAME
 from tests.parallel.ranks import LAUNCHER, WORLD_SIZES, mpirun, program
-
-SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
-# Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
-SINGLE, RESUMED = (1, 2, 4), (1, 3)
-
-
-def plans(ranks):
-    """Name and changes of the runs; microbatches are ghost batches of 32 where nothing is said."""
-    planned = [["fp64", {**SAME, "precision": "fp64"}]]
-    if ranks in SINGLE:
-        planned += [["fp32", SAME]]
-    if ranks in RESUMED:
-        at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}
-        parts = {**SAME, "train_samples": 1000}
-        planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
-        planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
-    return planned
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The folder of all plans on so many ranks, trained once."""
-
-    @functools.cache
-    def trained(ranks):
-        folder = tmp_path_factory.mktemp(f"runs-{ranks}")
-        program("training_runs.py", ranks, folder, json.dumps(plans(ranks)), timeout=600)
-        return folder
-
-    return trained
 
 
 def weights(run):

@@ -1,6 +1,7 @@
-"""Writes the trace of every allowed layout on these ranks, as training does, without a network.
+"""Trains the planned runs, then writes the trace of every allowed layout on these ranks.
 
-OUT; a folder a layout: config.json and trace/.
+OUT and a JSON list of [name, changes]. OUT/runs gets a folder a run, OUT/layouts one a layout. Both in
+one program, because TensorFlow's start on six ranks takes longer than either.
 """
 
 import dataclasses
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from ba_dist import runtime
 from ba_dist.comm import start
-from ba_dist.config import Augment, Config, to_dict
+from ba_dist.config import Augment, Config, override, to_dict
+from ba_dist.recipes import recipe
 from ba_dist.topology import Layout, group_sizes
 
 runtime.quiet()
@@ -21,11 +23,15 @@ from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads he
 from ba_dist.data.group_reader import GroupReader, GroupSampler  # noqa: E402
 from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
 from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+from ba_dist.train import train  # noqa: E402
 
 STEPS = 4
 GHOST = 4
 
-out = Path(sys.argv[1])
+out, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
+for name, changes in plans:
+    train(override(recipe("quickstart"), {**changes, "run_dir": str(out / "runs" / name)}))
+
 comm = start()
 info = DatasetInfo("test", (5, 5, 1), 10, (0.5,), (0.5,))
 
@@ -65,5 +71,5 @@ for multiplicity in (1, 2, 3, 4, 6):
         for samples in (3, 2 * GHOST):
             layout = Layout(comm.world_size, multiplicity, samples * groups, size, GHOST)
             name = f"M{multiplicity}-R{size}-B{layout.batch_size}"
-            write(layout, out / name, modes[number % 3])
+            write(layout, out / "layouts" / name, modes[number % 3])
             number += 1

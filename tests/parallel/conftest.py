@@ -1,0 +1,52 @@
+"""Training runs and traces that several tests look at, made once for each number of ranks."""
+
+import functools
+import json
+
+import pytest
+
+from tests.parallel.ranks import WORLD_SIZES, program
+
+SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
+# Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
+SINGLE, RESUMED = (1, 2, 4), (1, 2)
+
+
+def plans(ranks):
+    """Name and changes of the runs; microbatches are ghost batches of 32 where nothing is said."""
+    if ranks not in WORLD_SIZES:
+        return []
+    planned = [["fp64", {**SAME, "precision": "fp64"}]]
+    if ranks in SINGLE:
+        planned += [["fp32", SAME]]
+    if ranks in RESUMED:
+        at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}
+        parts = {**SAME, "train_samples": 1000}
+        planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
+        planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
+    return planned
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory):
+    """What `programs/world.py` leaves on so many ranks: folders `runs` and `layouts`."""
+
+    @functools.cache
+    def made(ranks):
+        folder = tmp_path_factory.mktemp(f"world-{ranks}")
+        program("world.py", ranks, folder, json.dumps(plans(ranks)), timeout=600)
+        return folder
+
+    return made
+
+
+@pytest.fixture
+def runs(worlds):
+    """The folder of all planned runs on so many ranks."""
+    return lambda ranks: worlds(ranks) / "runs"
+
+
+@pytest.fixture
+def traces(worlds):
+    """The folder with the trace of every allowed layout on so many ranks."""
+    return lambda ranks: worlds(ranks) / "layouts"
