@@ -1,7 +1,7 @@
 """Trains the planned runs, then writes the trace of every allowed layout on these ranks.
 
-OUT and a JSON list of [name, changes]. OUT/runs gets a folder a run, OUT/layouts one a layout. Both in
-one program, because TensorFlow's start on six ranks takes longer than either.
+OUT and a JSON list of [name, changes]. OUT/runs gets a folder a run, OUT/layouts one a layout.
+Both in one program, because starting TensorFlow on six ranks takes longer than either.
 """
 
 import dataclasses
