@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 _LINE_SECONDS = 30.0
 
@@ -59,11 +59,17 @@ class Progress:
         self._last_line = self._start = time.monotonic()
         self._first = done
         self._bar: Any = None
-        if shown and _on_terminal():
+        self._terminal = _terminal() if shown else None
+        if self._terminal is not None:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, initial=done, unit="step", dynamic_ncols=True, leave=False
+                total=total,
+                initial=done,
+                unit="step",
+                file=self._terminal,
+                dynamic_ncols=True,
+                leave=False,
             )
 
     def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
@@ -81,7 +87,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Shows a line beside the bar."""
         if self._bar is not None:
-            self._bar.write(text)
+            self._bar.write(text, file=self._terminal)
         elif self._shown:
             print(text, flush=True)
 
@@ -91,10 +97,18 @@ class Progress:
             self._bar.close()
 
 
-def _on_terminal() -> bool:
-    """Under mpirun a rank's own streams do not tell, so the launcher says it."""
+def _terminal() -> TextIO | None:
+    """Where a bar can be drawn: the launcher's terminal when it is on this host, or our own."""
     told = os.environ.get("BA_DIST_TERMINAL")
-    return told == "1" if told is not None else sys.stderr.isatty()
+    if told is None:
+        return sys.stderr if sys.stderr.isatty() and sys.stdout.isatty() else None
+    host, _, path = told.partition(":")
+    if host != os.uname().nodename or not path.startswith("/dev/"):
+        return None
+    try:
+        return Path(path).open("w")
+    except OSError:
+        return None
 
 
 def _clock(seconds: float) -> str:

@@ -136,9 +136,12 @@ export_threads() {
   export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$PER_RANK}
   # One operation at a time: each already uses all of the rank's cores.
   export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
-  # A rank's own streams are pipes: only this script knows whether a person is watching.
-  if [ -t 2 ]; then export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-1}; fi
-  export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-0}
+  # A rank's own streams are pipes, which mpirun passes on in whole lines only: rank 0 writes its
+  # progress bar to this terminal itself, if a person is watching and it runs on this host.
+  if [ -t 1 ] && [ -t 2 ]; then
+    export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-$(uname -n):$(readlink /proc/self/fd/2)}
+  fi
+  export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-none}
 }
 
 # ---------------------------------------------------------------- one dialect per MPI
