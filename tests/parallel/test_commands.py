@@ -1,10 +1,13 @@
 """The commands around training, and the examples of the documentation, as a person runs them."""
 
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
@@ -144,6 +147,7 @@ def test_without_any_data_quickstart_says_so_and_trains_on_digits(tmp_path):
 @pytest.mark.mpi
 def test_a_terminal_shows_a_progress_bar(tmp_path):
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     words = ["train", "quickstart", "--steps", "12", "--val-samples", "100", "--log-every", "1"]
     command = [str(LAUNCHER), "-n", "1", "--", *words, "--run-dir", str(tmp_path / "run")]
     job = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
