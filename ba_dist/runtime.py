@@ -11,7 +11,6 @@ MICROBATCH = {"CPU": 32, "GPU": 256}
 
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    # Without it oneDNN's notice is printed at import, whatever the log level.
     "GRPC_VERBOSITY": "ERROR",
     "KERAS_BACKEND": "tensorflow",
 }

@@ -114,8 +114,8 @@ class GhostBatchNormalization(keras.layers.Layer):
         return input_shape
 
     def _normalise_ghosts(self, images: Any) -> tuple[Any, list[Any], list[Any]]:
-        # Ghost batches one by one are faster on CPU than reshape and moments, and than one fused
-        # BatchNorm of the whole batch: a ghost batch stays in the cache.
+        # In a network on CPU, ghost batches one by one are faster than reshape and moments, and
+        # than Keras' BatchNorm of the whole batch: a ghost batch stays in the cache.
         count = images.shape[0]
         if count is None:
             return self._normalise_unknown(images)
@@ -186,7 +186,7 @@ def _repeatable_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tup
     oneDNN's fused kernel sums its statistics in as many parts as there are threads. The last bits
     then decide on which side of a ReLU's kink a few of a million pixels fall, and gradients on one
     and on two cores differ by 1e-3. Means over the pixels of each image, then over the images, are
-    summed in the same order everywhere, at the cost of about a tenth of the layer's speed.
+    summed in the same order everywhere, at the cost of a tenth of ResNet-8's speed.
 
     Returns:
         (normalised, mean, biased variance).
