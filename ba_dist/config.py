@@ -43,7 +43,13 @@ class Placement:
     io: Literal["replicate", "broadcast", "cooperative"] = _field(
         "cooperative", "how a group reads its batch"
     )
+    exchange: Literal["auto", "encoded", "decoded"] = _field(
+        "auto", "what a group exchanges; auto: decoded if cooperative, encoded if broadcast"
+    )
     prefetch: int = _field(2, "batches read ahead of training", low=1)
+    io_threads: int | None = _field(
+        None, "records read, decoded or augmented at a time; default the rank's cores", low=1
+    )
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,46 @@ class Data:
     )
     train_samples: int | None = _field(None, "train on the first N samples only", low=1)
     val_samples: int | None = _field(None, "evaluate on the first N samples only", low=1)
-    image_size: int = _field(32, "height and width of synthetic images", low=1)
+    image_size: int = _field(
+        32, "height and width that the network sees, of pictures and of synthetic images", low=1
+    )
     image_channels: int = _field(3, "channels of synthetic images", low=1)
+    shuffle: Literal["full", "block"] = _field(
+        "full", "full: any order is as likely; block: blocks of consecutive records, mixed"
+    )
+    shuffle_block: int = _field(128, "consecutive records of a block", low=1)
+    shuffle_window: int = _field(32, "blocks that are mixed", low=1)
+    on_corrupt: Literal["stop", "skip"] = _field(
+        "stop", "a damaged record ends the run, or a later sample takes its place"
+    )
+    corrupt_budget: int = _field(100, "damaged records after which even skip stops", low=0)
 
 
 @dataclass(frozen=True)
 class Augment:
     """What makes the copies of a sample differ."""
 
+    crop: Literal["none", "random-resized", "resize-random"] = _field(
+        "none", "how pictures of any size become squares of --image-size; none: they already are"
+    )
+    crop_area: float = _field(
+        0.08, "smallest share of the picture that random-resized takes", low=0.001, high=1.0
+    )
+    resize: int = _field(
+        256, "shorter side before the crop, in evaluation and for resize-random", low=1
+    )
     pad_crop: int = _field(0, "pad by so many zero pixels, then crop at random; 0 is off", low=0)
     flip: bool = _field(False, "mirror left and right with probability 1/2")
+    auto_augment: Literal["none", "cifar10", "imagenet"] = _field(
+        "none", "learned policy of AutoAugment"
+    )
+    jitter: float = _field(
+        0.0, "brightness, contrast and saturation change by up to this share; 0 is off", 0.0, 1.0
+    )
+    lighting: float = _field(0.0, "deviation of PCA lighting noise (AlexNet: 0.1); 0 is off", 0.0)
     cutout: int = _field(0, "side of one square of zeros, centred anywhere; 0 is off", low=0)
+    mixup: float = _field(0.0, "alpha of mixup; 0 is off", low=0.0)
+    cutmix: float = _field(0.0, "alpha of CutMix; 0 is off", low=0.0)
 
 
 @dataclass(frozen=True)
@@ -87,6 +122,9 @@ class Optimizer:
     warmup_epochs: float = _field(0.0, "linear warm-up from 0", low=0.0)
     momentum: float = _field(0.9, "momentum of SGD", low=0.0, high=1.0)
     nesterov: bool = _field(False, "Nesterov momentum")
+    label_smoothing: float = _field(
+        0.0, "share of a label that is spread over all classes", low=0.0, high=1.0
+    )
     weight_decay: float = _field(1e-4, "L2 penalty on kernels (not biases, not BatchNorm)", low=0.0)
 
 
@@ -261,8 +299,8 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     tree = to_dict(config)
     computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
     computed["batch"]["ghost_batch_size"] = layout.ghost_batch
-    decides = ("dataset", "train_samples", "image_size", "image_channels")
-    computed["data"] = {name: tree["data"][name] for name in decides}
+    places = ("data_dir", "val_samples")
+    computed["data"] = {name: v for name, v in tree["data"].items() if name not in places}
     computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
     return computed
 

@@ -25,5 +25,9 @@ class DataError(UserError):
     """Data is missing, damaged, or not the same on all ranks."""
 
 
+class CorruptRecord(DataError):
+    """A record cannot be what was once written: cut short, changed, or not decodable."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to another run."""
