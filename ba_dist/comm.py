@@ -79,9 +79,50 @@ class Channel:
         memory: Any = window.Shared_query(0)[0]
         return np.frombuffer(memory, np.uint8, count=size)
 
+    @cached_property
+    def on_one_node(self) -> bool:
+        """Whether all ranks of the channel share memory; the first time it is collective."""
+        from mpi4py import MPI
+
+        node = self._mpi.Split_type(MPI.COMM_TYPE_SHARED)
+        here = bool(node.Get_size() == self.size)
+        node.Free()
+        return here
+
+    def shared_memory(self, size: int) -> "SharedMemory":
+        """`size` bytes of every rank that all can see; they must be on one node."""
+        return SharedMemory(self._mpi, size)
+
     def barrier(self) -> None:
         """Returns when every rank has come here."""
         self._mpi.Barrier()
+
+
+class SharedMemory:
+    """Memory to which each rank of a channel gives a part, for all to read and write.
+
+    Args:
+        communicator: ranks on one node.
+        size: bytes of each rank's part.
+    """
+
+    def __init__(self, communicator: Any, size: int):
+        from mpi4py import MPI
+
+        self._window = MPI.Win.Allocate_shared(size, 1, comm=communicator)
+        _WINDOWS.append(self._window)
+        self._window.Lock_all(MPI.MODE_NOCHECK)
+        self.size = size
+        self.parts: list[Bytes] = [
+            np.frombuffer(memory, np.uint8, count=size)
+            for memory in (
+                self._window.Shared_query(rank)[0] for rank in range(communicator.Get_size())
+            )
+        ]
+
+    def sync(self) -> None:
+        """Makes this rank's writes visible, and sees those of others; needs a message between."""
+        self._window.Sync()
 
 
 # Shared windows live as long as the process: freeing one is collective, which a failing rank skips.

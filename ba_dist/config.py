@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ba_dist.errors import ConfigError
+from ba_dist.sampling import steps_per_epoch
 from ba_dist.schedules import Regime, check_regime, format_regime, parse_regime
 from ba_dist.topology import Layout
 
@@ -285,13 +286,13 @@ def plan_steps(config: Config, samples: int) -> tuple[int, int]:
     Raises:
         ConfigError: when an epoch has not a single whole batch.
     """
-    steps_per_epoch = samples // config.batch.batch_size
-    if steps_per_epoch == 0:
+    per_epoch = steps_per_epoch(samples, config.batch.batch_size)
+    if per_epoch == 0:
         raise ConfigError(
             f"--batch-size {config.batch.batch_size} is more than the {samples} training samples;"
             f" use at most {samples}"
         )
-    return steps_per_epoch, config.run.steps or config.run.epochs * steps_per_epoch
+    return per_epoch, config.run.steps or config.run.epochs * per_epoch
 
 
 def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:

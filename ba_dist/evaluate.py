@@ -1,59 +1,110 @@
 """Evaluation sharded over the ranks, with exact counts for any number of ranks and images."""
 
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ba_dist.comm import Comm
 from ba_dist.data.augment import Augmentation
-from ba_dist.data.sources import Source
+from ba_dist.data.sources import Source, Workers
+from ba_dist.errors import CorruptRecord
 
-_BATCH = 250
+_MOST_IMAGES, _MOST_PIXELS = 250, 2**22
+
+# Images, labels, and which of them are samples and no filling.
+Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 
 
 class Evaluator:
     """Accuracy and loss of a model on the plain images of a source.
 
     Rank r takes samples r, r + W, r + 2W, …; the last batch is filled up by images that do not
-    count.
+    count. The next batch is read while the network works on one.
 
     Args:
         model: Keras model, images → logits.
         source: the samples.
-        augmentation: normalises them.
+        augmentation: makes plain images of them.
         comm: the world.
+        workers: threads that read and decode.
+        skip: whether corrupt records are left out; otherwise they end the run.
     """
 
-    def __init__(self, model: Any, source: Source, augmentation: Augmentation, comm: Comm):
+    def __init__(
+        self,
+        model: Any,
+        source: Source,
+        augmentation: Augmentation,
+        comm: Comm,
+        workers: Workers | None = None,
+        skip: bool = False,
+    ):
         self._model, self._source, self._augmentation = model, source, augmentation
-        self._comm = comm
+        self._comm, self._workers, self._skip = comm, workers or Workers(1), skip
         self._measure = tf.function(self._forward, reduce_retracing=True)
+        height, width, _ = augmentation.image_shape
+        self._size = max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
 
     def __call__(self) -> dict[str, float]:
         """Collective over the world.
 
         Returns:
             `val_top1`, correct answers over all samples, and `val_loss`, the mean cross entropy.
+
+        Raises:
+            CorruptRecord: naming file and place, on the rank that found it.
         """
-        ids = np.arange(self._comm.rank, len(self._source), self._comm.world_size)
-        correct, loss = 0, 0.0
-        for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH]
-            images, labels = self._source.decode(self._source.read(batch))
-            counted = np.arange(_BATCH) < len(batch)
-            filled = np.resize(np.stack(images), (_BATCH, *images[0].shape))
-            hits, losses = self._measure(filled, np.resize(labels, _BATCH))
+        correct, loss, samples = 0, 0.0, 0
+        for images, labels, counted in self._batches():
+            hits, losses = self._measure(images, labels)
             correct += int(hits.numpy()[counted].sum())
             loss += float(losses.numpy()[counted].astype(np.float64).sum())
-        total_correct, total_loss = self._comm.sum([correct, loss])
-        return {
-            "val_top1": total_correct / len(self._source),
-            "val_loss": total_loss / len(self._source),
-        }
+            samples += int(counted.sum())
+        total_correct, total_loss, total = self._comm.sum([correct, loss, samples])
+        if not total:
+            raise CorruptRecord("not one validation sample can be read")
+        return {"val_top1": total_correct / total, "val_loss": total_loss / total}
+
+    def _batches(self) -> Iterator[Batch]:
+        ids = np.arange(self._comm.rank, len(self._source), self._comm.world_size)
+        parts = [ids[start : start + self._size] for start in range(0, len(ids), self._size)]
+        with ThreadPoolExecutor(1, "evaluation-reader") as ahead:
+            coming = ahead.submit(self._read, parts[0]) if parts else None
+            for part in [*parts[1:], None]:
+                if coming is None:
+                    return
+                batch = coming.result()
+                coming = None if part is None else ahead.submit(self._read, part)
+                yield batch
+
+    def _read(self, ids: npt.NDArray[np.int64]) -> Batch:
+        images = np.zeros((self._size, *self._augmentation.image_shape), np.uint8)
+        labels = np.zeros(self._size, np.int64)
+        counted = np.zeros(self._size, np.bool_)
+
+        def read(place: int) -> None:
+            sample_id = int(ids[place])
+            try:
+                image, labels[place] = self._source.decode(self._source.read(sample_id))
+            except CorruptRecord as error:
+                problem = f"{self._source.where(sample_id)}: {error}"
+                if not self._skip:
+                    raise CorruptRecord(problem) from None
+                print(f"warning: {problem}; evaluated without it", file=sys.stderr)
+                return
+            self._augmentation.plain(image, images[place])
+            counted[place] = True
+
+        self._workers.map(read, list(range(len(ids))))
+        return images, labels, counted
 
     def _forward(self, images: Any, labels: Any) -> tuple[Any, Any]:
-        plain = tf.cast(self._augmentation.apply(images, {}), self._model.variables[0].dtype)
+        plain = tf.cast(self._augmentation.finish(images, {}), self._model.variables[0].dtype)
         logits = self._model(plain, training=False)
         hits = tf.argmax(logits, 1) == labels
         return hits, tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

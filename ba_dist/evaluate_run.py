@@ -6,6 +6,7 @@ from ba_dist import checkpoint, runtime
 from ba_dist.comm import start
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_dataset
+from ba_dist.data.sources import workers
 from ba_dist.record import load_config
 
 
@@ -15,11 +16,18 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     config, facts = comm.together(lambda: load_config(folder))
     runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
     from ba_dist import models, step
+    from ba_dist.data.pipeline import io_threads
     from ba_dist.evaluate import Evaluator
 
     dataset = open_dataset(config.data, comm)
     step.set_precision(config.run.precision)
-    model = models.of_config(config, dataset.info, facts["layout"]["ghost_batch_size"])
+    augmentation = Augmentation(config.augment, dataset.info, config.data.image_size)
+    model = models.of_config(
+        config,
+        augmentation.image_shape,
+        dataset.info.classes,
+        facts["layout"]["ghost_batch_size"],
+    )
     place = checkpoint.folder_of(folder)
     mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)
@@ -27,5 +35,7 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     variables = {f"model/{v.path}": v.value for v in model.variables}
     weights = {name: a for name, a in found.arrays.items() if name.startswith("model/")}
     comm.together(lambda: checkpoint.restore(weights, variables))
-    augmentation = Augmentation(config.augment, dataset.info)
-    return found.step, Evaluator(model, dataset.validation, augmentation, comm)()
+    with workers(io_threads(config, dataset.validation)) as pool:
+        skip = config.data.on_corrupt == "skip"
+        evaluate = Evaluator(model, dataset.validation, augmentation, comm, pool, skip)
+        return found.step, evaluate()

@@ -128,6 +128,7 @@ class StepClock:
         self._instances = instances_per_step
         self._steps = 0
         self._seconds = 0.0
+        self._waited = 0.0
         self._recent: list[float] = []
         self._waits: list[float] = []
 
@@ -136,6 +137,7 @@ class StepClock:
         self._steps += 1
         if self._steps > self.WARM_UP:
             self._seconds += seconds
+            self._waited += input_wait
         self._recent.append(seconds)
         self._waits.append(input_wait)
 
@@ -151,3 +153,7 @@ class StepClock:
         """Of all steps after warm-up; of none, 0."""
         counted = self._steps - self.WARM_UP
         return self._instances * counted / self._seconds if counted > 0 else 0.0
+
+    def waited(self) -> float:
+        """Share of the time after warm-up in which training waited for input."""
+        return self._waited / self._seconds if self._seconds else 0.0

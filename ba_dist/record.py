@@ -10,6 +10,7 @@ from typing import Any
 from ba_dist import run_dir, runtime
 from ba_dist.config import Config, from_dict, to_dict
 from ba_dist.data.catalog import Dataset
+from ba_dist.data.sources import digest
 from ba_dist.topology import Layout
 
 Layouts = list[list[Any]]
@@ -35,7 +36,7 @@ def facts(
         "steps_per_epoch": steps_per_epoch,
         "data": {
             "origin": dataset.origin,
-            "train_digest": dataset.train.digest,
+            "train_digest": digest(dataset.train.contents),
             "info": dataclasses.asdict(dataset.info),
         },
         "versions": runtime.versions(),

@@ -8,6 +8,9 @@ from ba_dist.config import Config
 from ba_dist.data.catalog import Dataset
 from ba_dist.topology import Layout
 
+# Share of the time waiting for input from which the end of a run says so.
+_NOTABLE_WAIT = 0.1
+
 
 def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) -> list[str]:
     """What is said before the first step."""
@@ -56,6 +59,13 @@ def table(result: dict[str, Any], run_dir: Path) -> str:
         "seconds of training": f"{result['seconds']:.1f}",
         "run directory": str(_short(run_dir)),
     }
+    if read["records_skipped"]:
+        rows["corrupt records"] = f"{read['records_skipped']}, another sample in the place of each"
+    if read["wait_share"] > _NOTABLE_WAIT:
+        rows["hint"] = (
+            f"training waited for input {read['wait_share']:.0%} of the time; more cores a rank,"
+            " --io-threads or faster storage would speed it up"
+        )
     width = max(map(len, rows))
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
 

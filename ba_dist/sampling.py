@@ -9,9 +9,14 @@ Flood, OOPSLA 2014).
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+
+from ba_dist.errors import CorruptRecord
+from ba_dist.topology import Layout
 
 Uint64s = npt.NDArray[np.uint64]
 
@@ -23,6 +28,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 # Names the purpose of a key, so that the order of an epoch and its augmentations are independent.
 _ORDER, _AUGMENT, _STREAM = np.uint64(1), np.uint64(2), np.uint64(3)
+_BLOCKS, _WINDOW, _SHIFT = np.uint64(4), np.uint64(5), np.uint64(6)
 
 
 def mix(values: npt.ArrayLike) -> Uint64s:
@@ -53,19 +59,20 @@ class Permutation:
         num_samples: N, from 1 to 2^40.
         seed: the run's seed.
         epoch: the epoch, from 0.
+        purpose: tells orders apart that have seed and epoch in common.
 
     Example:
         >>> sorted(Permutation(5, seed=1, epoch=0)(np.arange(5)))
         [0, 1, 2, 3, 4]
     """
 
-    def __init__(self, num_samples: int, seed: int, epoch: int):
+    def __init__(self, num_samples: int, seed: int, epoch: int, purpose: np.uint64 = _ORDER):
         if not 1 <= num_samples <= MAX_SAMPLES:
             raise ValueError(f"num_samples is {num_samples}; it must be from 1 to 2^40")
         self.num_samples = num_samples
         self._rows = math.isqrt(num_samples - 1) + 1
         self._columns = -(-num_samples // self._rows)
-        self._keys = combine(_ORDER, seed, epoch, np.arange(_ROUNDS))
+        self._keys = combine(purpose, seed, epoch, np.arange(_ROUNDS))
 
     def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """The sample ids at these positions of the epoch.
@@ -96,6 +103,65 @@ class Permutation:
         return row * columns + column
 
 
+class BlockShuffle:
+    """An order that stays near to storage: blocks of consecutive samples, permuted and mixed.
+
+    The samples, begun at a random one, are cut into blocks; the blocks are permuted; in each window
+    of so many blocks the samples are permuted again. What is left behind the last whole block is
+    mixed into the last window. Like `Permutation` a bijection of 0 … N-1 without a table.
+
+    Args:
+        num_samples: N, from 1 to 2^40.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        block: consecutive samples in a block.
+        window: blocks in a window.
+
+    Example:
+        >>> sorted(BlockShuffle(5, seed=1, epoch=0, block=2, window=2)(np.arange(5)))
+        [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, num_samples: int, seed: int, epoch: int, block: int, window: int):
+        self.num_samples = num_samples
+        self._block, self._window = block, block * window
+        self._seed, self._epoch = seed, epoch
+        self._whole = num_samples // block
+        self._blocks = Permutation(max(1, self._whole), seed, epoch, _BLOCKS)
+        self._shift = int(combine(_SHIFT, seed, epoch)) % num_samples
+        # The last window takes what does not fill another one.
+        self._windows = max(1, self._whole // window)
+
+    def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """The sample ids at these positions of the epoch.
+
+        Args:
+            positions: integers in 0 … N-1, any shape.
+
+        Returns:
+            int64, same shape.
+        """
+        flat = np.asarray(positions, np.int64).reshape(-1)
+        if flat.size and flat.max() >= self.num_samples:
+            raise ValueError(f"position {flat.max()} is outside 0 … {self.num_samples - 1}")
+        windows = np.minimum(flat // self._window, self._windows - 1)
+        mixed = np.empty_like(flat)
+        for window in np.unique(windows):
+            inside = windows == window
+            mixed[inside] = self._mix(int(window), flat[inside])
+        block, offset = np.divmod(mixed, self._block)
+        in_block = block < self._whole
+        ids = mixed.copy()
+        ids[in_block] = self._blocks(block[in_block]) * self._block + offset[in_block]
+        return ((ids + self._shift) % self.num_samples).reshape(np.shape(positions))
+
+    def _mix(self, window: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        first = window * self._window
+        last = self.num_samples if window == self._windows - 1 else first + self._window
+        key = int(combine(self._seed, window)) % 2**63
+        return first + Permutation(last - first, key, self._epoch, _WINDOW)(positions - first)
+
+
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     """N // B: the last partial batch is dropped, and M does not matter."""
     return num_samples // batch_size
@@ -107,6 +173,71 @@ def step_positions(
     """The places in the epoch's order that a group holds in a step: b consecutive ones."""
     first = step_in_epoch * batch_size + group * group_batch
     return np.arange(first, first + group_batch)
+
+
+# (num_samples, seed, epoch) → positions in the epoch → sample ids
+Shuffle = Callable[[int, int, int], Callable[[npt.ArrayLike], npt.NDArray[np.int64]]]
+
+
+def shuffle(kind: str, block: int, window: int) -> Shuffle:
+    """The order of `--shuffle full` or `--shuffle block`, in blocks and windows of such sizes."""
+    return partial(BlockShuffle, block=block, window=window) if kind == "block" else Permutation
+
+
+class GroupSampler:
+    """(step) → the epoch and the sample ids of one group.
+
+    Args:
+        num_samples: N.
+        seed: the run's seed.
+        layout: of the ranks.
+        group: which.
+        order: of an epoch.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        layout: Layout,
+        group: int,
+        shuffle: Shuffle = Permutation,
+    ):
+        self.steps_per_epoch = steps_per_epoch(num_samples, layout.batch_size)
+        self._num_samples, self._seed, self._shuffle = num_samples, seed, order
+        self._layout, self._group = layout, group
+        self._epoch = 0
+        self._order = order(num_samples, seed, 0)
+
+    def __call__(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """The epoch, and int64 [b] sample ids."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order, self._epoch = self._shuffle(self._num_samples, self._seed, epoch), epoch
+        layout = self._layout
+        positions = step_positions(
+            step_in_epoch, self._group, layout.batch_size, layout.group_batch
+        )
+        return epoch, self._order(positions)
+
+    def later(self, step: int, steps: int) -> npt.NDArray[np.int64]:
+        """Samples that can take the place of those of a step: its epoch's, so many steps later.
+
+        After the last step of the epoch comes its first. So the samples of a step stay distinct,
+        whatever is replaced, and the replacement depends on no layout.
+
+        Raises:
+            CorruptRecord: when the epoch has no further step.
+        """
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        if steps >= self.steps_per_epoch:
+            raise CorruptRecord(
+                f"no sample can take the place of a corrupt one: an epoch has only"
+                f" {self.steps_per_epoch} steps"
+            )
+        return self(epoch * self.steps_per_epoch + (step_in_epoch + steps) % self.steps_per_epoch)[
+            1
+        ]
 
 
 def augmentation_keys(

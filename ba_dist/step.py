@@ -76,28 +76,32 @@ class TrainStep:
         self._step = tf.function(self._run, reduce_retracing=True)
 
     def __call__(
-        self, images: Any, labels: Any, learning_rate: float, stop: bool
+        self, images: Any, labels: Any, learning_rate: float, stop: bool, corrupt: int = 0
     ) -> dict[str, Any]:
         """Trains on this rank's instances; collective over the world.
 
         Args:
             images: [b·K, H, W, C].
-            labels: int64 [b·K].
+            labels: int64 [b·K], or float [b·K, classes] where they are mixed or smoothed.
             learning_rate: of this step.
             stop: whether this rank wishes to stop.
+            corrupt: corrupt records that this rank reports.
 
         Returns:
             The same on every rank: `loss` and `accuracy` over all B·M instances, `grad_norm`,
-            `stop` (whether any rank wishes it), `finite` (False: the update was left out).
+            `stop` (whether any rank wishes it), `corrupt` (records that all ranks report),
+            `finite` (False: the update was left out).
         """
         rate = tf.constant(learning_rate, tf.float64)
-        values = self._step(images, labels, rate, tf.constant(stop)).numpy()
-        loss, accuracy, norm, stopped, finite = values.tolist()
+        flags = tf.constant([float(stop), float(corrupt)], tf.float64)
+        values = self._step(images, labels, rate, flags).numpy()
+        loss, accuracy, norm, stopped, bad, finite = values.tolist()
         return {
             "loss": loss,
             "accuracy": accuracy,
             "grad_norm": norm,
             "stop": stopped > 0,
+            "corrupt": round(bad),
             "finite": finite > 0,
         }
 
@@ -111,13 +115,14 @@ class TrainStep:
             "good_steps": self.good_steps,
         }
 
-    def _run(self, images: Any, labels: Any, rate: Any, stop: Any) -> Any:
+    def _run(self, images: Any, labels: Any, rate: Any, flags: Any) -> Any:
         moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
         before = [tf.identity(variable) for variable in moving]
         totals, gradients = self._accumulate(images, labels)
         dtype = gradients[0].dtype
-        flags = tf.cast(stop, dtype)[None]
-        summed = self._allreduce([*gradients, *moving, tf.cast(totals, dtype), flags])
+        summed = self._allreduce(
+            [*gradients, *moving, tf.cast(totals, dtype), tf.cast(flags, dtype)]
+        )
         world = self.layout.world_size
         means = [tensor / tf.cast(world, tensor.dtype) for tensor in summed[:-1]]
         mean_gradients, mean_moving = means[: len(gradients)], means[len(gradients) : -1]
@@ -127,7 +132,12 @@ class TrainStep:
         self._update(unscaled, rate, finite)
         for variable, value, old in zip(moving, mean_moving, before, strict=True):
             variable.assign(tf.where(finite, value, old))
-        numbers = [*tf.unstack(means[-1], 2), norm, summed[-1][0], tf.cast(finite, dtype)]
+        numbers = [
+            *tf.unstack(means[-1], 2),
+            norm,
+            *tf.unstack(summed[-1], 2),
+            tf.cast(finite, dtype),
+        ]
         return tf.stack([tf.cast(number, tf.float64) for number in numbers])
 
     def _accumulate(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
@@ -137,7 +147,7 @@ class TrainStep:
             return self._microbatch(images, labels, tf.constant(True))
         shape = (count, self.layout.microbatch)
         images = tf.reshape(images, (*shape, *images.shape[1:]))
-        labels = tf.reshape(labels, shape)
+        labels = tf.reshape(labels, (*shape, *labels.shape[1:]))
         totals = tf.zeros(2, self.precision.variables)
         sums = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
         for i in tf.range(count):
@@ -151,12 +161,12 @@ class TrainStep:
         images = tf.cast(images, self.precision.variables)
         with tf.GradientTape() as tape, accumulation(first, self.layout.microbatches):
             logits = self.model(images, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_mean(losses)
+            loss = tf.reduce_mean(_cross_entropy(labels, logits))
             scaled = loss * tf.cast(self.loss_scale, loss.dtype)
         weights = [v.value for v in self.model.trainable_variables]
         gradients = tape.gradient(scaled, weights)
-        correct = tf.cast(tf.argmax(logits, 1) == labels, loss.dtype)
+        classes = labels if labels.dtype.is_integer else tf.argmax(labels, 1)
+        correct = tf.cast(tf.argmax(logits, 1) == classes, loss.dtype)
         return tf.stack([loss, tf.reduce_mean(correct)]), gradients
 
     def _allreduce(self, tensors: list[Any]) -> list[Any]:
@@ -182,6 +192,12 @@ class TrainStep:
         factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
         self.good_steps.assign(good)
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+
+
+def _cross_entropy(labels: Any, logits: Any) -> Any:
+    if labels.dtype.is_integer:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
 
 
 def _is_statistic(variable: Any) -> bool:

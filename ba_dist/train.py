@@ -4,14 +4,14 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ba_dist import checkpoint, record, run_dir, runtime
-from ba_dist.comm import Channel, Comm, start
+from ba_dist.comm import Comm, start
 from ba_dist.config import (
     Config,
     computed_part,
@@ -48,13 +48,14 @@ class Outcome:
 
 @dataclass
 class Position:
-    """Where a run is: steps done, updates left out, the sums of the epoch that has begun."""
+    """Where a run is: steps done, updates left out; sums and corrupt records of this epoch."""
 
     step: int = 0
     skipped: int = 0
     epoch_loss: float = 0.0
     epoch_accuracy: float = 0.0
     seconds: float = 0.0
+    corrupt: int = 0
     val: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -92,8 +93,8 @@ class Job:
         config = self.config
         self.steps_per_epoch, self.total_steps = plan_steps(config, len(self.dataset.train))
         self.position = Position()
-        self._build()
         self._stack = stack
+        self._build()
         self.checkpoint_every = config.run.checkpoint_every or self.steps_per_epoch
 
     def _open_data(self) -> Dataset:
@@ -112,20 +113,31 @@ class Job:
         """Network, update rule and evaluation, the same on every rank."""
         from ba_dist import models, step
         from ba_dist.data.augment import Augmentation
+        from ba_dist.data.pipeline import io_threads
+        from ba_dist.data.sources import workers
         from ba_dist.evaluate import Evaluator
         from ba_dist.metrics import StepClock
         from ba_dist.optim.sgd import SGD
 
         config = self.config
         precision = step.set_precision(config.run.precision)
-        self.model = models.of_config(config, self.dataset.info, self.layout.ghost_batch)
+        self.augmentation = Augmentation(config.augment, self.dataset.info, config.data.image_size)
+        self.model = models.of_config(
+            config,
+            self.augmentation.image_shape,
+            self.dataset.info.classes,
+            self.layout.ghost_batch,
+        )
         rule = config.optimizer
         optimizer = SGD(
             self.model.trainable_variables, rule.momentum, rule.weight_decay, rule.nesterov
         )
         self.step = step.TrainStep(self.model, optimizer, self.layout, self.comm, precision)
-        self.augmentation = Augmentation(config.augment, self.dataset.info)
-        self.evaluate = Evaluator(self.model, self.dataset.validation, self.augmentation, self.comm)
+        pool = self._stack.enter_context(workers(io_threads(config, self.dataset.validation)))
+        self.evaluate = Evaluator(
+            self.model, self.dataset.validation, self.augmentation, self.comm, pool,
+            config.data.on_corrupt == "skip",
+        )  # fmt: skip
         self.rate = learning_rate(rule.lr, rule.lr_shape, rule.warmup_epochs, self.steps_per_epoch)
         self.clock = StepClock(self.layout.batch_size * self.layout.multiplicity)
 
@@ -191,6 +203,7 @@ class Job:
 
     def run(self) -> bool:
         """Trains to the last step; returns True when it was asked to stop before."""
+        from ba_dist.data.pipeline import open_pipeline
         from ba_dist.metrics import Metrics, Progress
 
         first = self.comm.rank == 0
@@ -202,7 +215,12 @@ class Job:
         rank, layout = self.comm.rank, self.layout
         path = record.trace_path(self.folder, rank) if self.config.run.trace else None
         tracing = record.tracer(path, layout.group(rank), layout.lane(rank))
-        with self._pipeline() as batches, tracing as trace, stop_requests() as stop:
+        self.input_wait = 0.0
+        pipeline = open_pipeline(
+            self.config, layout, self.comm, self.dataset.train, self.augmentation,
+            self.position.step, self.total_steps,
+        )  # fmt: skip
+        with pipeline as batches, tracing as trace, stop_requests() as stop:
             for batch in _timed(batches, self):
                 trace(batch)
                 outcome = self._train_on(batch, stop.wanted)
@@ -215,10 +233,12 @@ class Job:
         """One step and everything that is due after it."""
         begun = time.monotonic()
         rate = self.rate(self.position.step) * self.config.optimizer.lr_scale
-        outcome = self.step(batch["images"], batch["labels"], rate, stop)
+        reports = len(batch["replaced"]) if self.layout.lane(self.comm.rank) == 0 else 0
+        outcome = self.step(batch["images"], batch["labels"], rate, stop, reports)
         if not outcome["finite"] and not self.step.precision.scaled:
             raise _agreed(self._not_finite())
         self.position.step += 1
+        self._count_corrupt(outcome["corrupt"])
         self.position.skipped += not outcome["finite"]
         self.position.epoch_loss += outcome["loss"]
         self.position.epoch_accuracy += outcome["accuracy"]
@@ -261,6 +281,7 @@ class Job:
             "accuracy": self.position.epoch_accuracy / steps,
         }
         if steps == self.steps_per_epoch:
+            self.position.corrupt = 0
             self.position.epoch_loss = self.position.epoch_accuracy = 0.0
         if last or (epoch + 1) % self.config.run.eval_every == 0:
             self.position.val = self.evaluate()
@@ -268,6 +289,18 @@ class Job:
         self.progress.say(epoch_line(values, self.config.run.epochs))
         if self.metrics:
             self.metrics.write("epoch", done, **values, **self._counts())
+
+    def _count_corrupt(self, found: int) -> None:
+        """Ends the run, on all ranks after the same step, when an epoch has met too many."""
+        self.position.corrupt += found
+        budget = self.config.data.corrupt_budget
+        if self.position.corrupt > budget:
+            raise _agreed(
+                DataError(
+                    f"{self.position.corrupt} corrupt records in this epoch, --corrupt-budget is"
+                    f" {budget}; `ba-dist data verify` lists them"
+                )
+            )
 
     def _not_finite(self) -> UserError:
         return UserError(
@@ -284,28 +317,6 @@ class Job:
             "samples": samples,
             "instances": samples * self.layout.multiplicity,
         }
-
-    # --- input and trace --------------------------------------------------------------------------
-
-    @contextmanager
-    def _pipeline(self) -> Iterator[Any]:
-        from ba_dist.data.group_reader import GroupReader, GroupSampler
-        from ba_dist.data.pipeline import InputPipeline
-
-        config, layout, rank = self.config, self.layout, self.comm.rank
-        channel: Channel = self.comm.group(layout)
-        source = self.dataset.train
-        sampler = GroupSampler(len(source), config.run.seed, layout, layout.group(rank))
-        reader = GroupReader(
-            source, sampler, channel, config.placement.io, self.position.step, self.total_steps,
-            config.placement.prefetch,
-        )  # fmt: skip
-        self.input_wait = 0.0
-        yield InputPipeline(
-            reader, self.augmentation, layout, rank, config.run.seed, config.run.trace
-        )
-        # Not in a finally: after an exception on this rank the other lanes will not exchange.
-        reader.close()
 
     # --- what is written down ---------------------------------------------------------------------
 
@@ -325,8 +336,8 @@ class Job:
 
     def summarise(self) -> dict[str, Any]:
         """Writes summary.json on rank 0 and returns it everywhere; collective over the world."""
-        counters = dataclasses.asdict(self.dataset.train.counters)
-        totals = self.comm.sum(list(counters.values()))
+        counters = self.dataset.train.counters.as_dict()
+        *totals, waited = self.comm.sum([*counters.values(), self.clock.waited()])
         summary = record.summary(
             self.config,
             self.layout,
@@ -338,6 +349,7 @@ class Job:
             seconds=self.position.seconds,
             input={
                 "mode": self.config.placement.io,
+                "wait_share": waited / self.layout.world_size,
                 **{name: int(n) for name, n in zip(counters, totals, strict=True)},
             },
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from ba_dist.errors import UserError
 from ba_dist.run_dir import read_json
-from ba_dist.sampling import Permutation, augmentation_keys, step_positions
+from ba_dist.sampling import Permutation, Shuffle, augmentation_keys, shuffle, step_positions
 from ba_dist.topology import Layout
 
 Entries = list[dict[str, Any]]
@@ -31,12 +31,14 @@ class Rules:
         seed: of the run.
         num_samples: N.
         steps_per_epoch: N // B.
+        order: of an epoch.
     """
 
     layouts: list[tuple[int, Layout]]
     seed: int
     num_samples: int
     steps_per_epoch: int
+    order: Shuffle = Permutation
 
     def layout(self, step: int) -> Layout:
         """The layout that a step ran with."""
@@ -77,7 +79,9 @@ def _rules(path: Path) -> Rules:
         names = Layout.__dataclass_fields__
         layouts = [(first, Layout(**{name: at[name] for name in names})) for first, at in jobs]
         seed = facts["config"]["run"]["seed"]
-        return Rules(layouts, seed, facts["samples"], facts["steps_per_epoch"])
+        data = facts["config"]["data"]
+        order = shuffle(data["shuffle"], data["shuffle_block"], data["shuffle_window"])
+        return Rules(layouts, seed, facts["samples"], facts["steps_per_epoch"], order)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not that of a run: {error!r}") from None
 
@@ -111,7 +115,7 @@ def _check_step(rules: Rules, step: int, entries: list[Any], seen: set[int]) -> 
     epoch, step_in_epoch = divmod(step, rules.steps_per_epoch)
     if step_in_epoch == 0:
         seen.clear()
-    order = Permutation(rules.num_samples, rules.seed, epoch)
+    order = rules.order(rules.num_samples, rules.seed, epoch)
     for rank, entry in enumerate(entries):
         if rank >= layout.world_size:
             if entry:
@@ -122,16 +126,42 @@ def _check_step(rules: Rules, step: int, entries: list[Any], seen: set[int]) -> 
             positions = step_positions(
                 step_in_epoch, layout.group(rank), layout.batch_size, layout.group_batch
             )
-            for problem in _check_rank(layout, rules.seed, epoch, order(positions), rank, entry):
+            usable = rules.steps_per_epoch * layout.batch_size
+            replaced, ids = _replace(entry, order, positions, usable, layout.batch_size)
+            for problem in [*replaced, *_check_rank(layout, rules.seed, epoch, ids, rank, entry)]:
                 yield f"step {step}, rank {rank}: {problem}"
     whole = [entry for entry in entries[: layout.world_size] if entry]
     if len(whole) == layout.world_size:
         for problem in _check_groups(layout, whole):
             yield f"step {step}, {problem}"
-    fresh = {sample for entry in whole for sample in entry["sample_ids"]}
+    fresh = {
+        sample
+        for entry in whole
+        for sample in {*entry["sample_ids"]} - {*entry.get("replaced", {}).values()}
+    }
     if again := sorted(fresh & seen):
         yield f"step {step}, all ranks: sample {again[0]} was used before in epoch {epoch}"
     seen |= fresh
+
+
+def _replace(
+    entry: dict[str, Any], order: Any, positions: Any, usable: int, batch_size: int
+) -> tuple[list[str], Any]:
+    """Problems of the replacements of corrupt samples, and the ids that these should have led to.
+
+    In the place of a corrupt sample comes one from the same place of another step of the epoch.
+    """
+    problems, ids = [], order(positions)
+    for corrupt, instead in entry.get("replaced", {}).items():
+        places = np.flatnonzero(ids == int(corrupt))
+        candidates = np.zeros(0, np.int64)
+        if len(places):
+            candidates = order(np.arange(positions[places[0]] % batch_size, usable, batch_size))
+        if instead in candidates:
+            ids[places] = instead
+        else:
+            problems.append(f"sample {instead} may not take the place of sample {corrupt}")
+    return problems, ids
 
 
 def _check_rank(

@@ -8,23 +8,30 @@ Three modes, the same batches bit for bit:
 """
 
 import hashlib
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from ba_dist.comm import Bytes, Channel
-from ba_dist.data.sources import Images, Labels, Source
-from ba_dist.sampling import Permutation, step_positions, steps_per_epoch
-from ba_dist.topology import Layout
+from ba_dist.data.exchange import Exchange
+from ba_dist.data.sources import Image, Images, Labels, Place, Source, Workers, new_memory
+from ba_dist.errors import CorruptRecord
+from ba_dist.sampling import GroupSampler
+
+_NONE = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
 class GroupBatch:
     """The b samples that a group holds in a step, the same on all its lanes.
+
+    The images may lie in memory that the group shares: they are only to be read, until training
+    has begun the step (`GroupReader.advance`).
 
     Args:
         step: since the start of training.
@@ -32,6 +39,7 @@ class GroupBatch:
         sample_ids: int64 [b].
         images: b images uint8 [H, W, C].
         labels: int64 [b].
+        replaced: corrupt samples that the batch should have held → samples that took their place.
     """
 
     step: int
@@ -39,6 +47,7 @@ class GroupBatch:
     sample_ids: npt.NDArray[np.int64]
     images: Images
     labels: Labels
+    replaced: dict[int, int] = field(default_factory=dict)
 
     def sha256(self) -> str:
         """Digest of the batch before augmentation."""
@@ -49,81 +58,161 @@ class GroupBatch:
         return digest.hexdigest()
 
 
-class GroupSampler:
-    """(step) → the epoch and the sample ids of one group."""
+@dataclass(frozen=True)
+class ReadMode:
+    """How a group reads.
 
-    def __init__(self, num_samples: int, seed: int, layout: Layout, group: int):
-        self.num_samples = num_samples
-        self.seed = seed
-        self.layout = layout
-        self.group = group
-        self.steps_per_epoch = steps_per_epoch(num_samples, layout.batch_size)
-        self._order = Permutation(num_samples, seed, 0)
-        self._epoch = 0
+    Args:
+        io: replicate, broadcast or cooperative.
+        exchange: encoded, decoded or auto.
+        skip: whether corrupt records are replaced; otherwise they end the run.
+    """
 
-    def __call__(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order, self._epoch = Permutation(self.num_samples, self.seed, epoch), epoch
-        layout = self.layout
-        positions = step_positions(step_in_epoch, self.group, layout.batch_size, layout.group_batch)
-        return epoch, self._order(positions)
+    io: str = "cooperative"
+    exchange: str = "auto"
+    skip: bool = False
+
+    @property
+    def decoded(self) -> bool:
+        """Whether images are exchanged, rather than records."""
+        return self.exchange == "decoded" or (self.exchange, self.io) == ("auto", "cooperative")
+
+    def counts(self, total: int, lanes: int) -> list[int]:
+        """How many of so many records each lane reads for the group."""
+        if self.io == "broadcast":
+            return [total] + [0] * (lanes - 1)
+        return [total * (lane + 1) // lanes - total * lane // lanes for lane in range(lanes)]
 
 
-def read_group(
-    source: Source, ids: npt.NDArray[np.int64], channel: Channel, mode: str
-) -> tuple[Images, Labels]:
-    """The images and labels of these samples on every lane; collective over the group.
+@dataclass
+class _Piece:
+    """A record or an image on its way through the group.
+
+    `facts` are height, width, channels and label, None if it is corrupt; the lane that finds
+    it so knows the problem.
+    """
+
+    memory: Bytes
+    facts: tuple[int, int, int, int] | None
+    problem: str = ""
+
+
+class RecordExchange:
+    """Turns sample ids into images on every lane of a group.
 
     Args:
         source: the samples.
-        ids: int64 [b], the same on all lanes.
         channel: the ranks of the group.
-        mode: replicate, broadcast or cooperative.
-
-    Returns:
-        b images uint8 [H, W, C], labels int64 [b].
+        mode: who reads, and what is exchanged.
+        workers: threads that read and decode.
+        exchange: carries pieces from lane to lane.
     """
-    if mode == "replicate" or channel.size == 1:
-        return source.decode(source.read(ids))
-    if mode == "broadcast":
-        return source.decode(
-            _broadcast(source.read(ids) if channel.rank == 0 else [], ids, channel)
-        )
-    first, last = (len(ids) * lane // channel.size for lane in (channel.rank, channel.rank + 1))
-    part = source.decode(source.read(ids[first:last]))
-    return _gather(*part, len(ids), channel)
 
+    def __init__(
+        self, source: Source, channel: Channel, mode: ReadMode, workers: Workers, exchange: Exchange
+    ):
+        self._source, self._channel, self._mode = source, channel, mode
+        self._workers, self._exchange = workers, exchange
 
-def _broadcast(records: list[bytes], ids: npt.NDArray[np.int64], channel: Channel) -> list[bytes]:
-    sizes = np.array([len(r) for r in records] or [0] * len(ids), np.int64)
-    channel.broadcast(sizes)
-    joined = np.frombuffer(b"".join(records), np.uint8) if records else _empty(sizes)
-    pieces = np.split(channel.broadcast(joined), np.cumsum(sizes)[:-1])
-    return [piece.tobytes() for piece in pieces]
+    def __call__(self, ids: npt.NDArray[np.int64]) -> tuple[list[Image | None], list[int]]:
+        """The images and labels of these samples; collective over the group.
 
+        Returns:
+            For each sample its image (None where the record is corrupt) and its label.
 
-def _gather(images: Images, labels: Labels, total: int, channel: Channel) -> tuple[Images, Labels]:
-    """All lanes' parts behind one another. Row i of the header: H, W, C and label of an image."""
-    widest = -(-total // channel.size)
-    header = np.zeros((widest, 4), np.int64)
-    for row, image, label in zip(header, images, labels, strict=False):
-        row[:] = (*image.shape, label)
-    headers = channel.gather_all(header)
-    bounds = [total * lane // channel.size for lane in range(channel.size + 1)]
-    rows = [headers[lane, : bounds[lane + 1] - bounds[lane]] for lane in range(channel.size)]
-    counts = np.array([r[:, :3].prod(axis=1).sum() for r in rows], np.int64)
-    mine = np.concatenate([i.reshape(-1) for i in images]) if images else np.zeros(0, np.uint8)
-    pixels = channel.concatenate(mine, counts)
-    table = np.concatenate(rows)
-    ends = np.cumsum(table[:, :3].prod(axis=1))[:-1]
-    pieces = np.split(pixels, ends)
-    shaped = [p.reshape(h, w, c) for p, (h, w, c, _) in zip(pieces, table, strict=True)]
-    return shaped, table[:, 3].copy()
+        Raises:
+            CorruptRecord: naming file and place, on the lane that found it, when corrupt records
+                are not skipped; the other lanes wait for the end of the job.
+        """
+        if self._channel.size == 1 or self._mode.io == "replicate":
+            pieces = self._workers.map(self._image, [(int(i), new_memory) for i in ids])
+            finders = self._agree(pieces)
+        else:
+            pieces, finders = self._share([int(i) for i in ids])
+        self._settle(pieces, finders)
+        images = [p.memory.reshape(p.facts[:3]) if p.facts else None for p in pieces]
+        return images, [p.facts[3] if p.facts else 0 for p in pieces]
 
+    def _share(self, ids: list[int]) -> tuple[list[_Piece], Labels]:
+        """What the mode says, and for each piece the lane that found it corrupt if it is."""
+        counts = self._mode.counts(len(ids), self._channel.size)
+        first = sum(counts[: self._channel.rank])
+        mine = ids[first : first + counts[self._channel.rank]]
+        place = self._exchange.place
+        if self._mode.decoded:
+            parts = self._workers.map(self._image, [(i, place) for i in mine])
+        else:
+            parts = self._workers.map(self._record, mine)
+        rows = [(*(p.facts or (0, 0, 0, 0)), p.facts is None) for p in parts]
+        facts = np.array(rows, np.int64).reshape(len(parts), 5)
+        memories, all_facts = self._exchange.gather([p.memory for p in parts], facts, counts)
+        pieces = [
+            _Piece(memory, None if corrupt else (height, width, channels, label))
+            for memory, (height, width, channels, label, corrupt) in zip(
+                memories, all_facts.tolist(), strict=True
+            )
+        ]
+        for piece, part in zip(pieces[first:], parts, strict=False):
+            piece.problem = part.problem
+        if self._mode.decoded:
+            return pieces, np.repeat(np.arange(len(counts)), counts)
+        pieces = self._workers.map(self._decode, list(zip(ids, pieces, strict=True)))
+        return pieces, self._agree(pieces)
 
-def _empty(sizes: npt.NDArray[np.int64]) -> Bytes:
-    return np.empty(int(sizes.sum()), np.uint8)
+    def _agree(self, pieces: list[_Piece]) -> Labels:
+        """What is corrupt on one lane becomes so on all; the first lane that found each, or -1."""
+        corrupt = np.array([piece.facts is None for piece in pieces])
+        on_lanes = self._channel.gather_all(corrupt)
+        for piece in (pieces[i] for i in np.flatnonzero(on_lanes.any(axis=0))):
+            piece.facts = None
+        # A lane that could not read knows the reason; one that got nothing to decode does not.
+        told = self._channel.gather_all(np.array([bool(piece.problem) for piece in pieces]))
+        return np.where(told.any(axis=0), told.argmax(axis=0), -1)
+
+    def _settle(self, pieces: list[_Piece], finders: Labels) -> None:
+        """Warns of corrupt records, or stops: once in the group, by the lane that knows why."""
+        corrupt = [i for i, piece in enumerate(pieces) if piece.facts is None]
+        mine = [pieces[i].problem for i in corrupt if finders[i] == self._channel.rank]
+        if self._mode.skip:
+            for problem in mine:
+                print(f"warning: {problem}; another sample takes its place", file=sys.stderr)
+        elif mine:
+            raise CorruptRecord(
+                f"{mine[0]}. `ba-dist data verify` lists all such records; --on-corrupt skip"
+                " trains without them"
+            )
+        elif corrupt:
+            self._channel.barrier()
+
+    def _image(self, item: tuple[int, Place]) -> _Piece:
+        sample_id, place = item
+        try:
+            record = self._source.read(sample_id)
+            image, label = self._source.decode(record, place)
+        except CorruptRecord as error:
+            return _Piece(_NONE, None, f"{self._source.where(sample_id)}: {error}")
+        height, width, channels = image.shape
+        return _Piece(image.reshape(-1), (height, width, channels, label))
+
+    def _record(self, sample_id: int) -> _Piece:
+        try:
+            record = np.frombuffer(self._source.read(sample_id), np.uint8)
+        except CorruptRecord as error:
+            return _Piece(_NONE, None, f"{self._source.where(sample_id)}: {error}")
+        memory = self._exchange.place(record.nbytes)
+        memory[:] = record
+        return _Piece(memory, (0, 0, 0, 0))
+
+    def _decode(self, item: tuple[int, _Piece]) -> _Piece:
+        sample_id, piece = item
+        if piece.facts is None:
+            return piece
+        try:
+            image, label = self._source.decode(piece.memory.tobytes())
+        except CorruptRecord as error:
+            return _Piece(_NONE, None, f"{self._source.where(sample_id)}: {error}")
+        height, width, channels = image.shape
+        return _Piece(image.reshape(-1), (height, width, channels, label))
 
 
 class GroupReader:
@@ -137,10 +226,12 @@ class GroupReader:
         source: the samples.
         sampler: step → epoch and sample ids.
         channel: the ranks of the group, on a communicator of the reader's own.
-        mode: replicate, broadcast or cooperative.
+        mode: how the group reads.
         first: step to begin with.
         last: step to end before.
         prefetch: batches ahead.
+        workers: threads that read and decode.
+        sharing: ranks on this node, of all groups.
     """
 
     def __init__(
@@ -148,12 +239,18 @@ class GroupReader:
         source: Source,
         sampler: GroupSampler,
         channel: Channel,
-        mode: str,
+        mode: ReadMode,
         first: int,
         last: int,
         prefetch: int = 2,
+        workers: Workers | None = None,
+        sharing: int = 1,
     ):
-        self._source, self._sampler, self._channel, self._mode = source, sampler, channel, mode
+        self._source, self._sampler, self._channel = source, sampler, channel
+        # A lane writes a slot again when all have begun the step after the one that it held:
+        # it has then exchanged a batch that no lane reads before.
+        self._exchange = Exchange(channel, prefetch + 1, sharing)
+        self._fetch = RecordExchange(source, channel, mode, workers or Workers(1), self._exchange)
         self._first, self._last = first, last
         self._allowed = first + prefetch
         self._changed = threading.Condition()
@@ -207,6 +304,18 @@ class GroupReader:
                 self._changed.notify_all()
 
     def _read(self, step: int) -> GroupBatch:
-        epoch, ids = self._sampler(step)
-        images, labels = read_group(self._source, ids, self._channel, self._mode)
-        return GroupBatch(step, epoch, ids, images, labels)
+        epoch, wanted = self._sampler(step)
+        self._exchange.begin()
+        ids = wanted.copy()
+        images, labels = self._fetch(ids)
+        later = 0
+        while missing := [i for i, image in enumerate(images) if image is None]:
+            # The same rule on every lane, and in every layout.
+            later += 1
+            ids[missing] = self._sampler.later(step, later)[missing]
+            for i, image, label in zip(missing, *self._fetch(ids[missing]), strict=True):
+                images[i], labels[i] = image, label
+        replaced = {int(a): int(b) for a, b in zip(wanted, ids, strict=True) if a != b}
+        self._source.counters.add(records_skipped=len(replaced) * (self._channel.rank == 0))
+        whole = [image for image in images if image is not None]
+        return GroupBatch(step, epoch, ids, whole, np.array(labels, np.int64), replaced)

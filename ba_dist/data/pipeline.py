@@ -3,19 +3,21 @@
 import hashlib
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ba_dist import runtime
 from ba_dist.comm import Comm
-from ba_dist.config import Augment
+from ba_dist.config import Augment, Config
 from ba_dist.data.augment import Augmentation
-from ba_dist.data.group_reader import GroupBatch, GroupReader, GroupSampler
-from ba_dist.data.sources import ArraySource, DatasetInfo
+from ba_dist.data.group_reader import GroupBatch, GroupReader, ReadMode
+from ba_dist.data.sources import ArraySource, DatasetInfo, Source, Workers, workers
 from ba_dist.errors import ConfigError
-from ba_dist.sampling import augmentation_keys
+from ba_dist.sampling import GroupSampler, augmentation_keys, shuffle
 from ba_dist.topology import Layout
 
 
@@ -31,7 +33,9 @@ class InputPipeline:
         layout: of the ranks.
         rank: this one.
         seed: of the run.
-        traced: also give digests of the batch and of every instance.
+        workers: threads that augment.
+        smoothing: of labels.
+        traced: also give a digest of the batch.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class InputPipeline:
         layout: Layout,
         rank: int,
         seed: int,
+        workers: Workers | None = None,
+        smoothing: float = 0.0,
         traced: bool = False,
     ):
         self._reader = reader
@@ -48,13 +54,17 @@ class InputPipeline:
         self._copies = np.array(layout.copies(rank))
         self._seed = seed
         self._layout = layout
+        self._workers = workers or Workers(1)
+        self._smoothing = smoothing
         self._traced = traced
         self._failure: BaseException | None = None
         self.dataset = self._dataset()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Dictionaries of `step`, `epoch`, `images` float32 [b·K, H, W, C], `labels` int64 [b·K],
-        and `sample_ids`, `copies`, `keys` int64 [b·K] (keys are the bits of uint64).
+        or float32 [b·K, classes] where they are mixed or smoothed, `sample_ids`, `copies`, `keys`
+        int64 [b·K] (keys are the bits of uint64), and `replaced` int64 [n, 2], pairs of a corrupt
+        sample and the one in its place.
 
         Raises what the reader failed of.
         """
@@ -67,24 +77,26 @@ class InputPipeline:
 
     def _dataset(self) -> Any:
         dataset = tf.data.Dataset.from_generator(self._elements, output_signature=self._signature())
-        return dataset.map(self._augment).prefetch(1)
+        return dataset.map(self._finish).prefetch(1)
 
     def _signature(self) -> dict[str, Any]:
         rows = self._layout.instances_per_rank
-        shape = (self._layout.group_batch, *self._augmentation.info.image_shape)
-        keys = np.zeros(rows, np.uint64)
+        drawn = self._augmentation.draw(
+            np.zeros(rows, np.uint64), np.full((rows, 2), 2**10), self._layout.ghost_batch
+        )
         return {
             "step": tf.TensorSpec((), tf.int64),
             "epoch": tf.TensorSpec((), tf.int64),
-            "images": tf.TensorSpec(shape, tf.uint8),
+            "images": tf.TensorSpec((rows, *self._augmentation.image_shape), tf.uint8),
             **{
                 name: tf.TensorSpec((rows,), tf.int64)
                 for name in ("labels", "sample_ids", "copies", "keys")
             },
             "parameters": {
                 name: tf.TensorSpec(values.shape, values.dtype)
-                for name, values in self._augmentation.draw(keys).items()
+                for name, values in self._augmentation.finish_parameters(drawn).items()
             },
+            "replaced": tf.TensorSpec((None, 2), tf.int64),
             "batch_sha256": tf.TensorSpec((), tf.string),
         }
 
@@ -101,22 +113,62 @@ class InputPipeline:
         keys = augmentation_keys(
             self._seed, batch.epoch, batch.sample_ids[None, :], self._copies[:, None]
         ).reshape(-1)
+        sizes = np.array([image.shape[:2] for image in batch.images], np.int64)
+        drawn = self._augmentation.draw(keys, np.tile(sizes, (copies, 1)), self._layout.ghost_batch)
+        images = np.empty((len(keys), *self._augmentation.image_shape), np.uint8)
+
+        def render(i: int) -> None:
+            self._augmentation.render(batch.images[i % samples], drawn, i, images[i])
+
+        self._workers.map(render, list(range(len(keys))))
         return {
             "step": batch.step,
             "epoch": batch.epoch,
-            "images": np.stack(batch.images),
+            "images": images,
             "labels": np.tile(batch.labels, copies),
             "sample_ids": np.tile(batch.sample_ids, copies),
             "copies": np.repeat(self._copies, samples),
             "keys": keys.view(np.int64),
-            "parameters": self._augmentation.draw(keys),
+            "parameters": self._augmentation.finish_parameters(drawn),
+            "replaced": np.array(list(batch.replaced.items()), np.int64).reshape(-1, 2),
             "batch_sha256": batch.sha256() if self._traced else "",
         }
 
-    def _augment(self, element: dict[str, Any]) -> dict[str, Any]:
+    def _finish(self, element: dict[str, Any]) -> dict[str, Any]:
         parameters = element.pop("parameters")
-        images = tf.tile(element["images"], [len(self._copies), 1, 1, 1])
-        return {**element, "images": self._augmentation.apply(images, parameters)}
+        images = self._augmentation.finish(element["images"], parameters)
+        labels = self._augmentation.targets(element["labels"], parameters, self._smoothing)
+        return {**element, "images": images, "labels": labels}
+
+
+@contextmanager
+def open_pipeline(
+    config: Config, layout: Layout, comm: Comm, source: Source, augmentation: Augmentation,
+    first: int, last: int,
+) -> Iterator[InputPipeline]:  # fmt: skip
+    """The input of a run's steps `first` … `last`-1, on the group's threads and communicator."""
+    placement, data, seed = config.placement, config.data, config.run.seed
+    order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+    sampler = GroupSampler(len(source), seed, layout, layout.group(comm.rank), order)
+    mode = ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip")
+    with workers(io_threads(config, source)) as pool:
+        reader = GroupReader(
+            source, sampler, comm.group(layout), mode, first, last, placement.prefetch,
+            pool, comm.node.size,
+        )  # fmt: skip
+        yield InputPipeline(
+            reader, augmentation, layout, comm.rank, seed, pool,
+            config.optimizer.label_smoothing, config.run.trace,
+        )  # fmt: skip
+        # Not in a finally: after an exception on this rank the other lanes will not exchange.
+        reader.close()
+
+
+def io_threads(config: Config, source: Source) -> int:
+    """Threads that read, decode and augment; several reads are in flight even on one core."""
+    if not source.stored:
+        return 1
+    return config.placement.io_threads or max(4, runtime.cores())
 
 
 def trace_entry(batch: dict[str, Any], group: int, lane: int) -> dict[str, Any]:
@@ -131,6 +183,7 @@ def trace_entry(batch: dict[str, Any], group: int, lane: int) -> dict[str, Any]:
         "copies": batch["copies"].numpy().tolist(),
         "augment_keys": [f"{key:016x}" for key in batch["keys"].numpy().view(np.uint64)],
         "batch_sha256": batch["batch_sha256"].numpy().decode(),
+        "replaced": {str(old): new for old, new in batch["replaced"].numpy().tolist()},
         "instance_sha256": [hashlib.sha256(image).hexdigest()[:16] for image in images],
     }
 
@@ -190,7 +243,7 @@ def input_pipeline(
     def instances() -> Iterator[tuple[Any, Any]]:
         # Each time that the dataset is gone through, training goes on `steps` further.
         first = next(begun)
-        reader = GroupReader(source, sampler, channel, "cooperative", first, first + steps)
+        reader = GroupReader(source, sampler, channel, ReadMode(), first, first + steps)
         try:
             for batch in InputPipeline(
                 reader, Augmentation(augment, info), layout, comm.rank, seed

@@ -4,6 +4,7 @@ Reading and decoding are apart so that a group can share either. A record is byt
 label. Both are called from several threads at a time.
 """
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,12 +75,14 @@ class Counters:
 class Source(Protocol):
     """Samples 0 … len-1.
 
+    `stored` tells that records come from storage, or take time to decode, so that threads pay.
     `contents` names what the source is made of, a line each (files with their sizes, or a digest
     of all bytes), so that ranks can tell whether they see the same data, and where it differs.
     `counters` is counted up by `read` and `decode`.
     """
 
     info: DatasetInfo
+    stored: bool
     contents: list[str]
     counters: Counters
 
@@ -104,6 +107,11 @@ class Source(Protocol):
     def where(self, sample_id: int) -> str:
         """The file and the place in it, for a person to look at."""
         ...
+
+
+def digest(contents: list[str]) -> str:
+    """SHA-256 of what a source is made of."""
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
 
 
 T = TypeVar("T")
@@ -163,6 +171,8 @@ class ArraySource:
     labels: npt.NDArray[np.int64]
     digest: str
     counters: Counters = field(default_factory=Counters)
+
+    stored = False
 
     def __post_init__(self) -> None:
         self.contents = [self.digest]

@@ -22,6 +22,7 @@ class SyntheticSource:
     count: int
     seed: int = 0
     counters: Counters = field(default_factory=Counters)
+    stored = False
 
     def __post_init__(self) -> None:
         self.contents = [f"synthetic-{self.count}-{self.info.image_shape}-{self.seed}"]

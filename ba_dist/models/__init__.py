@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from ba_dist.config import Config
-from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError
 
 NAMES = "resnetN for any N = 6n+2 (resnet8, resnet20, resnet44, …)"
@@ -35,11 +34,13 @@ def build(
     raise ConfigError(f"--model {name!r} is unknown; choose from {NAMES}")
 
 
-def of_config(config: Config, info: DatasetInfo, ghost_batch: int) -> Any:
+def of_config(
+    config: Config, image_shape: tuple[int, int, int], classes: int, ghost_batch: int
+) -> Any:
     """The network of a configuration, with ghost BatchNorm."""
     from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
 
     norm = partial(
         GhostBatchNormalization, ghost_batch_size=ghost_batch, momentum=config.model.bn_momentum
     )
-    return build(config.model.model, info.image_shape, info.classes, norm)
+    return build(config.model.model, image_shape, classes, norm)

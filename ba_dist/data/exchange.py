@@ -1,0 +1,132 @@
+"""What the lanes of a group give each other: through memory that they share, or by messages."""
+
+import shutil
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.comm import Bytes, Channel, SharedMemory
+from ba_dist.data.sources import new_memory
+
+_ALIGNMENT = 64
+_SHARED_FOLDER = "/dev/shm"  # where MPI libraries on Linux keep shared memory
+Facts = npt.NDArray[np.int64]
+
+
+class Exchange:
+    """Gathers the parts of a batch from all lanes, again and again.
+
+    On one node a lane writes its part where the others read it: nothing is copied. The memory is a
+    ring of `slots`; a slot is written again `slots` turns later, when nobody may read it any more.
+    The size of the parts is not known before: what does not fit goes by messages, once, and the
+    slots grow.
+
+    Args:
+        channel: the ranks of the group.
+        slots: turns that what was gathered must stay.
+        sharing: ranks on this node that share its memory, of all groups.
+    """
+
+    def __init__(self, channel: Channel, slots: int, sharing: int = 1):
+        self._channel = channel
+        self._slots = slots
+        self._sharing = max(sharing, channel.size)
+        self._possible = channel.size > 1 and channel.on_one_node
+        self._memory: SharedMemory | None = None
+        self._lock = threading.Lock()
+        self._turn = 0
+        self._used = 0
+
+    def begin(self) -> None:
+        """A new turn begins: the oldest slot is free."""
+        self._turn += 1
+        self._used = 0
+
+    def place(self, size: int) -> Bytes:
+        """Memory for a piece of this lane's part; may be called by several threads."""
+        with self._lock:
+            start = self._used
+            self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
+        slot = self._slot(self._channel.rank)
+        return slot[start : start + size] if start + size <= len(slot) else new_memory(size)
+
+    def gather(
+        self, pieces: list[Bytes], facts: Facts, counts: list[int]
+    ) -> tuple[list[Bytes], Facts]:
+        """All lanes' pieces, in order of lanes; collective over the group.
+
+        Args:
+            pieces: this lane's, uint8 [any], best in memory from `place`.
+            facts: int64 [pieces, f], a row of numbers that goes with each.
+            counts: how many pieces each lane gives.
+
+        Returns:
+            All pieces and their facts. Pieces of other lanes are only to be read.
+        """
+        table = self._share_facts(pieces, facts, counts)
+        starts, sizes, all_facts = table[:, 0], table[:, 1], table[:, 2:]
+        lanes = np.repeat(np.arange(len(counts)), counts)
+        if self._memory is not None and (starts >= 0).all():
+            self._memory.sync()
+            self._channel.bytes_sent += sum(piece.nbytes for piece in pieces)
+            places = zip(lanes, starts, sizes, strict=True)
+            gathered = [self._slot(lane)[start : start + size] for lane, start, size in places]
+            return gathered, all_facts
+        widths = np.bincount(lanes, sizes, len(counts)).astype(np.int64)
+        gathered = self._by_message(pieces, sizes, widths)
+        if self._possible:
+            padding = _ALIGNMENT * (1 + np.bincount(lanes, minlength=len(counts)).max())
+            self._grow(int(widths.max() + padding))
+        return gathered, all_facts
+
+    def _share_facts(self, pieces: list[Bytes], facts: Facts, counts: list[int]) -> Facts:
+        """[all pieces, 2 + f]: start in the slot (-1: elsewhere), size, facts."""
+        mine = np.zeros((max(counts), 2 + facts.shape[1]), np.int64)
+        if pieces:
+            mine[: len(pieces), 0] = [self._start(piece) for piece in pieces]
+            mine[: len(pieces), 1] = [piece.nbytes for piece in pieces]
+            mine[: len(pieces), 2:] = facts
+        if self._memory is not None:
+            self._memory.sync()
+        rows = self._channel.gather_all(mine)
+        return np.concatenate([rows[lane, :count] for lane, count in enumerate(counts)])
+
+    def _by_message(self, pieces: list[Bytes], sizes: Facts, widths: Facts) -> list[Bytes]:
+        givers = np.flatnonzero(widths)
+        if len(givers) == 1:
+            giver = int(givers[0])
+            mine = giver == self._channel.rank
+            joined = np.concatenate(pieces) if mine else new_memory(int(widths.sum()))
+            self._channel.broadcast(joined, giver)
+        else:
+            joined = self._channel.concatenate(
+                np.concatenate(pieces) if pieces else new_memory(0), widths
+            )
+        return np.split(joined, np.cumsum(sizes)[:-1])
+
+    def _grow(self, needed: int) -> None:
+        """Makes slots of half as much again, if there is room on every lane; collective."""
+        capacity = needed + needed // 2
+        on_node = capacity * self._slots * self._sharing
+        room = np.array([shutil.disk_usage(_SHARED_FOLDER).free > 2 * on_node])
+        # What was gathered into the old slots stays valid: windows are never freed.
+        if self._channel.gather_all(room).all():
+            self._memory = self._channel.shared_memory(capacity * self._slots)
+        else:
+            self._possible, self._memory = False, None
+
+    def _slot(self, lane: int) -> Bytes:
+        if self._memory is None:
+            return new_memory(0)
+        capacity = self._memory.size // self._slots
+        start = self._turn % self._slots * capacity
+        return self._memory.parts[lane][start : start + capacity]
+
+    def _start(self, piece: Bytes) -> int:
+        """Where a piece lies in this lane's slot, -1 if it lies elsewhere."""
+        if not piece.nbytes:
+            return 0
+        slot = self._slot(self._channel.rank)
+        start = piece.ctypes.data - slot.ctypes.data
+        return start if start >= 0 and start + piece.nbytes <= len(slot) else -1
