@@ -76,6 +76,6 @@ def lighting_offsets(numbers: Floats, deviation: float) -> npt.NDArray[np.float3
     Source: Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural
     Networks"; the values are those of fb.resnet.torch.
     """
-    # The numbers are multiples of 2^-53; from the middle of their cells, none is at infinity.
-    alpha = deviation * special.ndtri(numbers + 2.0**-54)
+    # The numbers are multiples of 2^-53; 0 would become minus infinity.
+    alpha = deviation * special.ndtri(np.maximum(numbers, 2.0**-54))
     return (255 * (alpha * _VALUES) @ _VECTORS.T).astype(np.float32)
