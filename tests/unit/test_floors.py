@@ -19,7 +19,8 @@ FLOORS = [
     ["", "errors", "topology", "sampling", "schedules", "config", "recipes."],
     [
         *("comm", "runtime", "run_dir", "signals", "models.", "optim."),
-        *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare", "data.augment"),
+        *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare"),
+        *("data.crop", "data.colour", "data.auto_augment", "data.mixing", "data.augment"),
     ],
     ["data.catalog", "data.group_reader", "step", "checkpoint", "metrics"],
     ["data.pipeline", "evaluate"],
