@@ -41,7 +41,9 @@ def crop(seed, low=120, high=200):
     draw = np.random.default_rng(seed)
     photograph = _photographs()[draw.integers(2)]
     height, width = draw.integers(low, high + 1, 2)
-    top, left = (draw.integers(0, n - m) for n, m in zip(photograph.shape, (height, width)))
+    top, left = (
+        draw.integers(0, n - m) for n, m in zip(photograph.shape[:2], (height, width), strict=True)
+    )
     return np.ascontiguousarray(photograph[top : top + height, left : left + width])
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ba_dist.data.examples import SCRIPTS, TFDS, Features
 from ba_dist.data.image_folder import list_classes
-from ba_dist.data.prepare import DATA_VARIABLE, INFOS, cache_dir, data_dir
+from ba_dist.data.prepare import DATA_VARIABLE, INFOS, cache_dir, data_dir, first_line
 from ba_dist.data.shard_index import ShardIndex, find_shards
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import DataError
@@ -115,16 +115,14 @@ def _not_found(name: str, place: Path | None) -> str:
     ]
     if name == "imagenet":
         forms.append(f"{place or cache_dir() / 'tfds'}/{_TFDS_IMAGENET}: TensorFlow Datasets")
-    start = f"{place} holds none of" if place else f"{name} needs --data-dir or ${DATA_VARIABLE}:"
+    start = f"{place} holds none of the forms of {name}:"
+    if place is None:
+        start = f"{name} needs --data-dir (or ${DATA_VARIABLE}) to name a folder with one of these:"
     advice = (
         "\nImageNet is given out on request at image-net.org; unpack its archives into the first"
         " form, or into one of the others."
     )
-    return (
-        f"{start} the forms of {name}:\n  - "
-        + "\n  - ".join(forms)
-        + (advice if name == "imagenet" else "")
-    )
+    return f"{start}\n  - " + "\n  - ".join(forms) + (advice if name == "imagenet" else "")
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -172,7 +170,7 @@ def tfds_features(located: Located) -> Features:
 def _tfds(name: str, place: Path | None, command: str) -> Located:
     from ba_dist.data import tfds_arrays
 
-    builder = tfds_arrays.open_builder(name, place or cache_dir() / "tfds", _unknown(name))
+    builder = _prepared(name, place or cache_dir() / "tfds")
     image, label = tfds_arrays.classification(builder)
     splits = builder.info.splits
     test = next((split for split in ("validation", "test") if split in splits), None)
@@ -200,9 +198,23 @@ def _tfds(name: str, place: Path | None, command: str) -> Located:
     )
 
 
-def _unknown(name: str) -> str:
+def _prepared(name: str, folder: Path) -> Any:
+    """The builder of a dataset that is prepared under `folder`, or is brought there now."""
+    from ba_dist.data import tfds_arrays
+
     known = ", ".join((*INFOS, *DETECTED, "synthetic", "synthetic-jpeg"))
-    return (
+    unknown = (
         f"--dataset {name!r} is unknown; choose from {known}, or a classification dataset of"
         " TensorFlow Datasets"
     )
+    try:
+        return tfds_arrays.open_builder(name, folder, unknown)
+    except Exception as error:  # a download fails in many ways; all mean that there is no data
+        if f"{error}" == unknown:
+            raise
+        raise DataError(
+            f"{name} is not prepared in {folder}, and TensorFlow Datasets cannot bring it:"
+            f" {first_line(error)}\nRun `ba-dist data prepare {name}` on a machine with a network"
+            f" and the same folder, or name a folder that holds it by --data-dir or"
+            f" ${DATA_VARIABLE}."
+        ) from None

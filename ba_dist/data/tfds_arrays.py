@@ -1,5 +1,6 @@
 """Datasets of tensorflow-datasets: prepared as ArrayRecord, read by index."""
 
+import logging
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
     # Its own mirror is asked with long retries where there is no network.
     gcs_utils._is_gcs_disabled = True
     tfds.disable_progress_bar()
+    # It warns of every folder that it is about to make.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
     except tfds.core.DatasetNotFoundError:
@@ -42,6 +45,7 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
     except ValueError:  # it is there in another format, such as TFRecord, the default of TFDS
         builder = tfds.builder(name, data_dir=folder)
     if not builder.is_prepared():
+        classification(builder)  # others are not downloaded in vain
         _check_network(builder)
         folder.mkdir(parents=True, exist_ok=True)
         builder.download_and_prepare()

@@ -21,7 +21,7 @@ FLOORS = [
         *("comm", "runtime", "run_dir", "signals", "models.", "optim."),
         *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare", "data.augment"),
         *("data.images", "data.files", "data.examples", "data.tfrecord", "data.shard_index"),
-        *("data.image_folder", "data.synthetic", "data.pictures", "data.find"),
+        *("data.image_folder", "data.synthetic", "data.pictures", "data.find", "data.verify"),
     ],
     ["data.catalog", "data.group_reader", "step", "checkpoint", "metrics"],
     ["data.pipeline", "evaluate"],
