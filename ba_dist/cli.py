@@ -315,6 +315,4 @@ def main() -> None:
         status = 2 if isinstance(error, ConfigError) else 1
         if error.agreed or comm.launched() is None:
             comm.leave_together(f"ba-dist: {error}", status, sys.stderr)
-        world = comm.start()
-        print(f"ba-dist: rank {world.rank} on {world.host}: {error}", file=sys.stderr, flush=True)
-        world.abort(status)
+        comm.end_job(f"{error}", status)

@@ -273,6 +273,17 @@ def leave_together(message: str, status: int, stream: TextIO | None = None) -> N
     sys.exit(status)
 
 
+def end_job(message: str, status: int) -> NoReturn:
+    """This rank alone has failed: it says so, and ends the job on all ranks, wherever they are."""
+    from mpi4py import MPI
+
+    rank, host = MPI.COMM_WORLD.Get_rank(), socket.gethostname()
+    print(f"ba-dist: rank {rank} on {host}: {message}", file=sys.stderr, flush=True)
+    # Nothing collective here: the others are somewhere else.
+    MPI.COMM_WORLD.Abort(status)
+    os._exit(status)
+
+
 def library() -> tuple[str, int]:
     """(name and version of the MPI library, the thread level it gives)."""
     from mpi4py import MPI
