@@ -13,7 +13,7 @@ from ba_dist.data import crop
 from ba_dist.data.augment import Augmentation
 from ba_dist.sampling import augmentation_keys
 
-from .pictures import ANY_SIZE, UNLIKELY, WHOLE, digits, rendered, sizes_of
+from .photographs import ANY_SIZE, UNLIKELY, WHOLE, digits, rendered, sizes_of
 
 # --- references -----------------------------------------------------------------------------------
 

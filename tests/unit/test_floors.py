@@ -18,9 +18,9 @@ ROOT = Path(ba_dist.__file__).parent
 FLOORS = [
     ["", "errors", "topology", "sampling", "schedules", "config", "recipes."],
     [
+        *("data.crop", "data.colour", "data.auto_augment", "data.mixing"),
         *("comm", "runtime", "run_dir", "signals", "models.", "optim."),
-        *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare"),
-        *("data.crop", "data.colour", "data.auto_augment", "data.mixing", "data.augment"),
+        *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare", "data.augment"),
     ],
     ["data.catalog", "data.group_reader", "step", "checkpoint", "metrics"],
     ["data.pipeline", "evaluate"],
