@@ -40,7 +40,8 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
     ]
     rows = min(_SAMPLES, together)
     size = (1.5 * (copies + 1), 1.6 * rows + 0.4)
-    figure, axes = plt.subplots(rows, copies + 1, figsize=size, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows, copies + 1, figsize=size, squeeze=False)
+    figure.subplots_adjust(0.5 / size[0], 0.02, 1 - 0.05 / size[0], 1 - 0.6 / size[1], 0.05, 0.05)
     for row in range(rows):
         _show(axes[row, 0], images[row] / 255, "original" if row == 0 else "")
         axes[row, 0].set_ylabel(f"sample {ids[row]}\nclass {labels[row]}", fontsize=8)
