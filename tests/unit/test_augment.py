@@ -14,7 +14,7 @@ from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.sampling import augmentation_keys
 
-from .pictures import ANY_SIZE, INFOS, PICTURES, UNLIKELY, WHOLE, rendered, run, sizes_of
+from .photographs import ANY_SIZE, INFOS, PICTURES, UNLIKELY, WHOLE, rendered, run, sizes_of
 
 GHOST = 4
 

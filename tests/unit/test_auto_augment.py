@@ -10,7 +10,7 @@ from ba_dist.data import auto_augment
 from ba_dist.data.augment import Augmentation
 from ba_dist.sampling import augmentation_keys
 
-from .pictures import INFOS, PICTURES, UNLIKELY, WHOLE, rendered
+from .photographs import INFOS, PICTURES, UNLIKELY, WHOLE, rendered
 
 PHOTOGRAPHS = PICTURES["photographs"]
 GEOMETRY = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
