@@ -188,6 +188,17 @@ def test_every_sub_policy_is_its_steps_one_after_the_other(name):
             assert np.array_equal(found, expected)
 
 
+def test_auto_augment_sees_the_flipped_image():
+    """TranslateX to the right is to the right after the flip."""
+    config = Augment(flip=True, auto_augment="cifar10")
+    image = PHOTOGRAPHS[0]
+    augmentation = Augmentation(config, INFOS["photographs"])
+    parameters = {"flip": np.array([1]), "auto_policy": np.array([1])}
+    parameters["auto_steps"] = np.array([[0, 1]])  # not rotated, then TranslateX of 25 pixels
+    (found,) = rendered(augmentation, [image], parameters)
+    assert not found[:, :25].any() and np.array_equal(found[:, 25:], image[:, ::-1][:, :31])
+
+
 @POLICIES
 def test_draws_are_as_likely_as_the_table_says(name):
     count, policy = 50_000, auto_augment.POLICIES[name]
