@@ -10,7 +10,7 @@ from ba_dist.analysis.plots import plt, save
 from ba_dist.config import Config
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.sources import DatasetInfo, Image, Source
-from ba_dist.sampling import Permutation, augmentation_keys
+from ba_dist.sampling import augmentation_keys, shuffle
 
 _SAMPLES, _COPIES = 4, 8
 
@@ -18,7 +18,7 @@ _SAMPLES, _COPIES = 4, 8
 def plot_copies(config: Config, source: Source, output: Path) -> Path:
     """Draws the first copies of a few samples beside each other, the original in front.
 
-    The samples begin the first epoch, in full shuffle; their pixels are those that the network is
+    The samples begin the first epoch, in the order of --shuffle; their pixels are those that the network is
     trained on, partners in the ghost batch included.
 
     Args:
@@ -31,7 +31,9 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
     """
     augmentation = Augmentation(config.augment, source.info, config.data.image_size)
     together = min(config.batch.ghost_batch_size, config.batch.batch_size, len(source))
-    ids = Permutation(len(source), config.run.seed, 0)(np.arange(together))
+    data = config.data
+    order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+    ids = order(len(source), config.run.seed, 0)(np.arange(together))
     images, labels = zip(*(source.decode(source.read(int(i))) for i in ids), strict=True)
     copies = min(config.batch.multiplicity, _COPIES)
     columns = [
