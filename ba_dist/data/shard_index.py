@@ -120,11 +120,11 @@ def build(
     finally:
         pool.shutdown(cancel_futures=True)
     kinds = {part.features for part in parts if part.features}
-    if len(kinds) != 1:
-        raise DataError(
-            f"{shards[0].parent}: the shards of one split hold {len(kinds)} kinds of records:"
-            f" {', '.join(kind.image for kind in kinds) or 'no picture at all'}; one was expected"
-        )
+    if not kinds:
+        raise DataError(f"{shards[0]} … {shards[-1].name}: every record is damaged")
+    if len(kinds) > 1:
+        names = " and in others ".join(sorted(repr(kind.image) for kind in kinds))
+        raise DataError(f"{shards[0].parent}: pictures are in some shards called {names}")
     numbers = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     values = (numbers, *np.concatenate([part.rows for part in parts]).T)
     columns = {
@@ -163,6 +163,8 @@ def _scan_shard(path: Path) -> _Shard:
             rows.append((record.offset, record.length, label))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if not rows:
+        raise DataError(f"{path} is empty; copy it again")
     return _Shard(np.array(rows, np.int64).reshape(-1, 3), features, damaged)
 
 
@@ -206,7 +208,6 @@ def save(index: ShardIndex, shards: list[Path]) -> Path:
     """
     facts = {
         "image": index.features.image,
-        "label": index.features.label,
         "names": index.names,
         "digest": _digest(index),
     }
