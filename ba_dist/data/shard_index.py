@@ -88,7 +88,10 @@ def find_shards(folder: Path, split: str) -> list[Path]:
 
 
 def build(
-    shards: list[Path], threads: int = 4, done: Callable[[], object] = lambda: None
+    shards: list[Path],
+    features: Features | None = None,
+    threads: int = 4,
+    done: Callable[[], object] = lambda: None,
 ) -> tuple[ShardIndex, list[str]]:
     """Reads every shard once, checking every checksum.
 
@@ -97,6 +100,8 @@ def build(
 
     Args:
         shards: the files.
+        features: names in their Examples, where they are known; else those of ImageNet's scripts
+            or of TensorFlow Datasets, whichever are there.
         threads: shards that are read at a time.
         done: called after each shard.
 
@@ -110,7 +115,7 @@ def build(
     before = _facts(shards)
 
     def one(path: Path) -> _Shard:
-        part = _scan_shard(path)
+        part = _scan_shard(path, features)
         done()
         return part
 
@@ -144,9 +149,8 @@ class _Shard:
     damaged: list[str]
 
 
-def _scan_shard(path: Path) -> _Shard:
+def _scan_shard(path: Path, features: Features | None) -> _Shard:
     rows: list[tuple[int, int, int]] = []
-    features: Features | None = None
     damaged = []
     try:
         for record in scan(path):
@@ -208,6 +212,7 @@ def save(index: ShardIndex, shards: list[Path]) -> Path:
     """
     facts = {
         "image": index.features.image,
+        "label": index.features.label,
         "names": index.names,
         "digest": _digest(index),
     }
@@ -272,7 +277,7 @@ def _load(path: Path) -> ShardIndex:
         with safetensors.safe_open(path, framework="numpy") as file:
             facts = json.loads(file.metadata()["ba_dist"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        features = next(f for f in (SCRIPTS, TFDS) if f.image == facts["image"])
+        features = Features(facts["image"], facts["label"])
         sizes, times = arrays.pop("sizes"), arrays.pop("times")
         columns = {name: arrays[name] for name in _COLUMNS}
         index = ShardIndex(features, list(facts["names"]), sizes, times, columns)
@@ -280,8 +285,6 @@ def _load(path: Path) -> ShardIndex:
             raise ValueError("its content does not match its digest")
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error})") from None
-    except StopIteration:
-        raise DataError(f"{path} was made by another version of ba_dist") from None
     return index
 
 
@@ -304,7 +307,9 @@ def _check_same(index: ShardIndex, shards: list[Path], path: Path) -> None:
 
 
 def _digest(index: ShardIndex) -> str:
-    digest = hashlib.sha256(json.dumps([index.features.image, index.names]).encode())
+    digest = hashlib.sha256(
+        json.dumps([index.features.image, index.features.label, index.names]).encode()
+    )
     for array in (index.sizes, index.times, *(index.columns[name] for name in _COLUMNS)):
         digest.update(repr((array.dtype.str, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).data)
