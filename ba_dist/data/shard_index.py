@@ -302,7 +302,7 @@ def _check_same(index: ShardIndex, shards: list[Path], path: Path) -> None:
         if time != then:
             raise DataError(
                 f"{shard} was written again after {path} was made"
-                f" (its time of change differs by {abs(time - then) / 1e9:.3f} s)"
+                f" (its time of change differs by {abs(time - then) / 1e9:.3f} s; `cp -p` keeps it)"
             )
 
 

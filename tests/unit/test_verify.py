@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,17 @@ def test_prepare_looks_at_pictures(ba_dist, tmp_path):  # noqa: F811
     assert (tmp_path / "train.ba_dist-index").exists()
 
 
+def reads_shards(pid):
+    """Whether a process has a shard open."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if "-of-00060" in str(path.readlink()):
+                return True
+        except OSError:  # closed meanwhile
+            continue
+    return False
+
+
 @pytest.mark.parametrize("command", ["index", "verify"])
 def test_control_c_ends_at_once_and_leaves_nothing(tmp_path, command):
     place = tmp_path / "data"
@@ -105,7 +117,8 @@ def test_control_c_ends_at_once_and_leaves_nothing(tmp_path, command):
     before = sorted(place.iterdir())
     words = ["-m", "ba_dist", "data", command, "pictures", "--data-dir", str(place)]
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE) as process:
-        time.sleep(0.25)
+        while process.poll() is None and not reads_shards(process.pid):
+            time.sleep(0.001)
         process.send_signal(signal.SIGINT)
         begun = time.monotonic()
         process.communicate(timeout=60)
