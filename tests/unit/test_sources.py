@@ -1,5 +1,6 @@
 """What every source promises: any sample, in any order, from any thread, and what it cost."""
 
+import os
 import re
 import threading
 
@@ -132,6 +133,22 @@ def test_many_threads(stored, name):
     assert not wrong
     spent = {key: n - before[key] for key, n in source.counters.as_dict().items()}
     assert spent["records_read"] == spent["records_decoded"] == 8 * COUNT
+
+
+@SOURCES
+def test_forked_processes_share_the_files(stored, name):
+    """Open files have one position for all processes; nobody may depend on it."""
+    source = stored[name][0]()
+    expected = [source.read(i) for i in range(COUNT)]
+    children = []
+    for seed in range(3):
+        child = os.fork()
+        if child == 0:
+            order = np.random.default_rng(seed).integers(0, COUNT, 500).tolist()
+            os._exit(0 if all(source.read(i) == expected[i] for i in order) else 1)
+        children.append(child)
+    assert all(source.read(i % COUNT) == expected[i % COUNT] for i in range(500))
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
 
 
 @SOURCES
