@@ -173,9 +173,10 @@ def test_the_layout_asked_for():
         layout_of(config, 4)
 
 
-WHERE = "group_size microbatch io exchange io_threads prefetch data_dir val_samples epochs steps run_dir"
-WHERE += (
-    " resume trace log_every eval_every checkpoint_every keep_checkpoints on_corrupt corrupt_budget"
+WHERE = (
+    "group_size microbatch io exchange io_threads prefetch data_dir val_samples on_corrupt"
+    " corrupt_budget epochs steps run_dir resume trace log_every eval_every checkpoint_every"
+    " keep_checkpoints"
 )
 
 
