@@ -18,8 +18,8 @@ _SAMPLES, _COPIES = 4, 8
 def plot_copies(config: Config, source: Source, output: Path) -> Path:
     """Draws the first copies of a few samples beside each other, the original in front.
 
-    The samples begin the first epoch, in the order of --shuffle; their pixels are those that the network is
-    trained on, partners in the ghost batch included.
+    The samples begin the first epoch, in the order of --shuffle; their pixels are those that the
+    network is trained on, partners in the ghost batch included.
 
     Args:
         config: of the run.

@@ -37,6 +37,7 @@ class Exchange:
         self._lock = threading.Lock()
         self._turn = 0
         self._used = 0
+        self.shared = False  # whether the last pieces went through shared memory
 
     def begin(self) -> None:
         """A new turn begins: the oldest slot is free."""
@@ -67,7 +68,8 @@ class Exchange:
         table = self._share_facts(pieces, facts, counts)
         starts, sizes, all_facts = table[:, 0], table[:, 1], table[:, 2:]
         lanes = np.repeat(np.arange(len(counts)), counts)
-        if self._memory is not None and (starts >= 0).all():
+        self.shared = self._memory is not None and bool((starts >= 0).all())
+        if self.shared and self._memory:
             self._memory.sync()
             self._channel.bytes_sent += sum(piece.nbytes for piece in pieces)
             places = zip(lanes, starts, sizes, strict=True)
