@@ -34,6 +34,7 @@ class Exchange:
         self._sharing = max(sharing, channel.size)
         self._possible = channel.size > 1 and channel.on_one_node
         self._memory: SharedMemory | None = None
+        self._outgrown: list[SharedMemory] = []
         self._lock = threading.Lock()
         self._turn = 0
         self._used = 0
@@ -112,11 +113,19 @@ class Exchange:
         capacity = needed + needed // 2
         on_node = capacity * self._slots * self._sharing
         room = np.array([shutil.disk_usage(_SHARED_FOLDER).free > 2 * on_node])
-        # What was gathered into the old slots stays valid: windows are never freed.
+        if self._memory is not None:
+            # What was gathered into the old slots may still be looked at.
+            self._outgrown.append(self._memory)
         if self._channel.gather_all(room).all():
             self._memory = self._channel.shared_memory(capacity * self._slots)
         else:
             self._possible, self._memory = False, None
+
+    def close(self) -> None:
+        """Gives shared memory back; collective, and no piece may be looked at any more."""
+        for memory in [*self._outgrown, *([self._memory] if self._memory else [])]:
+            memory.free()
+        self._outgrown, self._memory, self._possible = [], None, False
 
     def _slot(self, lane: int) -> Bytes:
         if self._memory is None:

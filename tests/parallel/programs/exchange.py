@@ -48,5 +48,8 @@ for turn in range(TURNS):
             assert np.array_equal(piece, content)
     channel.barrier()
     shared += carrier.shared
+kept.clear()
+pieces = memory = None
+carrier.close()
 if comm.rank == 0:
     print(shared)
