@@ -165,3 +165,17 @@ def test_training_skips_within_its_budget(data, tmp_path):
     )
     assert over.returncode == 1
     assert "in this epoch, --corrupt-budget is 0" in over.stderr
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("form", ["folder", "tfrecord"])
+def test_the_imagenet_recipe_on_four_ranks(form, data, tmp_path):
+    """ResNet-50 with M = 4 on pictures of varying size; only sizes are smaller than the paper's."""
+    words = ["train", "resnet50-imagenet", "--data-dir", data[0] / form, "--multiplicity", 4]
+    sizes = ["--steps", 3, "--batch-size", 8, "--image-size", 64, "--resize", 72, "--trace"]
+    done = mpirun(4, *words, *sizes, "--run-dir", tmp_path / "run", "--val-samples", 8)
+    assert {"folder": "folders", "tfrecord": "TFRecord shards"}[form] in done.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["steps"], summary["samples"], summary["instances"]) == (3, 24, 96)
+    assert summary["input"]["records_decoded"] == 24 <= summary["input"]["records_read"] + 1
+    assert "clean" in mpirun(1, "audit", tmp_path / "run").stdout
