@@ -3,7 +3,8 @@
 #
 # Variables that a script or its user may set:
 #   BA_DIST_SITE_FILE      a file that is sourced in place of the script's function `site`
-#   BA_DIST_LAUNCHER       `srun` (the default) or `mpirun`
+#   BA_DIST_LAUNCHER       `srun` or `mpirun` for those of launch/, `plain` for Slurm's srun itself;
+#                          by default srun, or plain where the Python of .venv does not run here
 #   BA_DIST_DOCTOR=0       leaves the check of the environment out
 #   BA_DIST_MAX_FRUITLESS  requeues in a row without a new checkpoint before it gives up; default 3
 # shellcheck shell=bash
@@ -31,8 +32,9 @@ run_job() {
     JOB_SCRIPT=("$BA_DIST_HOME/slurm/$SITE.sbatch" "$@")
   fi
   load_site
-  share_cores
   choose_run_dir "$@"
+  # Slurm itself limits the time for saving.
+  export BA_DIST_STOP_SECONDS=${BA_DIST_STOP_SECONDS:-3600}
   trap 'on_signal TERM' TERM
   trap 'on_signal USR1' USR1
   trap 'on_signal USR2' USR2
@@ -57,7 +59,13 @@ check_usage() {
 # Sets what is peculiar to the site. Modules are not written for `set -eu`; the check of the
 # environment finds what is wrong after them.
 load_site() {
+  local start
   set +eu
+  # Only login shells are sure to have `module`, and one of those would also reset the PATH.
+  for start in "$MODULESHOME/init/bash" "$LMOD_PKG/init/bash" /etc/profile.d/{modules,lmod}.sh; do
+    # shellcheck source=/dev/null
+    if ! type module >/dev/null 2>&1 && [ -r "$start" ]; then . "$start"; fi
+  done
   if [ -n "${BA_DIST_SITE_FILE:-}" ]; then
     [ -r "$BA_DIST_SITE_FILE" ] || refuse "BA_DIST_SITE_FILE=$BA_DIST_SITE_FILE cannot be read"
     # shellcheck source=/dev/null
@@ -66,12 +74,11 @@ load_site() {
     site
   fi
   set -eu
-  # A job submitted with --export=NONE would hand an empty environment on to its ranks.
-  export SLURM_EXPORT_ENV=ALL
 }
 
-# Threads of a rank from the allocation; values that are already set are kept.
-share_cores() {
+# Does for a plain srun what launch/srun.sh does: threads of a rank from the allocation, where none
+# are set, and an environment that reaches the ranks.
+prepare_plain_srun() {
   local ranks=${SLURM_NTASKS_PER_NODE:-} cpus cores threads
   if [ -z "$ranks" ]; then
     ranks=$(((${SLURM_NTASKS:-1} + ${SLURM_JOB_NUM_NODES:-1} - 1) / ${SLURM_JOB_NUM_NODES:-1}))
@@ -91,6 +98,9 @@ share_cores() {
   export SRUN_CPUS_PER_TASK=$((cpus > 0 ? cpus : 1))
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
   export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$OMP_NUM_THREADS}
+  export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
+  # A job submitted with --export=NONE would hand an empty environment on to its ranks.
+  export SLURM_EXPORT_ENV=ALL
 }
 
 # ---------------------------------------------------------------- the run directory
@@ -149,18 +159,22 @@ saved_since() {
 
 # Sets COMMAND, which runs `ba-dist` with these words on all ranks. The only place that knows how.
 choose_command() {
-  local launcher=${BA_DIST_LAUNCHER:-srun}
+  local launcher=${BA_DIST_LAUNCHER:-srun} python=$BA_DIST_HOME/.venv/bin/python
+  if [ "$launcher" = srun ]; then
+    # launch/srun.sh has no place for a wrapper, and needs a Python out here, where that of a
+    # container need not run.
+    [ ${#RANK_WRAPPER[@]} = 0 ] && [ -x "$BA_DIST_HOME/launch/srun.sh" ] &&
+      "$python" -c "" 2>/dev/null || launcher=plain
+  fi
   case $launcher in
     mpirun) COMMAND=("$BA_DIST_HOME/launch/mpirun.sh" -n "$SLURM_NTASKS" -- "$@") ;;
-    srun)
-      if [ -e "$BA_DIST_HOME/launch/srun.sh" ] && [ ${#RANK_WRAPPER[@]} = 0 ]; then
-        COMMAND=("$BA_DIST_HOME/launch/srun.sh" "${STEP_OPTIONS[@]}" -- "$@")
-      else
-        COMMAND=(srun --kill-on-bad-exit=1 "${STEP_OPTIONS[@]}" "${RANK_WRAPPER[@]}"
-          "$BA_DIST_HOME/.venv/bin/python" -m ba_dist "$@")
-      fi
+    srun) COMMAND=("$BA_DIST_HOME/launch/srun.sh" "${STEP_OPTIONS[@]}" -- "$@") ;;
+    plain)
+      prepare_plain_srun
+      COMMAND=(srun --kill-on-bad-exit=1 "${STEP_OPTIONS[@]}" "${RANK_WRAPPER[@]}"
+        "$python" -m ba_dist "$@")
       ;;
-    *) refuse "BA_DIST_LAUNCHER=$launcher is neither srun nor mpirun" ;;
+    *) refuse "BA_DIST_LAUNCHER=$launcher is neither srun, mpirun nor plain" ;;
   esac
 }
 
@@ -173,6 +187,7 @@ on_all_ranks() {
   if [ -n "$STOP" ]; then return 0; fi
   "${COMMAND[@]}" </dev/null &
   CHILD=$!
+  # A signal that came while CHILD was not yet set.
   if [ -n "$STOP" ]; then ask_to_stop; fi
   while :; do
     SIGNALLED="" STATUS=0
@@ -185,9 +200,13 @@ on_all_ranks() {
 
 # No `return` and no `exit` here: in a trap during `wait` they would end the script.
 on_signal() {
-  STOP=1 SIGNALLED=1
-  say "SIG$1: asking the ranks to save and stop"
-  ask_to_stop
+  SIGNALLED=1
+  # Once only: the scripts of launch/ take a second request for impatience, and kill.
+  if [ -z "$STOP" ]; then
+    STOP=1
+    say "SIG$1: asking the ranks to save and stop"
+    ask_to_stop
+  fi
 }
 
 # Always USR2: srun hands it on, while a SIGTERM makes it kill the ranks at once.
