@@ -229,6 +229,8 @@ check_environment() {
 
 # Ends the job after the ranks have ended with status $1, or queues it again.
 finish() {
+  # Slurm ends this script, too, when it queues the job again; there is nobody left to tell.
+  trap '' TERM USR1 USR2
   if [ "$1" = 0 ]; then
     say "finished; see $RUN_DIR"
     exit 0
@@ -255,10 +257,10 @@ requeue() {
     say "not requeued: there is no scontrol here. $(how_to_go_on)"
   elif cancelled; then
     say "not requeued: Slurm is ending this job (cancelled, or its time is over). $(how_to_go_on)"
-  elif answer=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); then
-    say "requeued; it goes on from the newest checkpoint in $RUN_DIR"
   else
-    say "not requeued: ${answer:-scontrol requeue failed}. $(how_to_go_on)"
+    say "queueing this job again; it goes on from the newest checkpoint in $RUN_DIR"
+    answer=$(scontrol requeue "$SLURM_JOB_ID" 2>&1) ||
+      say "not requeued: ${answer:-scontrol requeue failed}. $(how_to_go_on)"
   fi
 }
 

@@ -247,7 +247,10 @@ def test_what_has_failed_is_not_requeued(cluster, status):
 def test_what_was_stopped_is_requeued(cluster):
     status, out, _ = cluster.run(STEP_STATUS=RUN_AGAIN, SAVES=cluster.run_dir())
     assert status == RUN_AGAIN and cluster.requeues() == 1
-    assert f"requeued; it goes on from the newest checkpoint in {cluster.run_dir()}" in out
+    assert (
+        f"queueing this job again; it goes on from the newest checkpoint in {cluster.run_dir()}"
+        in out
+    )
 
 
 def test_without_scontrol(cluster):
