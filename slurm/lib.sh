@@ -25,6 +25,9 @@ refuse() {
 # The whole job. Usage: run_job RECIPE [flags of `ba-dist train`]
 run_job() {
   check_usage "$@"
+  trap 'on_signal TERM' TERM
+  trap 'on_signal USR1' USR1
+  trap 'on_signal USR2' USR2
   # What to submit again; a script of `ba-dist submit` holds its flags itself.
   if [ -n "${BA_DIST_SCRIPT:-}" ]; then
     JOB_SCRIPT=("$BA_DIST_SCRIPT")
@@ -35,9 +38,6 @@ run_job() {
   choose_run_dir "$@"
   # Slurm itself limits the time for saving.
   export BA_DIST_STOP_SECONDS=${BA_DIST_STOP_SECONDS:-3600}
-  trap 'on_signal TERM' TERM
-  trap 'on_signal USR1' USR1
-  trap 'on_signal USR2' USR2
   say "start $((${SLURM_RESTART_COUNT:-0} + 1)) of $*"
   say "${SLURM_NTASKS:-?} ranks on ${SLURM_JOB_NODELIST:-?}; run directory $RUN_DIR"
   check_environment "$@"
@@ -236,7 +236,7 @@ finish() {
     exit 0
   fi
   # Ranks that were asked to stop while they were starting die of the signal.
-  if [ "$1" = "$RUN_AGAIN" ] || { [ -n "$STOP" ] && [ "$1" -gt 128 ]; }; then
+  if [ "$1" = "$RUN_AGAIN" ] || { [ "$1" -gt 128 ] && { [ -n "$STOP" ] || preempted; }; }; then
     requeue
     exit "$RUN_AGAIN"
   fi
@@ -264,16 +264,15 @@ requeue() {
   fi
 }
 
-# Whether Slurm itself is ending the job, though not to make room for another one. A job that a
-# person has cancelled must not come back, and `scontrol requeue` would bring it back.
+job_facts() { scontrol show job "$SLURM_JOB_ID" 2>/dev/null || true; }
+
+# Whether Slurm ends the job to make room for another one. It may have told the ranks only.
+preempted() { [[ $(job_facts) == *PreemptTime=[0-9]* ]]; }
+
+# Whether Slurm is ending the job for another reason. What a person has cancelled must not come back,
+# and `scontrol requeue` would bring it back.
 cancelled() {
-  local facts
-  facts=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null) || return 1
-  case $facts in
-    *PreemptTime=[0-9]*) return 1 ;;
-    *JobState=COMPLETING* | *JobState=CANCELLED* | *JobState=TIMEOUT*) return 0 ;;
-    *) return 1 ;;
-  esac
+  [[ $(job_facts) == *JobState=@(COMPLETING|CANCELLED|TIMEOUT)* ]] && ! preempted
 }
 
 how_to_go_on() {

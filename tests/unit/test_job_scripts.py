@@ -290,6 +290,23 @@ def test_a_job_that_was_cancelled_does_not_come_back(cluster, state, preempted, 
     assert ("not requeued: Slurm is ending this job" in out) == (not requeues)
 
 
+def test_ranks_that_preemption_has_killed(cluster):
+    assert cluster.run(STEP_STATUS=137, PREEMPT_TIME="2026-01-01T00:00:09")[0] == RUN_AGAIN
+    assert cluster.requeues() == 1
+    # An error of the program's own stays one.
+    assert cluster.run(STEP_STATUS=1, PREEMPT_TIME="2026-01-01T00:00:09")[0] == 1
+
+
+def test_a_signal_while_modules_are_loaded(cluster):
+    site_file = cluster.folder / "site.sh"
+    site_file.write_text('echo >"$STAND_IN/ready"; sleep 0.5\n')
+    with cluster.start(BA_DIST_SITE_FILE=site_file) as job:
+        cluster.wait_for("ready")
+        job.send_signal(signal.SIGTERM)
+        job.communicate(timeout=60)
+    assert job.returncode == RUN_AGAIN and cluster.requeues() == 1 and not cluster.lines("steps")
+
+
 def test_a_limit_on_fruitless_requeues(cluster):
     saves = {"STEP_STATUS": RUN_AGAIN, "SAVES": cluster.run_dir()}
     for requeues, variables in enumerate([{}, {}, saves, {}, {}], 1):
