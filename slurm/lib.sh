@@ -269,7 +269,7 @@ job_facts() { scontrol show job "$SLURM_JOB_ID" 2>/dev/null || true; }
 # Whether Slurm ends the job to make room for another one. It may have told the ranks only.
 preempted() { [[ $(job_facts) == *PreemptTime=[0-9]* ]]; }
 
-# Whether Slurm is ending the job for another reason. What a person has cancelled must not come back,
+# Whether Slurm ends the job for another reason. What a person has cancelled must not come back,
 # and `scontrol requeue` would bring it back.
 cancelled() {
   [[ $(job_facts) == *JobState=@(COMPLETING|CANCELLED|TIMEOUT)* ]] && ! preempted
