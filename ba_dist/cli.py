@@ -7,73 +7,14 @@ from typing import Any
 import click
 
 from ba_dist import __version__
-from ba_dist.config import Config, Option, options, override
+from ba_dist.config import layout_of, options, override
 from ba_dist.errors import ConfigError, UserError
+from ba_dist.flags import RecipeCommand, config_flags, given
 from ba_dist.recipes import RECIPES, recipe, summary
-from ba_dist.schedules import format_regime, parse_regime
+from ba_dist.schedules import format_regime
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 _AUGMENTATIONS = "augmentations"
-
-
-class _TrainCommand(click.Command):
-    """Shows the values of the recipe that is named; lists the flags when one is unknown."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = next((word for word in args if word in RECIPES), None)
-        if named:
-            _show_defaults(self, recipe(named))
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            known = [param for param in self.params if isinstance(param, click.Option)]
-            flags = [flag for param in known for flag in (*param.opts, *param.secondary_opts)]
-            close = (
-                f" Did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
-            )
-            raise click.UsageError(
-                f"there is no flag {error.option_name}.{close}\nThe flags: {' '.join(flags)}", ctx
-            ) from None
-
-
-class _RegimeType(click.ParamType):
-    name = "EPOCH:RATE,…"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        return parse_regime(value) if isinstance(value, str) else value
-
-
-def _add_config_flags(command: Any) -> Any:
-    """One flag for every field of the configuration."""
-    for option in reversed(list(options())):
-        names = [option.flag, option.name]
-        if option.type is bool:
-            names[0] = f"{option.flag}/--no-{option.flag[2:]}"
-        command = click.option(*names, type=_click_type(option), default=None, help=option.help)(
-            command
-        )
-    return command
-
-
-def _click_type(option: Option) -> Any:
-    if option.choices:
-        return click.Choice(option.choices)
-    if option.type is tuple:
-        return _RegimeType()
-    if option.type in (int, float) and option.low is not None:
-        range_of: Any = click.IntRange if option.type is int else click.FloatRange
-        return range_of(option.type(option.low), option.high)
-    return option.type
-
-
-def _show_defaults(command: click.Command, config: Config) -> None:
-    by_name = {param.name: param for param in command.params}
-    for option in options():
-        value = getattr(getattr(config, option.part), option.name)
-        param = by_name[option.name]
-        if isinstance(param, click.Option):
-            shown = format_regime(value) if option.type is tuple else value
-            param.help = option.help + (f"  [here: {shown}]" if value is not None else "")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -85,13 +26,14 @@ def cli() -> None:
 
     \b
     A first run:     launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+    On a cluster:    ba-dist submit quickstart --site gpu --nodes 2
     What it needs:   ba-dist doctor
     """
 
 
-@cli.command(cls=_TrainCommand)
+@cli.command(cls=RecipeCommand)
 @click.argument("name", metavar="RECIPE")
-@_add_config_flags
+@config_flags
 def train(name: str, **flags: Any) -> None:
     """Train RECIPE (`ba-dist recipes` lists them), with any of its values changed by a flag.
 
@@ -100,8 +42,7 @@ def train(name: str, **flags: Any) -> None:
     ba-dist train quickstart --steps 5        a very short run on one rank
     launch/mpirun.sh -n 4 -- train quickstart --multiplicity 4 --run-dir runs/first
     """
-    given = {key: value for key, value in flags.items() if value is not None}
-    config = override(recipe(name), given)
+    config = override(recipe(name), given(flags))
     from ba_dist import comm, runtime
     from ba_dist.report import table
     from ba_dist.train import RUN_AGAIN
@@ -117,6 +58,52 @@ def train(name: str, **flags: Any) -> None:
             sys.stdout,
         )
     _say_once(table(outcome.summary, outcome.run_dir))
+
+
+@cli.command(cls=RecipeCommand)
+@click.argument("name", metavar="RECIPE")
+@click.option("--site", required=True, help="a job script of slurm/: gpu, cpu, cray-xc …")
+@click.option("--nodes", required=True, type=click.IntRange(1), help="nodes of the job")
+@click.option("--ranks-per-node", type=click.IntRange(1), help="default as the site's script says")
+@click.option("--cpus-per-task", type=click.IntRange(1), help="processors of a rank")
+@click.option("--time", help="limit of one start, as HH:MM:SS or D-HH; the job goes on after it")
+@click.option("--account", help="who pays")
+@click.option("--partition", help="nodes to choose from; several are separated by commas")
+@click.option("--qos", help="quality of service")
+@click.option("--constraint", help="features that the nodes must have")
+@click.option("--job-name", help="default RECIPE")
+@click.option("--dry-run", is_flag=True, help="print the job script and do nothing")
+@config_flags
+def submit(
+    name: str, site: str, nodes: int, ranks_per_node: int | None, dry_run: bool, **flags: Any
+) -> None:
+    """Submit the training of RECIPE to Slurm, with the job script of a site and flags of `train`.
+
+    The script is written to the run directory; `sbatch` takes it again by hand. A job that is
+    preempted, or whose time is over, saves its state, queues again and goes on: docs/cluster.md.
+
+    \b
+    ba-dist submit quickstart --site cpu --nodes 2 --dry-run
+    ba-dist submit resnet50-imagenet --site gpu --nodes 4 --time 12:00:00 --account ACCOUNT \\
+        --data-dir DIR --multiplicity 4
+    """
+    from ba_dist import job_script
+    from ba_dist import submit as slurm
+
+    wishes = {key: flags.pop(key) for key in job_script.WISHES}
+    changes = given(flags)
+    config = override(recipe(name), changes)
+    template = slurm.template(site)
+    ranks = ranks_per_node or job_script.ranks_per_node(template)
+    layout = layout_of(config, nodes * ranks)
+    job = job_script.Job(
+        site, template, name, nodes, ranks, given(wishes), changes, **slurm.places(config)
+    )
+    text = job_script.render(job)
+    if dry_run:
+        click.echo(text, nl=False)
+        return
+    click.echo(slurm.submit(job, text, layout))
 
 
 @cli.command("eval")
@@ -281,12 +268,12 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
     click.echo(plot_runs(list(runs), output or runs[0] / "curves.png"))
 
 
-@click.command(cls=_TrainCommand)
+@click.command(cls=RecipeCommand)
 @click.argument("name", metavar="RECIPE")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="default augmentations-RECIPE.png, here"
 )
-@_add_config_flags
+@config_flags
 def plot_augmentations(name: str, output: Path | None, **flags: Any) -> None:
     """Draw the augmented copies of a few samples of RECIPE beside each other as a PNG.
 
@@ -296,7 +283,7 @@ def plot_augmentations(name: str, output: Path | None, **flags: Any) -> None:
     ba-dist plot augmentations quickstart --multiplicity 8
     ba-dist plot augmentations resnet44-cifar10 --auto-augment cifar10 --data-dir data
     """
-    config = override(recipe(name), {k: value for k, value in flags.items() if value is not None})
+    config = override(recipe(name), given(flags))
     from ba_dist import runtime
 
     runtime.quiet()

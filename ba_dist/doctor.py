@@ -132,6 +132,11 @@ def _devices() -> list[Finding]:
 
 
 def _ranks(world: Any) -> list[Finding]:
+    launch = communication.launched()
+    if launch is not None and launch.world_size != world.world_size:
+        text = f"the launcher started {launch.world_size}, MPI joined {world.world_size}"
+        advice = "use the mpirun of this MPI, or srun with an --mpi that it speaks (pmix, pmi2 …)"
+        return [Finding("ranks", text, advice)]
     here, cores = world.node.size, runtime.cores()
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, cores // here))
     findings = [Finding("ranks", f"{world.world_size}, of which {here} on {world.host}")]

@@ -10,7 +10,11 @@ import filelock
 
 from ba_dist.errors import UserError
 
+# Job script, log and marks of slurm/lib.sh: they belong to a job that may still be running.
+JOB_FOLDER = "job"
+
 _PREVIOUS = re.compile(r"previous-(\d+)")
+_STAY = (".lock", JOB_FOLDER)
 
 
 def claim(run_dir: Path) -> filelock.BaseFileLock:
@@ -35,7 +39,7 @@ def claim(run_dir: Path) -> filelock.BaseFileLock:
 def set_aside(run_dir: Path) -> None:
     """Moves what an older run left into `previous-N` beside the new files; deletes nothing."""
     earlier = {path: _PREVIOUS.fullmatch(path.name) for path in run_dir.iterdir()}
-    leftovers = [path for path, match in earlier.items() if not match and path.name != ".lock"]
+    leftovers = [path for path, match in earlier.items() if not match and path.name not in _STAY]
     if not leftovers:
         return
     number = 1 + max((int(match[1]) for match in earlier.values() if match), default=0)

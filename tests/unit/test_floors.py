@@ -18,7 +18,7 @@ ROOT = Path(ba_dist.__file__).parent
 FLOORS = [
     ["", "errors", "topology", "sampling", "schedules", "config", "recipes."],
     [
-        *("comm", "runtime", "run_dir", "signals", "models.", "optim."),
+        *("comm", "runtime", "run_dir", "signals", "job_script", "models.", "optim."),
         *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare"),
         *("data.crop", "data.colour", "data.auto_augment", "data.mixing", "data.augment"),
         *("data.images", "data.files", "data.examples", "data.tfrecord", "data.shard_index"),
@@ -26,8 +26,8 @@ FLOORS = [
     ],
     ["data.catalog", "data.exchange", "data.group_reader", "step", "checkpoint", "metrics"],
     ["data.pipeline", "evaluate"],
-    ["train", "report", "record", "evaluate_run", "doctor", "analysis."],
-    ["cli", "__main__"],
+    ["train", "report", "record", "evaluate_run", "doctor", "submit", "analysis."],
+    ["flags", "cli", "__main__"],
 ]
 DOORS = {"mpi4py": {"comm"}, "horovod": {"comm"}}
 GROUND = {"numpy", "ba_dist", *sys.stdlib_module_names}

@@ -91,6 +91,12 @@ def test_everything_is_kept_however_often(tmp_path):
     assert lock.is_locked
 
 
+def test_what_belongs_to_the_job_stays(tmp_path):
+    put(tmp_path, config="old", job__submit="script", job__7="log")
+    run_dir.set_aside(tmp_path)
+    assert files(tmp_path) == {"previous-1/config": "old", "job/submit": "script", "job/7": "log"}
+
+
 def test_a_deleted_one_makes_no_clash(tmp_path):
     put(tmp_path, **{"previous-1__a": "old", "previous-10__a": "older", "config": "new"})
     run_dir.set_aside(tmp_path)
