@@ -136,6 +136,8 @@ export_threads() {
   export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$PER_RANK}
   # One operation at a time: each already uses all of the rank's cores.
   export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
+  # Large arrays in huge pages: 5 % less CPU time a step of ResNet-50. An older C library ignores it.
+  export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
   # A rank's own streams are pipes, which mpirun passes on in whole lines only: rank 0 writes its
   # progress bar to this terminal itself, if a person is watching and it runs on this host.
   if [ -t 1 ] && [ -t 2 ]; then
@@ -167,7 +169,7 @@ find_mpirun() {
 
 # Environment variables that the ranks on other hosts need as well.
 exported_names() {
-  compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|PYTHON[A-Z]*|OMP_.*|TF_.*|TFDS_.*|XLA_.*|CUDA_VISIBLE_DEVICES|HOROVOD_.*|NCCL_.*|FI_.*|BA_DIST_.*|XDG_.*_HOME)$'
+  compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|PYTHON[A-Z]*|OMP_.*|TF_.*|TFDS_.*|XLA_.*|CUDA_VISIBLE_DEVICES|GLIBC_TUNABLES|HOROVOD_.*|NCCL_.*|FI_.*|BA_DIST_.*|XDG_.*_HOME)$'
 }
 
 openmpi_options() {
