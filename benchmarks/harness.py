@@ -1,0 +1,408 @@
+"""What all benchmarks share: statistics, tables, facts about the machine, JSON, starting ranks.
+
+A benchmark's rate is always that of every rank: each rank measures itself, all rates are gathered,
+and a total is their sum. The middle is the median and the spread is the standard deviation; both
+are taken over trials, after warm-up.
+"""
+
+import json
+import os
+import platform
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ba_dist import comm as ba_comm
+from ba_dist import runtime
+from ba_dist.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+MPIRUN = ROOT / "launch" / "mpirun.sh"
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The median of some trials and their standard deviation (0 for a single one)."""
+
+    median: float
+    deviation: float
+    trials: int
+
+    def __str__(self) -> str:
+        return f"{number(self.median)} +-{number(self.deviation)}"
+
+    def as_dict(self) -> dict[str, float]:
+        """As JSON holds it."""
+        return {"median": self.median, "deviation": self.deviation, "trials": self.trials}
+
+
+def measure(values: Iterable[float]) -> Measure:
+    """The median and deviation of these trials.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    trials = [float(value) for value in values]
+    if not trials:
+        raise ValueError("there is no trial to take the median of")
+    spread = statistics.stdev(trials) if len(trials) > 1 else 0.0
+    return Measure(statistics.median(trials), spread, len(trials))
+
+
+def number(value: float) -> str:
+    """A figure with about four digits that matter: 0.0123, 1.23, 45.6, 2138."""
+    for limit, digits in ((0.1, 4), (10, 2), (1000, 1)):
+        if abs(value) < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:.0f}"
+
+
+def last_lines(per_rank: Measure, total: Measure, ranks: int, device: str) -> str:
+    """The two lines by which sites compare throughput; a program's last output.
+
+    Args:
+        per_rank: images per second of a rank.
+        total: of all ranks together.
+        ranks: how many.
+        device: CPU or GPU.
+    """
+    return (
+        f"Img/sec per {device}: {per_rank.median:.1f} +-{per_rank.deviation:.1f}\n"
+        f"Total img/sec on {ranks} {device}(s): {total.median:.1f} +-{total.deviation:.1f}"
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Table:
+    """Rows under headings, for a terminal and for Markdown.
+
+    Args:
+        title: a line above it.
+        columns: the headings.
+        rows: a cell a column; numbers are shortened by `number`.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: list[Sequence[Any]] = field(default_factory=list)
+
+    def add(self, *cells: Any) -> None:
+        """A row more.
+
+        Raises:
+            ValueError: when it has not a cell for every column.
+        """
+        if len(cells) != len(self.columns):
+            raise ValueError(f"{len(cells)} cells for the {len(self.columns)} columns of a table")
+        self.rows.append(cells)
+
+    def text(self) -> str:
+        """Columns aligned by spaces: the first to the left, the others to the right."""
+        lines = [list(self.columns), *self._cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+
+        def aligned(line: list[str]) -> str:
+            rest = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            return "  ".join([line[0].ljust(widths[0]), *rest]).rstrip()
+
+        return "\n".join([self.title, *(aligned(line) for line in lines)])
+
+    def markdown(self) -> str:
+        """The same as a Markdown table under a heading."""
+        lines = [list(self.columns), ["---", *["--:"] * (len(self.columns) - 1)], *self._cells()]
+        rows = ["| " + " | ".join(line) + " |" for line in lines]
+        return "\n".join([f"## {self.title}", "", *rows, ""])
+
+    def _cells(self) -> list[list[str]]:
+        return [[_cell(cell) for cell in row] for row in self.rows]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return number(value) if isinstance(value, float) else f"{value}"
+
+
+# --- what it was measured on ----------------------------------------------------------------------
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, as far as it decides a figure: processor, cores, memory, how busy it is."""
+    import psutil
+
+    return {
+        "cpu": _cpu_model(),
+        "cores": runtime.cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_before": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, its packages and, once this process has joined the ranks, MPI."""
+    mpi = {"mpi": ba_comm.library()[0]} if "mpi4py.MPI" in sys.modules else {}
+    return {**runtime.versions(), **mpi}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def command_line() -> str:
+    """What a person typed, without the path of this machine's interpreter."""
+    program = Path(sys.argv[0]).resolve()
+    if program.is_relative_to(ROOT):
+        program = program.relative_to(ROOT)
+    launch = ba_comm.launched()
+    start = f"{MPIRUN.relative_to(ROOT)} -n {launch.world_size} -- " if launch else ""
+    return start + shlex.join(["python", f"{program}", *sys.argv[1:]])
+
+
+# --- reports --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Report:
+    """What a benchmark leaves: a table on the screen, a JSON file and a Markdown file beside it.
+
+    Args:
+        name: of the benchmark.
+        settings: what was asked for.
+        layout: ranks, groups, copies, batch.
+        results: one dictionary a row, for programs to read.
+        tables: for people to read.
+        notes: what was left out, and why.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    layout: dict[str, Any] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.facts = {
+            "benchmark": self.name,
+            "command": command_line(),
+            "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+            "hardware": hardware(),
+            "versions": versions(),
+        }
+
+    def header(self) -> str:
+        """Command, hardware, versions and layout, for above the table."""
+        machine, versions = self.facts["hardware"], self.facts["versions"]
+        lines = [
+            f"{self.name}: {self.facts['command']}",
+            f"{machine['cores']} cores of {machine['cpu']}, load"
+            f" {machine['load_before'][0]} before",
+            ", ".join(f"{name} {version}" for name, version in versions.items()),
+            ", ".join(f"{name} {value}" for name, value in self.layout.items()),
+        ]
+        return "\n".join(line for line in lines if line)
+
+    def write(self, path: Path) -> None:
+        """Writes the JSON file, and the same tables as Markdown beside it."""
+        content = {
+            **self.facts,
+            "layout": self.layout,
+            "settings": self.settings,
+            "results": self.results,
+            "notes": self.notes,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+        header = "\n".join(f"    {line}" for line in self.header().splitlines())
+        parts = [f"# {self.name}", header, *(table.markdown() for table in self.tables)]
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        path.with_suffix(".md").write_text("\n\n".join([*parts, notes]).rstrip() + "\n")
+
+    def show(self, path: Path) -> None:
+        """Prints it, with where it was written."""
+        notes = [f"note: {note}" for note in self.notes]
+        tables = [f"\n{table.text()}" for table in self.tables]
+        print("\n".join([self.header(), *tables, *notes, f"written: {shown(path)}"]), flush=True)
+
+
+def shown(path: Path) -> str:
+    """A path as short as a person would type it here."""
+    here = Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}"
+
+
+def output_path(name: str, output: str | None) -> Path:
+    """The JSON file: as asked, or runs/bench-NAME-DATE/NAME.json."""
+    if output:
+        return Path(output).absolute()
+    return Path("runs", f"bench-{name}-{datetime.now():%Y%m%d-%H%M%S}", f"{name}.json").absolute()
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+class Numbers(click.ParamType):
+    """Whole numbers from 1 up with commas between them, none twice."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
+        """The list of numbers, in the order given."""
+        if isinstance(value, list):
+            return value
+        try:
+            numbers = [int(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers such as 1,2,4", param, ctx)
+        if min(numbers) < 1 or len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r} must hold numbers from 1 up, none of them twice", param, ctx)
+        return numbers
+
+
+output_option = click.option(
+    "--output",
+    metavar="FILE",
+    help="Write the JSON here, and the tables beside it as Markdown."
+    "  [default: runs/bench-NAME-DATE/NAME.json]",
+)
+
+
+def one_message(program: Callable[..., Any]) -> Callable[..., Any]:
+    """Mistakes that a person can mend end the program with one message, on every rank."""
+
+    @wraps(program)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return program(*args, **kwargs)
+        except UserError as error:
+            leave(f"{error}")
+
+    return guarded
+
+
+def leave(message: str) -> NoReturn:
+    """Ends all ranks with status 2 and one message; every rank must have found the same."""
+    ba_comm.leave_together(f"{Path(sys.argv[0]).name}: {message}", 2)
+
+
+# --- several ranks --------------------------------------------------------------------------------
+
+
+def run_ranks(ranks: int, words: Sequence[str], tracer: Sequence[str] = ()) -> str:
+    """Starts a program on so many ranks by launch/mpirun.sh and returns what it printed.
+
+    Args:
+        ranks: how many.
+        words: what follows `python`.
+        tracer: a command to run all of it under, such as strace with its options.
+
+    Raises:
+        UserError: with the end of its output, when it failed.
+    """
+    line = [*tracer, str(MPIRUN), "-n", str(ranks), "--", "python", *words]
+    child = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        printed, complaints = child.communicate()
+    except BaseException:  # Ctrl-C reaches this process only, for the child has its own session
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise
+    if child.returncode:
+        end = "\n".join((printed + complaints).strip().splitlines()[-20:])
+        raise UserError(f"{ranks} ranks of {words[0]} ended with status {child.returncode}:\n{end}")
+    return printed
+
+
+def patient_barrier() -> None:
+    """Returns when every rank has come here; meanwhile it leaves the cores to the others.
+
+    A barrier of MPI's own spins, which on fewer cores than ranks slows down those still at work.
+    """
+    from mpi4py import MPI
+
+    request = MPI.COMM_WORLD.Ibarrier()
+    while not request.Test():
+        time.sleep(0.001)
+
+
+def my_threads(node_ranks: int) -> int:
+    """Threads of this rank: as the launcher says, else the cores shared by the node's ranks."""
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS")
+    return int(told) if told else max(1, runtime.cores() // node_ranks)
+
+
+class Helper:
+    """A process of another kind that works in turns, asked and answering by lines of JSON.
+
+    It inherits no trace of the MPI job, so that its libraries do not take themselves for a rank.
+
+    Args:
+        command: to start it.
+        extra: environment variables to add.
+        all_cores: it may use all cores of the machine, not only those of this rank.
+    """
+
+    def __init__(self, command: Sequence[str], extra: dict[str, str], all_cores: bool = False):
+        hidden = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_")
+        kept = {name: v for name, v in os.environ.items() if not name.startswith(hidden)}
+        mine = os.sched_getaffinity(0)
+        if all_cores:
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        try:
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env={**kept, **extra},
+            )  # fmt: skip
+        finally:
+            os.sched_setaffinity(0, mine)
+
+    def ask(self, question: Any) -> Any:
+        """Sends an object and returns the answer.
+
+        Raises:
+            UserError: when the process has ended.
+        """
+        assert self._child.stdin and self._child.stdout
+        try:
+            self._child.stdin.write(json.dumps(question) + "\n")
+            self._child.stdin.flush()
+            answer = self._child.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise UserError(f"{' '.join(self._child.args[1:3])} has ended; its reason is above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """Ends it, by the end of its input."""
+        assert self._child.stdin
+        self._child.stdin.close()
+        try:
+            self._child.wait(20)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
