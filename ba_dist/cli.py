@@ -136,15 +136,73 @@ def data() -> None:
     """Bring data to this machine before training needs it."""
 
 
+_DATA_DIR = click.option("--data-dir", help="where the data is, or is to be prepared")
+
+
 @data.command("prepare")
 @click.argument("name")
-@click.option("--data-dir", help="where the data is, or is to be prepared")
+@_DATA_DIR
 def data_prepare(name: str, data_dir: str | None) -> None:
-    """Prepare the dataset NAME once (on the login node, where there is a network)."""
-    from ba_dist.data.prepare import prepare
+    """Prepare the dataset NAME once (on the login node, where there is a network).
 
-    prepared = prepare(name, data_dir)
-    click.echo(f"{name}: ready in {prepared.folder}, from {prepared.origin}")
+    Small datasets become arrays, TFRecord shards get their index, datasets of TensorFlow Datasets
+    are downloaded; pictures that are there are looked at.
+    """
+    from ba_dist.config import Data
+    from ba_dist.data.find import find
+    from ba_dist.data.prepare import INFOS, prepare
+
+    if name in INFOS or name.startswith("synthetic"):
+        prepared = prepare(name, data_dir)
+        click.echo(f"{name}: ready in {prepared.folder}, from {prepared.origin}")
+        return
+    found = find(Data(dataset=name, data_dir=data_dir))
+    counts = [found.splits[split].count for split in ("train", "test")]
+    click.echo(
+        f"{name}: ready, {found.origin}; {counts[0]} samples to train on, {counts[1]} to evaluate"
+    )
+
+
+@data.command("index")
+@click.argument("name")
+@_DATA_DIR
+def data_index(name: str, data_dir: str | None) -> None:
+    """Make the index of NAME's TFRecord shards, which reading at random needs, anew.
+
+    Every shard is read once and every checksum is checked. Training makes the index itself where
+    there is none, but then all ranks wait for it.
+    """
+    from ba_dist.config import Data
+    from ba_dist.data import shard_index
+    from ba_dist.data.find import index, shards_of
+
+    found = shards_of(Data(dataset=name, data_dir=data_dir))
+    for split, shards in found.files.items():
+        made, damaged = index(found, split)
+        for line in damaged:
+            click.echo(line)
+        place = shard_index.save(made, shards)
+        click.echo(f"{place}: {len(made.columns['label'])} records in {len(shards)} shards")
+
+
+@data.command("verify")
+@click.argument("name")
+@_DATA_DIR
+def data_verify(name: str, data_dir: str | None) -> None:
+    """Read and decode every sample of NAME; list the bad ones, and exit with 1 if there are any."""
+    from ba_dist import runtime
+    from ba_dist.config import Data
+    from ba_dist.data.find import find, open_split
+    from ba_dist.data.verify import verify
+
+    found = find(Data(dataset=name, data_dir=data_dir))
+    bad, total = 0, 0
+    for name_of_split, split in found.splits.items():
+        source = open_split(found.info, split)
+        bad += verify(source, runtime.cores(), name_of_split, click.echo)
+        total += len(source)
+    click.echo(f"{total} samples of {name}, {bad or 'none'} bad; from {found.origin}")
+    sys.exit(1 if bad else 0)
 
 
 @data.command("list")
@@ -155,7 +213,13 @@ def data_list() -> None:
     for info in INFOS.values():
         height, width, channels = info.image_shape
         click.echo(f"{info.name:14} {height}x{width}x{channels}  {info.classes} classes")
+    click.echo(
+        "imagenet       pictures in --data-dir: a folder per class, TFRecord shards, or TFDS"
+    )
+    click.echo("pictures       any others: a folder per class, or TFRecord shards, in --data-dir")
     click.echo("synthetic      any size (--image-size), made as it is read")
+    click.echo("synthetic-jpeg JPEGs of 500x375, made in memory")
+    click.echo("NAME           any classification of pictures in TensorFlow Datasets")
 
 
 @cli.command()

@@ -113,12 +113,10 @@ class SharedMemory:
         _WINDOWS.append(self._window)
         self._window.Lock_all(MPI.MODE_NOCHECK)
         self.size = size
-        self.parts: list[Bytes] = [
-            np.frombuffer(memory, np.uint8, count=size)
-            for memory in (
-                self._window.Shared_query(rank)[0] for rank in range(communicator.Get_size())
-            )
+        memories: list[Any] = [
+            self._window.Shared_query(rank)[0] for rank in range(communicator.Get_size())
         ]
+        self.parts: list[Bytes] = [np.frombuffer(m, np.uint8, count=size) for m in memories]
 
     def sync(self) -> None:
         """Makes this rank's writes visible, and sees those of others; needs a message between."""

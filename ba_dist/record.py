@@ -9,8 +9,7 @@ from typing import Any
 
 from ba_dist import run_dir, runtime
 from ba_dist.config import Config, from_dict, to_dict
-from ba_dist.data.catalog import Dataset
-from ba_dist.data.sources import digest
+from ba_dist.data.catalog import Dataset, digest
 from ba_dist.topology import Layout
 
 Layouts = list[list[Any]]
@@ -36,7 +35,7 @@ def facts(
         "steps_per_epoch": steps_per_epoch,
         "data": {
             "origin": dataset.origin,
-            "train_digest": digest(dataset.train.contents),
+            "train_digest": digest(dataset.train),
             "info": dataclasses.asdict(dataset.info),
         },
         "versions": runtime.versions(),

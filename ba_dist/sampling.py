@@ -201,7 +201,7 @@ class GroupSampler:
         seed: int,
         layout: Layout,
         group: int,
-        shuffle: Shuffle = Permutation,
+        order: Shuffle = Permutation,
     ):
         self.steps_per_epoch = steps_per_epoch(num_samples, layout.batch_size)
         self._num_samples, self._seed, self._shuffle = num_samples, seed, order

@@ -1,19 +1,18 @@
-"""Name → the training and validation samples of a run, held once per node."""
+"""Name → the training and validation samples of a run, found once per node."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ba_dist.comm import Comm
 from ba_dist.config import Data
-from ba_dist.data.prepare import INFOS, Prepared, prepare
-from ba_dist.data.sources import ArraySource, DatasetInfo, Source, SyntheticSource
+from ba_dist.data.find import Found, Split, find, open_split
+from ba_dist.data.sources import DatasetInfo, Source
 from ba_dist.errors import ConfigError, DataError
 
-NAMES = (*INFOS, "synthetic")
-_SYNTHETIC_SAMPLES = {"train": 50_000, "test": 1_000}
+_FLAGS = {"train": "--train-samples", "test": "--val-samples"}
 
 
 @dataclass(frozen=True)
@@ -38,89 +37,126 @@ def open_dataset(config: Data, comm: Comm) -> Dataset:
 
     Raises:
         DataError: on all ranks, when it cannot be had or differs between ranks.
+        ConfigError: on all ranks, when there are fewer samples than are asked for.
     """
-    if config.dataset == "synthetic":
-        return _synthetic(config)
-    # Rank 0 prepares for all that share its cache; the others find it made, or make their own.
-    if comm.rank == 0:
-        prepared = comm.together(lambda: prepare(config.dataset, config.data_dir))
-    else:
-        comm.together(lambda: None)
-    node_prepares = comm.rank != 0 and comm.node.rank == 0
-    mine = comm.together(
-        lambda: prepare(config.dataset, config.data_dir) if node_prepares else None
+
+    def look() -> Found:
+        return _limited(find(config), config)
+
+    # Rank 0 prepares and indexes for all that share its files; the others find that done, or do it
+    # for their own node.
+    first = comm.together(lambda: look() if comm.rank == 0 else None)
+    leads = comm.node.rank == 0 and comm.rank != 0
+    found = comm.together(lambda: look() if leads else first)
+    shared = _on_node(found, comm)
+    sources = comm.together(
+        lambda: {name: open_split(shared.info, split) for name, split in shared.splits.items()}
     )
-    prepared = comm.node.share_object(prepared if comm.rank == 0 else mine)
-    _compare(prepared.digest, comm)
-    train = _shared(prepared, "train", config.train_samples, comm)
-    validation = _shared(prepared, "test", config.val_samples, comm)
-    return Dataset(train, validation, prepared.info, prepared.origin)
+    _compare(sources, comm)
+    if found is not None:
+        _count_reading(found, sources)
+    return Dataset(sources["train"], sources["test"], shared.info, shared.origin)
 
 
-def open_arrays(config: Data, split: str) -> ArraySource:
-    """The samples of one split in this process's own memory, without other ranks.
+def open_source(config: Data, split: str) -> Source:
+    """The samples of one split for this process alone, without other ranks.
 
     Args:
         config: names the dataset.
         split: train or test.
+
+    Raises:
+        DataError: when it cannot be had.
+        ConfigError: when there are fewer samples than are asked for.
     """
-    prepared = prepare(config.dataset, config.data_dir)
-    images, labels = (
-        np.load(prepared.folder / f"{split}_{kind}.npy", allow_pickle=False)
-        for kind in ("images", "labels")
-    )
-    return ArraySource(prepared.info, images, labels, f"{prepared.digest}-{split}-{len(labels)}")
+    found = _limited(find(config), config)
+    wanted = found.splits[split]
+    arrays = {name: np.array(array) for name, array in wanted.arrays.items()}
+    return open_split(found.info, dataclasses.replace(wanted, arrays=arrays))
 
 
-def _synthetic(config: Data) -> Dataset:
-    size, channels = config.image_size, config.image_channels
-    info = DatasetInfo(
-        "synthetic", (size, size, channels), 10, (0.5,) * channels, (0.29,) * channels
-    )
-    train, validation = (
-        SyntheticSource(info, wanted or _SYNTHETIC_SAMPLES[split], seed)
-        for seed, (split, wanted) in enumerate(
-            [("train", config.train_samples), ("test", config.val_samples)]
-        )
-    )
-    return Dataset(train, validation, info, "made as it is read")
+def digest(source: Source) -> str:
+    """SHA-256 of what a source is made of."""
+    lines = [f"{len(source)} samples", *source.contents]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _compare(digest: str, comm: Comm) -> None:
-    """Raises DataError on all ranks when any has other data than rank 0."""
-    everyone = comm.world.gather_objects((digest, comm.host))
-    for rank, (other, host) in enumerate(everyone):
-        if other != everyone[0][0]:
-            raise DataError(
-                f"rank {rank} on {host} has data with digest {other[:12]}, rank 0 has"
-                f" {everyone[0][0][:12]}; prepare the same data on all nodes"
+def _limited(found: Found, config: Data) -> Found:
+    """Only as many samples as the configuration wants."""
+    splits = {}
+    for name, wanted in (("train", config.train_samples), ("test", config.val_samples)):
+        split = found.splits[name]
+        if wanted and wanted > split.count:
+            raise ConfigError(
+                f"{_FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
+                f" {split.count}"
             )
+        splits[name] = split.first(wanted) if wanted else split
+    return dataclasses.replace(found, splits=splits)
 
 
-def _shared(prepared: Prepared, split: str, wanted: int | None, comm: Comm) -> ArraySource:
-    """The first `wanted` samples in memory that the ranks of a node share; one of them reads."""
-    sizes, available = [0, 0], 0
-    files = [prepared.folder / f"{split}_{kind}.npy" for kind in ("images", "labels")]
+def _on_node(found: Found | None, comm: Comm) -> Found:
+    """What the node's first rank has found, its arrays in memory that all ranks of the node see."""
+    outline = None
     if comm.node.rank == 0:
-        stored = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-        count = wanted or len(stored[1])
-        sizes = [stored[0][:count].nbytes, stored[1][:count].nbytes]
-        available = len(stored[1])
-    available = comm.node.share_object(available)
-    if wanted and wanted > available:
-        flag = "--train-samples" if split == "train" else "--val-samples"
-        raise ConfigError(
-            f"{flag} {wanted} is more than {prepared.info.name} has; use at most {available}"
-        )
-    sizes = comm.node.share_object(sizes)
-    memory = [comm.node.shared_bytes(size) for size in sizes]
-    labels: npt.NDArray[np.int64] = memory[1].view(np.int64)
-    images = memory[0].reshape(len(labels), *prepared.info.image_shape)
-    source = ArraySource(prepared.info, images, labels, f"{prepared.digest}-{split}-{len(labels)}")
-    if comm.node.rank == 0:
-        images[:], labels[:] = stored[0][: len(labels)], stored[1][: len(labels)]
-        source.counters = dataclasses.replace(
-            source.counters, bytes_read=sum(sizes), files_opened=len(files)
-        )
+        assert found is not None  # or an exception has been raised
+        splits = {name: _without_arrays(split) for name, split in found.splits.items()}
+        shapes = {
+            name: {key: (a.dtype.str, a.shape) for key, a in split.arrays.items()}
+            for name, split in found.splits.items()
+        }
+        outline = dataclasses.replace(found, splits=splits), shapes
+    shared, shapes = comm.node.share_object(outline)
+    for name, split in shared.splits.items():
+        for key, (dtype, shape) in shapes[name].items():
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            split.arrays[key] = comm.node.shared_bytes(size).view(dtype).reshape(shape)
+            if found is not None and comm.node.rank == 0:
+                split.arrays[key][:] = found.splits[name].arrays[key]
     comm.node.barrier()
-    return source
+    result: Found = shared
+    return result
+
+
+def _without_arrays(split: Split) -> Split:
+    return dataclasses.replace(split, arrays={})
+
+
+def _count_reading(found: Found, sources: dict[str, Source]) -> None:
+    """Arrays are read whole by the one who found them, before any sample is asked for."""
+    for name, split in found.splits.items():
+        if "images" in split.arrays:
+            size = sum(array.nbytes for array in split.arrays.values())
+            sources[name].counters.add(bytes_read=size, files_opened=len(split.arrays))
+
+
+def _compare(sources: dict[str, Source], comm: Comm) -> None:
+    """Raises DataError on all ranks when any has other data than rank 0."""
+    mine = [
+        f"{name}: {line}"
+        for name, source in sources.items()
+        for line in (f"{len(source)} samples", *source.contents)
+    ]
+    digests = comm.world.gather_objects({name: digest(s) for name, s in sources.items()})
+    if all(other == digests[0] for other in digests):
+        return
+    expected = comm.world.share_object(mine)
+    found = comm.world.gather_objects(_first_difference(mine, expected))
+    rank = next(rank for rank, lines in enumerate(found) if lines is not None)
+    host = comm.world.share_object(comm.host, root=rank)
+
+    def differ() -> None:
+        here, there = found[rank]
+        raise DataError(
+            f"rank {rank} on {host} has other data than rank 0: the first difference is\n"
+            f"  rank {rank}: {here}\n  rank 0: {there}\nBring the same data to all nodes"
+        )
+
+    comm.together(differ)
+
+
+def _first_difference(lines: list[str], expected: list[str]) -> tuple[str, str] | None:
+    """The first pair of lines that are not the same; None when all are."""
+    length = max(len(lines), len(expected))
+    padded = [part + ["nothing"] * (length - len(part)) for part in (lines, expected)]
+    return next((pair for pair in zip(*padded, strict=True) if pair[0] != pair[1]), None)

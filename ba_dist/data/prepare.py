@@ -112,8 +112,8 @@ def prepare(name: str, given_dir: str | None = None) -> Prepared:
 
 
 def _prepared_folder(name: str, place: Path | None) -> Path:
-    if name == "synthetic":
-        raise DataError("the dataset synthetic is made as it is read; it needs no preparation")
+    if name.startswith("synthetic"):
+        raise DataError(f"the dataset {name} is made as it is read; it needs no preparation")
     if name not in INFOS:
         raise DataError(f"--dataset {name!r} is unknown; choose from {', '.join(INFOS)}, synthetic")
     if place is None:
@@ -216,7 +216,7 @@ def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
                 return arrays, title
             tried.append(f"{title}: not there")
         except Exception as error:  # any way may fail in its own manner; all are reported
-            tried.append(f"{title}: {_first_line(error)}")
+            tried.append(f"{title}: {first_line(error)}")
     raise DataError(
         f"{name} cannot be had on this machine:\n  - "
         + "\n  - ".join(tried)
@@ -225,7 +225,8 @@ def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The kind and the beginning of an error, for a list of what was tried."""
     text = f"{error}".strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
 

@@ -4,7 +4,6 @@ Reading and decoding are apart so that a group can share either. A record is byt
 label. Both are called from several threads at a time.
 """
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,11 +106,6 @@ class Source(Protocol):
     def where(self, sample_id: int) -> str:
         """The file and the place in it, for a person to look at."""
         ...
-
-
-def digest(contents: list[str]) -> str:
-    """SHA-256 of what a source is made of."""
-    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
 
 
 T = TypeVar("T")

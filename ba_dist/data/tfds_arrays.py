@@ -1,5 +1,6 @@
 """Datasets of tensorflow-datasets: prepared as ArrayRecord, read by index."""
 
+import logging
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,11 +13,17 @@ from ba_dist.errors import DataError
 from ba_dist.runtime import quiet
 
 
-def open_builder(name: str, folder: Path) -> Any:
+def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
     """The builder of a dataset that is prepared under `folder`, else downloaded as ArrayRecord.
 
+    Args:
+        name: of the dataset.
+        folder: of TensorFlow Datasets.
+        unknown: what to say when there is no such dataset.
+
     Raises:
-        DataError: when tensorflow-datasets cannot be loaded or knows no such dataset.
+        DataError: when tensorflow-datasets cannot be loaded or knows no such dataset, or when it
+            cannot be prepared.
     """
     quiet()
     try:
@@ -29,15 +36,40 @@ def open_builder(name: str, folder: Path) -> Any:
     # Its own mirror is asked with long retries where there is no network.
     gcs_utils._is_gcs_disabled = True
     tfds.disable_progress_bar()
-    folder.mkdir(parents=True, exist_ok=True)
+    # It warns of every folder that it is about to make.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        raise DataError(unknown or f"TensorFlow Datasets has no {name}") from None
     except ValueError:  # it is there in another format, such as TFRecord, the default of TFDS
         builder = tfds.builder(name, data_dir=folder)
     if not builder.is_prepared():
+        classification(builder)  # others are not downloaded in vain
         _check_network(builder)
+        folder.mkdir(parents=True, exist_ok=True)
         builder.download_and_prepare()
     return builder
+
+
+def classification(builder: Any) -> tuple[str, str]:
+    """The names of the features that are picture and class.
+
+    Raises:
+        DataError: when there is not one of each.
+    """
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    names = builder.info.supervised_keys or ("image", "label")
+    if set(names) <= set(features) and len(names) == 2:
+        image, label = (features[name] for name in names)
+        if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+            return names[0], names[1]
+    raise DataError(
+        f"{builder.name} is no classification of pictures: it has {', '.join(features)};"
+        " one Image and one ClassLabel are needed"
+    )
 
 
 def _check_network(builder: Any) -> None:

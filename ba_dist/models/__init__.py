@@ -8,7 +8,7 @@ from typing import Any
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError
 
-NAMES = "resnetN for any N = 6n+2 (resnet8, resnet20, resnet44, …)"
+NAMES = "resnet50, resnet101, resnet152, and resnetN for any N = 6n+2 (resnet8, resnet44, …)"
 
 
 def build(
@@ -27,9 +27,12 @@ def build(
     """
     if match := re.fullmatch(r"resnet(\d+)", name):
         depth = int(match[1])
-        if depth >= 8 and depth % 6 == 2:
-            from ba_dist.models import resnet
+        from ba_dist.models import resnet
 
+        # 152 = 6·25 + 2 as well: the name means the ImageNet network.
+        if depth in resnet.IMAGENET_BLOCKS:
+            return resnet.imagenet_resnet(depth, image_shape, classes, norm)
+        if depth >= 8 and depth % 6 == 2:
             return resnet.cifar_resnet(depth, image_shape, classes, norm)
     raise ConfigError(f"--model {name!r} is unknown; choose from {NAMES}")
 

@@ -53,6 +53,48 @@ def _basic_block(x: Any, width: int, stride: int, norm: Callable[..., Any], name
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))
 
 
+# Blocks in each of the four stages.
+IMAGENET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def imagenet_resnet(
+    depth: int, image_shape: tuple[int, int, int], classes: int, norm: Callable[..., Any]
+) -> Any:
+    """The ImageNet family with bottlenecks, the stride in the 3x3 convolution (torchvision's v1.5).
+
+    Args:
+        depth: 50, 101 or 152.
+        image_shape: (H, W, C).
+        classes: how many logits.
+        norm: makes a normalisation layer, called with its name.
+
+    Returns:
+        A Keras model: images [n, H, W, C] → logits [n, classes].
+    """
+    images = keras.Input(image_shape, name="images")
+    x = _conv(64, 7, 2, "stem")(images)
+    x = keras.layers.ReLU()(norm(name="stem_norm")(x))
+    x = keras.layers.MaxPooling2D(3, 2, "same")(x)
+    for stage, blocks in enumerate(IMAGENET_BLOCKS[depth]):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            x = _bottleneck(x, 64 * 2**stage, stride, norm, f"stage{stage}_block{block}")
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Dense(classes, name="logits", dtype=_full_precision())(x)
+    return keras.Model(images, logits, name=f"resnet{depth}")
+
+
+def _bottleneck(x: Any, width: int, stride: int, norm: Callable[..., Any], name: str) -> Any:
+    y = _conv(width, 1, 1, f"{name}_conv0")(x)
+    y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
+    y = _conv(width, 3, stride, f"{name}_conv1")(y)
+    y = keras.layers.ReLU()(norm(name=f"{name}_norm1")(y))
+    y = norm(name=f"{name}_norm2")(_conv(4 * width, 1, 1, f"{name}_conv2")(y))
+    if stride != 1 or x.shape[-1] != 4 * width:
+        x = norm(name=f"{name}_shortcut_norm")(_conv(4 * width, 1, stride, f"{name}_shortcut")(x))
+    return keras.layers.ReLU()(keras.layers.Add()([x, y]))
+
+
 def _conv(width: int, size: int, stride: int, name: str) -> Any:
     return keras.layers.Conv2D(
         width, size, stride, "same", use_bias=False, kernel_initializer=_HE, name=name

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError
-from ba_dist.recipes import cifar, quickstart
+from ba_dist.recipes import cifar, imagenet, quickstart
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "quickstart": quickstart.quickstart,
     "resnet44-cifar10": cifar.resnet44_cifar10,
     "resnet44-cifar100": cifar.resnet44_cifar100,
+    "resnet50-imagenet": imagenet.resnet50_imagenet,
 }
 
 

@@ -102,13 +102,13 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     from ba_dist import step as train_step
     from ba_dist.config import override
     from ba_dist.data.augment import Augmentation
-    from ba_dist.data.catalog import open_arrays
+    from ba_dist.data.catalog import open_source
     from ba_dist.recipes import recipe
     from ba_dist.schedules import learning_rate
     from tests.parallel import reference
 
     config = override(recipe("quickstart"), {**SAME, "precision": "fp64"})
-    source = open_arrays(config.data, "train")
+    source = open_source(config.data, "train")
     augmentation = Augmentation(config.augment, source.info)
     lines = (runs(1) / "fp64" / "trace" / "rank-00000.jsonl").read_text().splitlines()
     steps = [reference.instances(json.loads(line), source, augmentation) for line in lines]

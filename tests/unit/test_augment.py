@@ -1,47 +1,22 @@
-"""Every transform alone and inside tf.data, against PIL and float64 on real pictures."""
+"""The chain of augmentation, alone and inside tf.data, against loops in float64."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
 from scipy import stats
-from sklearn.datasets import load_digits, load_sample_images
 
 from ba_dist.config import Augment
-from ba_dist.data.augment import Augmentation, cutout, flip, normalise, pad_and_crop
+from ba_dist.data.augment import Augmentation, cutout, normalise
 from ba_dist.data.sources import DatasetInfo
+from ba_dist.errors import ConfigError, DataError
 from ba_dist.sampling import augmentation_keys
 
-UNLIKELY = 1e-4
+from .pictures import ANY_SIZE, INFOS, PICTURES, UNLIKELY, WHOLE, rendered, run, sizes_of
 
-
-def photographs():
-    """uint8 [12, 40, 56, 3]: pieces of the two photographs, whose sides differ."""
-    pictures = load_sample_images().images
-    corners = [(y, x) for y in (0, 150, 380) for x in (10, 580)]
-    return np.stack([p[y : y + 40, x : x + 56] for p in pictures for y, x in corners])
-
-
-def digits():
-    """uint8 [12, 8, 8, 1]."""
-    return (load_digits().images[:12, :, :, None] * 15.9).astype(np.uint8)
-
-
-PICTURES = {"photographs": photographs(), "digits": digits()}
-INFOS = {
-    "photographs": DatasetInfo("p", (40, 56, 3), 10, (0.4914, 0.4822, 0.4465), (0.2, 0.25, 0.3)),
-    "digits": DatasetInfo("d", (8, 8, 1), 10, (0.3053,), (0.3761,)),
-}
-
-
-def run(how, function, images, *parameters):
-    """Calls a transform at once, or in tf.data on the same batch."""
-    if how == "eager":
-        return function(tf.constant(images), *map(tf.constant, parameters)).numpy()
-    dataset = tf.data.Dataset.from_tensors((images, *parameters))
-    return next(dataset.map(function).as_numpy_iterator())
+GHOST = 4
 
 
 @pytest.fixture(params=["eager", "tf.data"])
@@ -61,22 +36,16 @@ def draws(count, high, seed=0):
     return drawn
 
 
-# --- references: one image at a time --------------------------------------------------------------
+# --- references: one image at a time, pixel by pixel ----------------------------------------------
 
 
 def cropped(image, padding, top, left):
-    picture = Image.fromarray(image.squeeze())
-    height, width = image.shape[:2]
-    padded = ImageOps.expand(picture, padding, fill=0)
-    return np.array(padded.crop((left, top, left + width, top + height))).reshape(image.shape)
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    return padded[top : top + image.shape[0], left : left + image.shape[1]]
 
 
-def mirrored(image):
-    return np.array(ImageOps.mirror(Image.fromarray(image.squeeze()))).reshape(image.shape)
-
-
-def scaled(image, info):
-    return (image / 255.0 - np.array(info.mean)) / np.array(info.std)
+def scaled(image, info, offset=0.0):
+    return (image / 255.0 + offset - np.array(info.mean)) / np.array(info.std)
 
 
 def hole(shape, size, y, x):
@@ -94,27 +63,31 @@ def hole(shape, size, y, x):
 
 
 @pytest.mark.parametrize("padding", [1, 4, 11])
-def test_pad_and_crop(how, name, padding):
+def test_pad_and_crop(name, padding):
     images = PICTURES[name]
     tops, lefts = draws(len(images), 2 * padding), draws(len(images), 2 * padding, seed=1)
-    found = run(how, lambda a, y, x: pad_and_crop(a, padding, y, x), images, tops, lefts)
+    augmentation = Augmentation(Augment(pad_crop=padding), INFOS[name])
+    found = rendered(augmentation, images, {"crop_y": tops, "crop_x": lefts})
     expected = [cropped(i, padding, y, x) for i, y, x in zip(images, tops, lefts, strict=True)]
-    assert found.dtype == np.uint8 and np.array_equal(found, expected)
+    assert np.array_equal(found, expected)
 
 
 def test_crop_in_the_middle_changes_nothing(name):
     images = PICTURES[name]
     middle = np.full(len(images), 3, np.int32)
+    augmentation = Augmentation(Augment(pad_crop=3), INFOS[name])
     assert np.array_equal(
-        run("eager", lambda a, y: pad_and_crop(a, 3, y, y), images, middle), images
+        rendered(augmentation, images, {"crop_y": middle, "crop_x": middle}), images
     )
 
 
-def test_flip(how, name):
+def test_flip(name):
     images, flips = PICTURES[name], draws(len(PICTURES[name]), 1)
-    found = run(how, flip, images, flips)
-    expected = [mirrored(i) if f else i for i, f in zip(images, flips, strict=True)]
-    assert found.dtype == np.uint8 and np.array_equal(found, expected)
+    found = rendered(Augmentation(Augment(flip=True), INFOS[name]), images, {"flip": flips})
+    width = images.shape[2]
+    for before, after, flipped in zip(images, found, flips, strict=True):
+        for x in range(width):
+            assert np.array_equal(after[:, x], before[:, width - 1 - x if flipped else x])
 
 
 def test_normalise(how, name):
@@ -146,70 +119,160 @@ def test_cutout_at_every_place_of_the_image(size):
     assert np.array_equal(areas, sides.prod(axis=1))
 
 
-# --- all together ------------------------------------------------------------------------------
+# --- all together ---------------------------------------------------------------------------------
 
-ALL = Augment(pad_crop=4, flip=True, cutout=5)
+OLD = Augment(pad_crop=4, flip=True, cutout=5)
+MIXED = Augment(pad_crop=4, flip=True, cutout=5, mixup=0.3, cutmix=1.0)
+EVERYTHING = Augment(
+    crop="random-resized",
+    resize=48,
+    pad_crop=4,
+    flip=True,
+    auto_augment="imagenet",
+    jitter=0.4,
+    lighting=0.1,
+    cutout=9,
+    mixup=0.2,
+    cutmix=1.0,
+)
+
+
+def keys_of(count):
+    return augmentation_keys(3, 1, np.arange(count), 2)
+
+
+def drawn_for(name, config=OLD, count=12):
+    augmentation = Augmentation(config, INFOS[name])
+    size = INFOS[name].image_shape[:2]
+    return augmentation, augmentation.draw(keys_of(count), np.tile(size, (count, 1)), GHOST)
+
+
+def finished(how, augmentation, images, parameters):
+    """float32, from pictures to what the network sees."""
+    pixels = rendered(augmentation, images, parameters)
+    return run(how, augmentation.finish, pixels, augmentation.finish_parameters(parameters))
 
 
 def augmented(image, info, config, parameters):
     image = cropped(image, config.pad_crop, parameters["crop_y"], parameters["crop_x"])
-    image = scaled(mirrored(image) if parameters["flip"] else image, info)
+    image = scaled(image[:, ::-1] if parameters["flip"] else image, info)
     inside = hole(image.shape, config.cutout, parameters["cutout_y"], parameters["cutout_x"])
     return np.where(inside[..., None], 0, image)
 
 
-def drawn_for(name, config=ALL, count=12):
-    augmentation = Augmentation(config, INFOS[name])
-    return augmentation, augmentation.draw(augmentation_keys(3, 1, np.arange(count), 2))
-
-
-def applied(how, augmentation, images, parameters):
-    names = list(parameters)
-
-    def function(batch, *values):
-        return augmentation.apply(batch, dict(zip(names, values, strict=True)))
-
-    return run(how, function, images, *parameters.values())
-
-
 def test_the_whole_chain(how, name):
     augmentation, parameters = drawn_for(name)
-    found = applied(how, augmentation, PICTURES[name], parameters)
+    found = finished(how, augmentation, PICTURES[name], parameters)
     assert found.dtype == np.float32
     for i, image in enumerate(PICTURES[name]):
         mine = {key: values[i] for key, values in parameters.items()}
-        expected = augmented(image, INFOS[name], ALL, mine)
+        expected = augmented(image, INFOS[name], OLD, mine)
         np.testing.assert_allclose(found[i], expected, rtol=1e-5, atol=1e-6)
         assert np.array_equal(found[i] == 0, expected == 0)
 
 
+def test_the_chain_with_mixing(how, name):
+    """The partner is mixed in as it is after cutout."""
+    augmentation, parameters = drawn_for(name, MIXED)
+    found = finished(how, augmentation, PICTURES[name], parameters)
+    each = [
+        augmented(image, INFOS[name], MIXED, {key: values[i] for key, values in parameters.items()})
+        for i, image in enumerate(PICTURES[name])
+    ]
+    for i, mine in enumerate(each):
+        other = each[i + parameters["mix_partner"][i]]
+        share = np.full((*mine.shape[:2], 1), float(parameters["mix_pixels"][i]))
+        top, left, bottom, right = parameters["mix_box"][i]
+        share[top:bottom, left:right] = 0
+        np.testing.assert_allclose(
+            found[i], share * mine + (1 - share) * other, rtol=1e-5, atol=1e-5
+        )
+
+
+def everything(count=12):
+    augmentation = Augmentation(EVERYTHING, INFOS["photographs"], 32)
+    images = [WHOLE[i % 2][: 60 + 9 * i, : 200 - 11 * i] for i in range(count)]
+    return augmentation, images, augmentation.draw(keys_of(count), sizes_of(images), GHOST)
+
+
 def test_tf_data_gives_the_same_bits(name):
-    augmentation, parameters = drawn_for(name)
+    for config in (OLD, MIXED):
+        augmentation, parameters = drawn_for(name, config)
+        at_once, later = (
+            finished(way, augmentation, PICTURES[name], parameters) for way in ("eager", "tf.data")
+        )
+        assert at_once.tobytes() == later.tobytes()
+
+
+def test_tf_data_gives_the_same_bits_of_everything():
+    augmentation, images, parameters = everything()
     at_once, later = (
-        applied(way, augmentation, PICTURES[name], parameters) for way in ("eager", "tf.data")
+        finished(way, augmentation, images, parameters) for way in ("eager", "tf.data")
     )
-    assert np.array_equal(at_once, later)
+    assert at_once.tobytes() == later.tobytes() and at_once.shape == (12, 32, 32, 3)
 
 
-@pytest.mark.parametrize(
-    "rows", [[0], [7], [3, 4, 5], [5, 3, 4], [2, 2, 9], list(range(11, -1, -1))]
-)
+@pytest.mark.parametrize("rows", [[0], [7], [5, 3, 4], [2, 2, 9], list(range(11, -1, -1))])
 def test_the_rest_of_the_batch_does_not_matter(how, name, rows):
     augmentation, parameters = drawn_for(name)
-    whole = applied(how, augmentation, PICTURES[name], parameters)
-    mine = {key: values[rows] for key, values in parameters.items()}
-    part = applied(how, augmentation, PICTURES[name][rows], mine)
+    whole = finished(how, augmentation, PICTURES[name], parameters)
+    mine = augmentation.draw(keys_of(12)[rows], sizes_of(PICTURES[name][rows]), 1)
+    part = finished(how, augmentation, PICTURES[name][rows], mine)
     assert np.array_equal(part, whole[rows])
+
+
+@pytest.mark.parametrize("first", [0, 4, 8])
+def test_only_the_ghost_batch_matters_to_mixing(first):
+    augmentation, images, parameters = everything()
+    whole = finished("eager", augmentation, images, parameters)
+    rows = slice(first, first + GHOST)
+    mine = augmentation.draw(keys_of(12)[rows], sizes_of(images[rows]), GHOST)
+    assert np.array_equal(finished("eager", augmentation, images[rows], mine), whole[rows])
+
+
+def test_threads_render_the_same():
+    augmentation, images, parameters = everything(24)
+    expected = rendered(augmentation, images, parameters)
+    out = np.zeros_like(expected)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: augmentation.render(images[i], parameters, i, out[i]), range(24)))
+    assert np.array_equal(out, expected)
+
+
+def test_the_picture_is_left_as_it_was():
+    augmentation, images, parameters = everything()
+    before = [image.copy() for image in images]
+    rendered(augmentation, images, parameters)
+    assert all(np.array_equal(a, b) for a, b in zip(images, before, strict=True))
+
+
+def test_auto_augment_sees_the_flipped_image():
+    """TranslateX to the right is to the right after the flip."""
+    config = Augment(flip=True, auto_augment="cifar10")
+    image = PICTURES["photographs"][0]
+    augmentation = Augmentation(config, INFOS["photographs"])
+    parameters = {"flip": np.array([1]), "auto_policy": np.array([1])}
+    parameters["auto_steps"] = np.array([[0, 1]])  # not rotated, then TranslateX of 25 pixels
+    (found,) = rendered(augmentation, [image], parameters)
+    assert not found[:, :25].any() and np.array_equal(found[:, 25:], image[:, ::-1][:, :31])
+
+
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 def test_without_parameters_it_is_the_plain_image(how, name):
     """As evaluation wants it, whatever the recipe augments."""
-    found = applied(how, Augmentation(ALL, INFOS[name]), PICTURES[name], {})
+    augmentation = Augmentation(MIXED, INFOS[name])
+    out = np.zeros_like(PICTURES[name])
+    for image, place in zip(PICTURES[name], out, strict=True):
+        augmentation.plain(image, place)
+    assert np.array_equal(out, PICTURES[name])
+    found = run(how, augmentation.finish, out, {})
     expected = [scaled(image, INFOS[name]) for image in PICTURES[name]]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-# --- draws --------------------------------------------------------------------------------------
+# --- draws ----------------------------------------------------------------------------------------
 
 COUNT = 20_000
 RANGES = {"crop_y": 9, "crop_x": 9, "flip": 2, "cutout_y": 40, "cutout_x": 56}
@@ -232,26 +295,47 @@ def test_draws_are_independent_of_each_other():
         assert stats.chisquare(counts).pvalue > UNLIKELY, (a, b)
 
 
+def test_every_augmentation_draws_numbers_of_its_own():
+    """No two are correlated; a stream that is used twice would be."""
+    augmentation = Augmentation(EVERYTHING, INFOS["photographs"], 32)
+    count = 4000
+    drawn = augmentation.draw(keys_of(count), np.tile([4000, 4000], (count, 1)), GHOST)
+    independent = [drawn["box"][:, 0], drawn["auto_policy"], drawn["jitter_order"]]
+    independent += [drawn[key] for key in ("crop_y", "crop_x", "flip", "cutout_y", "cutout_x")]
+    independent += [*drawn["auto_steps"].T, *drawn["jitter_factors"].T, drawn["lighting"][:, 0]]
+    independent += [drawn["mix_label"], drawn["mix_partner"]]
+    correlations = np.corrcoef(np.array(independent))
+    np.fill_diagonal(correlations, 0)
+    assert np.abs(correlations).max() < 5 / np.sqrt(count)
+
+
 def test_copies_of_a_sample_differ():
-    augmentation = Augmentation(ALL, INFOS["photographs"])
-    copies = augmentation.draw(augmentation_keys(0, 0, 17, np.arange(40)))
+    augmentation = Augmentation(OLD, INFOS["photographs"])
+    keys = augmentation_keys(0, 0, 17, np.arange(40))
+    copies = augmentation.draw(keys, np.tile([40, 56], (40, 1)), 1)
     assert len(set(zip(*(values.tolist() for values in copies.values()), strict=True))) == 40
 
 
-@pytest.mark.parametrize(
-    ("config", "names"),
-    [
-        (Augment(), set()),
-        (Augment(pad_crop=4), {"crop_y", "crop_x"}),
-        (Augment(flip=True), {"flip"}),
-        (Augment(cutout=5), {"cutout_y", "cutout_x"}),
-    ],
-)
-def test_one_augmentation_does_not_move_the_draws_of_another(config, names):
-    _, alone = drawn_for("photographs", config)
-    _, together = drawn_for("photographs")
+ALONE = [
+    ("pad_crop", {"crop_y", "crop_x"}),
+    ("flip", {"flip"}),
+    ("auto_augment", {"auto_policy", "auto_steps"}),
+    ("jitter", {"jitter_order", "jitter_factors"}),
+    ("lighting", {"lighting"}),
+    ("cutout", {"cutout_y", "cutout_x"}),
+]
+
+
+@pytest.mark.parametrize(("field", "names"), [("none", set()), *ALONE])
+def test_one_augmentation_does_not_move_the_draws_of_another(field, names):
+    config = Augment(**{field: getattr(EVERYTHING, field)} if names else {})
+    augmentation, alone = drawn_for("photographs", config)
+    all_of_them = Augment(**{field: getattr(EVERYTHING, field) for field, _ in ALONE})
+    _, together = drawn_for("photographs", all_of_them)
     assert set(alone) == names
     assert all(np.array_equal(values, together[key]) for key, values in alone.items())
+    finishing = set(augmentation.finish_parameters(alone))
+    assert finishing == names & {"lighting", "cutout_y", "cutout_x"}
 
 
 def test_draws_are_these_for_ever():
@@ -264,3 +348,58 @@ def test_draws_are_these_for_ever():
         "cutout_y": [12, 7, 6],
         "cutout_x": [11, 14, 23],
     }
+
+
+def test_a_signature_can_be_made_of_any_keys():
+    """Names, types and shapes do not depend on what is drawn."""
+    augmentation, _, parameters = everything(8)
+    zeros = augmentation.draw(np.zeros(8, np.uint64), np.ones((8, 2), np.int64), GHOST)
+    for drawn in (parameters, zeros):
+        finishing = augmentation.finish_parameters(drawn)
+        shapes = {key: (values.dtype, values.shape) for key, values in finishing.items()}
+        assert shapes == {
+            "lighting": (np.float32, (8, 3)),
+            "cutout_y": (np.int32, (8,)),
+            "cutout_x": (np.int32, (8,)),
+            "mix_partner": (np.int32, (8,)),
+            "mix_label": (np.float32, (8,)),
+            "mix_pixels": (np.float32, (8,)),
+            "mix_box": (np.int32, (8, 4)),
+        }
+
+
+# --- what cannot work -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "parts"),
+    [
+        (Augment(jitter=0.1), None, ["--jitter", "3 channels", "have 1"]),
+        (Augment(lighting=0.1), None, ["--lighting", "3 channels", "have 1"]),
+        (Augment(auto_augment="cifar10"), None, ["--auto-augment", "3 channels", "have 1"]),
+        (Augment(crop="random-resized"), None, ["--image-size"]),
+        (Augment(crop="resize-random", resize=100), 101, ["--resize 100", "--image-size 101"]),
+    ],
+)
+def test_configurations_that_do_not_work(config, size, parts):
+    with pytest.raises(ConfigError) as caught:
+        Augmentation(config, INFOS["digits"], size)
+    assert not [part for part in parts if part not in str(caught.value)]
+
+
+def test_channels_that_no_picture_has():
+    info = DatasetInfo("many", (0, 0, 4), 10, (0.5,) * 4, (0.2,) * 4)
+    with pytest.raises(ConfigError, match="1 or 3 channels; those of many have 4"):
+        Augmentation(Augment(crop="random-resized"), info, 32)
+    assert Augmentation(Augment(), info, 32).image_shape == (32, 32, 4)
+
+
+def test_pictures_of_another_size_need_a_crop():
+    augmentation = Augmentation(Augment(flip=True), ANY_SIZE, 32)
+    assert augmentation.image_shape == (32, 32, 3)
+    out = np.zeros((32, 32, 3), np.uint8)
+    for image in (np.zeros((32, 33, 3), np.uint8), np.zeros((1, 1, 3), np.uint8)):
+        with pytest.raises(DataError, match="the network takes 32x32x3; --crop"):
+            augmentation.plain(image, out)
+        with pytest.raises(DataError, match="the network takes 32x32x3; --crop"):
+            augmentation.render(image, {"flip": np.array([0])}, 0, out)

@@ -20,9 +20,10 @@ runtime.quiet()
 import numpy as np  # noqa: E402
 
 from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
-from ba_dist.data.group_reader import GroupReader, GroupSampler  # noqa: E402
+from ba_dist.data.group_reader import GroupReader, ReadMode  # noqa: E402
 from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
 from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+from ba_dist.sampling import GroupSampler, shuffle  # noqa: E402
 from ba_dist.train import train  # noqa: E402
 
 STEPS = 4
@@ -36,19 +37,18 @@ comm = start()
 info = DatasetInfo("test", (5, 5, 1), 10, (0.5,), (0.5,))
 
 
-def write(layout: Layout, folder: Path, mode: str) -> None:
+def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     rank, seed = comm.rank, 11
     augmentation = Augmentation(Augment(pad_crop=1, flip=True, cutout=2), info)
     # Three steps an epoch, so that the trace ends in the second; one sample is left over.
     samples = 3 * layout.batch_size + 1
     pixels = np.random.default_rng(0).integers(0, 256, (samples, 5, 5, 1), np.uint8)
     source = ArraySource(info, pixels, np.arange(samples), "test")
-    sampler = GroupSampler(samples, seed, layout, layout.group(rank))
+    sampler = GroupSampler(samples, seed, layout, layout.group(rank), shuffle(order, 3, 2))
     reader = GroupReader(source, sampler, comm.group(layout), mode, 0, STEPS)
     (folder / "trace").mkdir(parents=True, exist_ok=True)
-    config = dataclasses.replace(
-        Config("test"), run=dataclasses.replace(Config("test").run, seed=seed)
-    )
+    blocks = {"shuffle": order, "shuffle_block": 3, "shuffle_window": 2}
+    config = override(Config("test"), {"seed": seed, **blocks})
     facts = {
         "config": to_dict(config),
         "layout": dataclasses.asdict(layout),
@@ -63,7 +63,11 @@ def write(layout: Layout, folder: Path, mode: str) -> None:
     reader.close()
 
 
-modes = ("replicate", "broadcast", "cooperative")
+modes = [
+    ReadMode(io, exchange)
+    for io in ("replicate", "broadcast", "cooperative")
+    for exchange in ("auto", "encoded", "decoded")
+]
 number = 0
 for multiplicity in (1, 2, 3, 4, 6):
     for size in group_sizes(comm.world_size, multiplicity):
@@ -71,5 +75,6 @@ for multiplicity in (1, 2, 3, 4, 6):
         for samples in (3, 2 * GHOST):
             layout = Layout(comm.world_size, multiplicity, samples * groups, size, GHOST)
             name = f"M{multiplicity}-R{size}-B{layout.batch_size}"
-            write(layout, out / "layouts" / name, modes[number % 3])
+            order = ("full", "block")[number % 2]
+            write(layout, out / "layouts" / name, modes[number % len(modes)], order)
             number += 1

@@ -1,0 +1,266 @@
+"""Name → what one process finds on disk of a dataset: enough for any rank of its node to open it.
+
+Whoever finds lists folders and reads indexes; the catalog shares the outcome with the other ranks.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from ba_dist.config import Data
+from ba_dist.data import pictures, shard_index
+from ba_dist.data.array_record import ArrayRecordSource, count_records
+from ba_dist.data.image_folder import ImageFolderSource, Listing, list_classes, list_pictures
+from ba_dist.data.pictures import Located
+from ba_dist.data.prepare import INFOS, prepare
+from ba_dist.data.sources import ArraySource, DatasetInfo, Source
+from ba_dist.data.synthetic import SyntheticJpegSource, SyntheticSource
+from ba_dist.data.tfrecord import TFRecordSource
+from ba_dist.errors import DataError
+
+SPLITS = ("train", "test")
+Arrays = dict[str, npt.NDArray[Any]]
+_SYNTHETIC_SAMPLES = {"train": 50_000, "test": 1_000}
+_SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "test": 50_000}
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was found of one split.
+
+    Args:
+        count: samples to use.
+        open: (info, facts, arrays) → the source; a function of a module, so that it can be sent.
+        facts: what is small.
+        arrays: what is large, held once by a node.
+    """
+
+    count: int
+    open: Callable[[DatasetInfo, dict[str, Any], Arrays], Source]
+    facts: dict[str, Any] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+
+    def first(self, wanted: int) -> "Split":
+        """The first samples only."""
+        # Other arrays than pixels and labels are no rows of samples, and small enough.
+        cut = self.open is _open_arrays
+        arrays = {name: a[:wanted] for name, a in self.arrays.items()} if cut else self.arrays
+        return dataclasses.replace(self, count=wanted, arrays=arrays)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of a dataset.
+
+    Args:
+        info: of it.
+        origin: where it is and in which form, for people.
+        splits: `train` and `test`.
+    """
+
+    info: DatasetInfo
+    origin: str
+    splits: dict[str, Split]
+
+
+@dataclass
+class First:
+    """The first samples of a source.
+
+    Args:
+        source: of all samples.
+        count: how many of them.
+    """
+
+    source: Source
+    count: int
+
+    def __post_init__(self) -> None:
+        self.info, self.counters = self.source.info, self.source.counters
+        self.contents, self.stored = self.source.contents, self.source.stored
+        self.read, self.decode = self.source.read, self.source.decode
+        self.where = self.source.where
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def open_split(info: DatasetInfo, split: Split) -> Source:
+    """The source of a split that was found."""
+    source = split.open(info, split.facts, split.arrays)
+    return source if len(source) == split.count else First(source, split.count)
+
+
+def find(config: Data) -> Found:
+    """Looks for the dataset, prepares it or makes its index where that was not done yet.
+
+    Raises:
+        DataError: saying what was looked for, and how to bring it.
+    """
+    if config.dataset == "synthetic":
+        return _synthetic(config)
+    if config.dataset == "synthetic-jpeg":
+        return _synthetic_jpeg(config)
+    if config.dataset in INFOS:
+        return _arrays(config)
+    located = pictures.locate(config.dataset, config.data_dir)
+    forms = {"folder": _folders, "tfrecord": _tfrecords, "array_record": _array_records}
+    return forms[located.form](located)
+
+
+def index(located: Located, split: str) -> tuple[shard_index.ShardIndex, list[str]]:
+    """Makes the index of the shards of a split, with a progress bar on a terminal.
+
+    Returns:
+        The index, and a line for each damaged record.
+    """
+    shards = located.files[split]
+    with tqdm(total=len(shards), desc=f"index {split}", unit="shard", disable=None) as bar:
+        return shard_index.build(shards, done=bar.update)
+
+
+def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
+    shards = located.files[split]
+    if found := shard_index.load(shards, located.index_command):
+        return found
+    print(
+        f"reading {len(shards)} TFRecord shards in {shards[0].parent} once for their index"
+        f" (`{located.index_command}` does it beforehand)",
+        flush=True,
+    )
+    made, damaged = index(located, split)
+    for line in damaged:
+        print(f"warning: {line}", file=sys.stderr)
+    shard_index.save(made, shards)
+    return made
+
+
+# --- one function for each form, and one that opens it --------------------------------------------
+
+
+def _synthetic(config: Data) -> Found:
+    size, channels = config.image_size, config.image_channels
+    info = DatasetInfo(
+        "synthetic", (size, size, channels), 10, (0.5,) * channels, (0.29,) * channels
+    )
+    return Found(info, "made as it is read", _made(config, _SYNTHETIC_SAMPLES, _open_synthetic))
+
+
+def _synthetic_jpeg(config: Data) -> Found:
+    info = DatasetInfo("synthetic-jpeg", (0, 0, 3), 1000, pictures.MEAN, pictures.STD)
+    splits = _made(config, _SYNTHETIC_JPEG_SAMPLES, _open_synthetic_jpeg)
+    return Found(info, "JPEGs made in memory", splits)
+
+
+def _made(config: Data, counts: dict[str, int], open_made: Any) -> dict[str, Split]:
+    """Splits of as many samples as are asked for."""
+    wanted = {"train": config.train_samples, "test": config.val_samples}
+    counts = {split: wanted[split] or counts[split] for split in SPLITS}
+    return {
+        split: Split(counts[split], open_made, {"count": counts[split], "seed": seed})
+        for seed, split in enumerate(SPLITS)
+    }
+
+
+def _open_synthetic(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
+    return SyntheticSource(info, **facts)
+
+
+def _open_synthetic_jpeg(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
+    return SyntheticJpegSource(info, **facts)
+
+
+def _arrays(config: Data) -> Found:
+    prepared = prepare(config.dataset, config.data_dir)
+    splits = {}
+    for split in SPLITS:
+        arrays = {
+            kind: np.load(prepared.folder / f"{split}_{kind}.npy", "r", allow_pickle=False)
+            for kind in ("images", "labels")
+        }
+        digest = f"{prepared.digest}-{split}"
+        splits[split] = Split(len(arrays["labels"]), _open_arrays, {"digest": digest}, arrays)
+    return Found(prepared.info, prepared.origin, splits)
+
+
+def _open_arrays(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
+    images, labels = arrays["images"], arrays["labels"]
+    return ArraySource(info, images, labels, f"{facts['digest']}-{len(labels)}")
+
+
+def _folders(located: Located) -> Found:
+    folders = {split: files[0] for split, files in located.files.items()}
+    classes = list_classes(folders["train"])
+    splits, ignored = {}, 0
+    for split in SPLITS:
+        listing = list_pictures(folders[split], classes)
+        facts = {"folder": listing.folder, "classes": classes}
+        arrays: Arrays = {
+            "names": listing.names,
+            "ends": listing.ends,
+            "class_ends": listing.class_ends,
+        }
+        splits[split] = Split(len(listing.ends), _open_folder, facts, arrays)
+        ignored += listing.ignored
+    others = f", {ignored} files that are no pictures left aside" if ignored else ""
+    info = located.info_of(len(classes))
+    return Found(info, f"{located.origin} ({len(classes)} classes{others})", splits)
+
+
+def _open_folder(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
+    return ImageFolderSource(info, Listing(**{**facts, **arrays}))
+
+
+def _tfrecords(located: Located) -> Found:
+    indexes = {split: _load_or_index(located, split) for split in SPLITS}
+    features, labelled = pictures.numbering(located, indexes["train"], indexes["test"])
+    splits = {}
+    for split, made in indexes.items():
+        facts = {"shards": located.files[split], "sizes": made.sizes, "features": features}
+        arrays = {name: made.columns[name] for name in ("shard", "offset", "length")}
+        splits[split] = Split(len(arrays["offset"]), _open_tfrecord, facts, arrays)
+    info = located.info_of(features.classes)
+    return Found(info, f"{located.origin} ({features.classes} classes, {labelled})", splits)
+
+
+def _open_tfrecord(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
+    return TFRecordSource(info, **{**facts, **arrays})
+
+
+def _array_records(located: Located) -> Found:
+    splits = {}
+    for split in SPLITS:
+        counts = count_records(located.files[split])
+        facts = {
+            "files": located.files[split],
+            "decoder": pictures.tfds_features(located).decode,
+            "counts": counts,
+        }
+        splits[split] = Split(int(counts.sum()), _open_array_record, facts)
+    return Found(located.info_of(located.classes), located.origin, splits)
+
+
+def _open_array_record(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
+    return ArrayRecordSource(info, **facts)
+
+
+def shards_of(config: Data) -> Located:
+    """Where the TFRecord shards of a dataset are.
+
+    Raises:
+        DataError: when it has none, so that there is nothing to index.
+    """
+    name = config.dataset
+    form = "arrays" if name in INFOS else "samples made as they are read"
+    if name not in INFOS and not name.startswith("synthetic"):
+        found = pictures.locate(name, config.data_dir)
+        if found.form == "tfrecord":
+            return found
+        form = found.origin
+    raise DataError(f"{name} is {form}: there is nothing to index; only TFRecord shards need it")
