@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import rivals
-from harness import my_threads, patient_barrier
+from ranks import my_threads, patient_barrier
 
 from ba_dist import comm as ba_comm
 from ba_dist.comm import Channel, Comm

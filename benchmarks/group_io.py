@@ -31,8 +31,8 @@ from harness import (  # noqa: E402
     one_message,
     output_option,
     output_path,
-    run_ranks,
 )
+from ranks import run_ranks  # noqa: E402
 
 from ba_dist import comm as ba_comm  # noqa: E402
 from ba_dist.errors import UserError  # noqa: E402

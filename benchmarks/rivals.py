@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import Helper
+from ranks import Helper
 
 from ba_dist.comm import Comm
 from ba_dist.errors import UserError

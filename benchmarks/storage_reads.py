@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness import leave, run_ranks
+from harness import leave
+from ranks import run_ranks
 
 BATCHES = 6
 _CALLS = "read,readv,pread64,preadv,preadv2,faccessat,faccessat2,access"
@@ -74,7 +75,7 @@ def count(lines: Iterable[str], prefix: str) -> Counter[str]:
 def main() -> None:
     """Reads `BATCHES` in each mode, on a rank: arguments DATA_DIR BATCH_SIZE MODE…"""
     from contenders import OURS
-    from harness import my_threads
+    from ranks import my_threads
 
     from ba_dist import comm as ba_comm
     from ba_dist.config import Data
