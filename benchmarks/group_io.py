@@ -8,7 +8,6 @@ the figure is that of reading, decoding and exchanging alone. Contenders take tu
 rounds, so that a busy moment of the machine meets all of them. The ranks share the cores evenly.
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from harness import (  # noqa: E402
     Report,
     Table,
     measure,
+    of_ranks,
     one_message,
     output_option,
     output_path,
@@ -114,8 +114,7 @@ def measure_sizes(
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder, "part.json")
             run_ranks(size, [__file__, *flags(settings, names, store), "--output", f"{part}"])
-            content = json.loads(part.read_text())
-        report.facts["versions"], found = content["versions"], content["results"]
+            found = of_ranks(report, part)["results"]
         if count_reads:
             add_reads(found, settings)
         results += found

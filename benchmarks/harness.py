@@ -146,7 +146,7 @@ def hardware() -> dict[str, Any]:
 
     return {
         "cpu": _cpu_model(),
-        "cores": runtime.cores(),
+        "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_before": [round(load, 2) for load in os.getloadavg()],
     }
@@ -242,6 +242,14 @@ class Report:
         notes = [f"note: {note}" for note in self.notes]
         tables = [f"\n{table.text()}" for table in self.tables]
         print("\n".join([self.header(), *tables, *notes, f"written: {shown(path)}"]), flush=True)
+
+
+def of_ranks(report: Report, part: Path) -> dict[str, Any]:
+    """What a program of several ranks has written; its versions and notes become the report's."""
+    content: dict[str, Any] = json.loads(part.read_text())
+    report.facts["versions"] = content["versions"]
+    report.notes += [note for note in content["notes"] if note not in report.notes]
+    return content
 
 
 def shown(path: Path) -> str:
