@@ -18,6 +18,7 @@ import numpy as np
 from harness import Report, Table, measure, one_message, output_option, output_path
 
 from ba_dist import runtime
+from ba_dist.errors import UserError
 from ba_dist.sampling import GroupSampler, shuffle
 from ba_dist.topology import Layout
 
@@ -96,6 +97,8 @@ def main(samples, ranks, multiplicity, batch_per_group, trials, output):
     """
     groups = Layout(ranks, multiplicity, batch_per_group * ranks).groups
     layout = Layout(ranks, multiplicity, batch_per_group * groups)
+    if samples < layout.batch_size:
+        raise UserError(f"--samples {samples} are less than one batch of {layout.batch_size}")
     report = Report(
         "order",
         {"samples": samples, "trials": trials, "shuffle_block": BLOCK, "shuffle_window": WINDOW},

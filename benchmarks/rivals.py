@@ -8,6 +8,7 @@ Each gives every rank of a group the same decoded batch, uint8 [64, 375, 500, 3]
 A rival is called with a number of batches and returns the times at which they came, in seconds.
 """
 
+import gc
 import json
 import os
 import socket
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ranks import Helper
+from ranks import Helper, patient_barrier
 
 from ba_dist.comm import Comm
 from ba_dist.errors import UserError
@@ -132,7 +133,10 @@ class Service:
         return arrivals(self._batches, count)
 
     def close(self) -> None:
-        """Ends the service."""
+        """Ends the service, when all its clients have left; collective."""
+        del self._batches
+        gc.collect()
+        patient_barrier()
         if self._server:
             self._server.close()
 

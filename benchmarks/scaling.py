@@ -103,6 +103,10 @@ def timed_step() -> Any:
 
     from ba_dist.step import TrainStep
 
+    def clock() -> Any:
+        # tf.timestamp refuses to work where operations must be deterministic.
+        return tf.numpy_function(time.perf_counter, [], tf.float64)
+
     class TimedStep(TrainStep):
         def __init__(self, *args: Any):
             self.allreduce_seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
@@ -110,11 +114,11 @@ def timed_step() -> Any:
 
         def _allreduce(self, tensors: list[Any]) -> list[Any]:
             with tf.control_dependencies(tensors):
-                begun = tf.timestamp()
+                begun = clock()
             with tf.control_dependencies([begun]):
                 summed = super()._allreduce([tf.identity(tensor) for tensor in tensors])
             with tf.control_dependencies(summed):
-                self.allreduce_seconds.assign(tf.timestamp() - begun)
+                self.allreduce_seconds.assign(clock() - begun)
             return summed
 
     return TimedStep
