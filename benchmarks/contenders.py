@@ -1,7 +1,6 @@
 """Who takes part in `group_io.py`, and how they take turns on the ranks of one group."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ ALONE = ("replicate", "cooperative", *RIVALS)
 WARM_UP = 4  # batches at the start of a turn; no contender keeps more than these ready
 _PREFETCH = 2
 _FOREVER = 2**40
-Contender = Callable[[int], list[float]]
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,11 @@ class Reading:
 
 
 def open_contenders(
-    settings: Settings, comm: Comm, source: Source, stack: ExitStack
-) -> dict[str, Contender]:
+    settings: Settings, comm: Comm, source: Source, pool: Workers
+) -> dict[str, Any]:
     """Everything that takes part, on every rank; collective over the world."""
     threads, batch = my_threads(comm.node.size), settings.batch_size
     layout = Layout(comm.world_size, comm.world_size, batch)
-    pool = stack.enter_context(workers(threads))
     opened: dict[str, Any] = {}
     for name in settings.contenders:
         if name in OURS:
@@ -114,7 +111,6 @@ def open_contenders(
         else:
             folder, python = rivals.mds_folder(settings.data_dir), settings.streaming_python
             opened[name] = rivals.Streaming(python, comm, folder, batch, threads)
-        stack.callback(opened[name].close)
     return opened
 
 
@@ -124,7 +120,7 @@ def rate(times: Sequence[float], batch_size: int) -> float:
 
 
 def take_turns(
-    contenders: dict[str, Contender], comm: Comm, settings: Settings
+    contenders: dict[str, Any], comm: Comm, settings: Settings
 ) -> dict[str, list[float]]:
     """Name → images per second and rank in each round: the mean of what all ranks measured."""
 
@@ -148,10 +144,14 @@ def measure_group(settings: Settings, comm: Comm) -> dict[str, list[float]]:
     """Name → rates in each round, on the ranks that were started as one group."""
     from ba_dist.data.catalog import open_dataset
 
-    with ExitStack() as stack:
-        source = open_dataset(Data("pictures", f"{settings.data_dir}"), comm).train
-        contenders = open_contenders(settings, comm, source, stack)
-        return take_turns(contenders, comm, settings)
+    source = open_dataset(Data("pictures", f"{settings.data_dir}"), comm).train
+    with workers(my_threads(comm.node.size)) as pool:
+        contenders = open_contenders(settings, comm, source, pool)
+        rates = take_turns(contenders, comm, settings)
+        # Not in a finally: to close is collective, and a rank that has failed is elsewhere.
+        for contender in contenders.values():
+            contender.close()
+        return rates
 
 
 def join() -> Comm:

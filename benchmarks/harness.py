@@ -295,13 +295,18 @@ output_option = click.option(
 
 
 def one_message(program: Callable[..., Any]) -> Callable[..., Any]:
-    """Mistakes that a person can mend end the program with one message, on every rank."""
+    """Mistakes that a person can mend end the program with one message.
+
+    What only one rank has found is left to the hook of `ba_dist.start`, which ends the job.
+    """
 
     @wraps(program)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return program(*args, **kwargs)
         except UserError as error:
+            if ba_comm.launched() and not error.agreed:
+                raise
             leave(f"{error}")
 
     return guarded

@@ -2,8 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,20 +25,13 @@ def run_ranks(ranks: int, words: Sequence[str], tracer: Sequence[str] = ()) -> s
     Raises:
         UserError: with the end of its output, when it failed.
     """
-    line = [*tracer, str(MPIRUN), "-n", str(ranks), "--", "python", *words]
-    child = subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        printed, complaints = child.communicate()
-    except BaseException:  # Ctrl-C reaches this process only, for the child has its own session
-        child.send_signal(signal.SIGTERM)
-        child.wait()
-        raise
-    if child.returncode:
-        end = "\n".join((printed + complaints).strip().splitlines()[-20:])
-        raise UserError(f"{ranks} ranks of {words[0]} ended with status {child.returncode}:\n{end}")
-    return printed
+    tied = [sys.executable, "-IS", str(MPIRUN.with_name("tied.py")), "TERM"]
+    line = [*tied, *tracer, str(MPIRUN), "-n", str(ranks), "--", "python", *words]
+    done = subprocess.run(line, capture_output=True, text=True)
+    if done.returncode:
+        end = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+        raise UserError(f"{ranks} ranks of {words[0]} ended with status {done.returncode}:\n{end}")
+    return done.stdout
 
 
 def patient_barrier() -> None:

@@ -107,8 +107,6 @@ class Service:
     """
 
     def __init__(self, comm: Comm, data_dir: Path, batch_size: int, threads: int):
-        import tensorflow as tf
-
         self._server = None
         address = None
         if comm.rank == 0:
@@ -116,26 +114,35 @@ class Service:
             self._server = Helper([sys.executable, here], {}, all_cores=True)
             address = self._server.ask({"threads": threads})
         address = comm.world.share_object(address)
-        cache = tf.data.experimental.service.CrossTrainerCache(trainer_id=f"rank {comm.rank}")
-        shared = decoded_batches(data_dir, batch_size, threads).apply(
-            tf.data.experimental.service.distribute(
-                processing_mode=tf.data.experimental.service.ShardingPolicy.OFF,
-                service=address,
-                job_name="photographs",
-                max_outstanding_requests=1,
-                compression=None,
-                cross_trainer_cache=cache,
-            )
-        )
-        self._batches = iter(shared)
+        self._address, self._turn, self._trainer = address, 0, f"rank {comm.rank}"
+        self._batches = decoded_batches(data_dir, batch_size, threads)
 
     def __call__(self, count: int) -> list[float]:
-        return arrivals(self._batches, count)
+        # A new job each turn: nothing that was fetched ahead in the last one counts in this one.
+        self._turn += 1
+        batches = iter(self.job(f"photographs {self._turn}"))
+        times = arrivals(batches, count)
+        del batches
+        gc.collect()  # tells the service that this client has left
+        return times
+
+    def job(self, name: str) -> Any:
+        """The batches of a job of this name, which are the same for all trainers."""
+        import tensorflow as tf
+
+        service = tf.data.experimental.service
+        return self._batches.apply(
+            service.distribute(
+                processing_mode=service.ShardingPolicy.OFF,
+                service=self._address,
+                job_name=name,
+                compression=None,
+                cross_trainer_cache=service.CrossTrainerCache(trainer_id=self._trainer),
+            )
+        )
 
     def close(self) -> None:
         """Ends the service, when all its clients have left; collective."""
-        del self._batches
-        gc.collect()
         patient_barrier()
         if self._server:
             self._server.close()
@@ -152,10 +159,13 @@ def serve() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     service = tf.data.experimental.service
-    dispatcher = service.DispatchServer()
+    # Jobs of earlier turns go, with the batches that they keep.
+    dispatcher = service.DispatchServer(
+        service.DispatcherConfig(job_gc_check_interval_ms=500, job_gc_timeout_ms=500)
+    )
     address = dispatcher.target.split("://")[1]
     worker = service.WorkerServer(
-        service.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=1000)
+        service.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=500)
     )
     print(json.dumps(dispatcher.target), flush=True)
     sys.stdin.read()
