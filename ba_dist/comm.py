@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class Channel:
     def gather_all(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """[size, …]: the arrays of all ranks, which have the same shape and dtype."""
         out = np.empty((self.size, *array.shape), array.dtype)
-        self._mpi.Allgather(np.ascontiguousarray(array), out)
+        mine = np.ascontiguousarray(array)
+        _wait(self._mpi.Iallgather(mine, out))
         return out
 
     def concatenate(self, part: Bytes, counts: npt.NDArray[np.int64]) -> Bytes:
@@ -95,7 +97,21 @@ class Channel:
 
     def barrier(self) -> None:
         """Returns when every rank has come here."""
-        self._mpi.Barrier()
+        _wait(self._mpi.Ibarrier())
+
+
+def _wait(request: Any) -> None:
+    """Waits for ranks that may come much later, and sleeps meanwhile.
+
+    MPI libraries spin while they wait: a reader thread would take the core from the training.
+    """
+    pause = 1e-5
+    while not request.Test():
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+_LONGEST_PAUSE = 5e-4  # seconds
 
 
 class SharedMemory:
@@ -110,7 +126,6 @@ class SharedMemory:
         from mpi4py import MPI
 
         self._window = MPI.Win.Allocate_shared(size, 1, comm=communicator)
-        _WINDOWS.append(self._window)
         self._window.Lock_all(MPI.MODE_NOCHECK)
         self.size = size
         memories: list[Any] = [
@@ -121,6 +136,12 @@ class SharedMemory:
     def sync(self) -> None:
         """Makes this rank's writes visible, and sees those of others; needs a message between."""
         self._window.Sync()
+
+    def free(self) -> None:
+        """Gives the memory back; collective. Nothing may look at `parts` any more."""
+        self.parts = []
+        self._window.Unlock_all()
+        self._window.Free()
 
 
 # Shared windows live as long as the process: freeing one is collective, which a failing rank skips.
@@ -271,6 +292,17 @@ def leave_together(message: str, status: int, stream: TextIO | None = None) -> N
 
         MPI.COMM_WORLD.Barrier()
     sys.exit(status)
+
+
+def end_job(message: str, status: int) -> NoReturn:
+    """This rank alone has failed: it says so, and ends the job on all ranks, wherever they are."""
+    from mpi4py import MPI
+
+    rank, host = MPI.COMM_WORLD.Get_rank(), socket.gethostname()
+    print(f"ba-dist: rank {rank} on {host}: {message}", file=sys.stderr, flush=True)
+    # Nothing collective here: the others are somewhere else.
+    MPI.COMM_WORLD.Abort(status)
+    os._exit(status)
 
 
 def library() -> tuple[str, int]:

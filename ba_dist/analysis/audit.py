@@ -6,12 +6,13 @@ with itself but not with them is found as well.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ba_dist.config import Data
 from ba_dist.errors import UserError
 from ba_dist.run_dir import read_json
 from ba_dist.sampling import Permutation, Shuffle, augmentation_keys, shuffle, step_positions
@@ -79,7 +80,7 @@ def _rules(path: Path) -> Rules:
         names = Layout.__dataclass_fields__
         layouts = [(first, Layout(**{name: at[name] for name in names})) for first, at in jobs]
         seed = facts["config"]["run"]["seed"]
-        data = facts["config"]["data"]
+        data = {**asdict(Data()), **facts["config"].get("data", {})}
         order = shuffle(data["shuffle"], data["shuffle_block"], data["shuffle_window"])
         return Rules(layouts, seed, facts["samples"], facts["steps_per_epoch"], order)
     except (KeyError, TypeError, ValueError) as error:

@@ -43,6 +43,15 @@ def plot_runs(runs: list[Path], output: Path) -> Path:
         axis.grid(alpha=0.3)
     if axes.flat[0].lines:
         axes.flat[0].legend()
+    return save(figure, output)
+
+
+def save(figure: Any, output: Path) -> Path:
+    """Writes a picture; its suffix chooses the format.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
     try:
         figure.savefig(output, dpi=130)
     except (OSError, ValueError) as error:

@@ -34,9 +34,11 @@ class Exchange:
         self._sharing = max(sharing, channel.size)
         self._possible = channel.size > 1 and channel.on_one_node
         self._memory: SharedMemory | None = None
+        self._outgrown: list[SharedMemory] = []
         self._lock = threading.Lock()
         self._turn = 0
         self._used = 0
+        self.shared = False  # whether the last pieces went through shared memory
 
     def begin(self) -> None:
         """A new turn begins: the oldest slot is free."""
@@ -67,7 +69,8 @@ class Exchange:
         table = self._share_facts(pieces, facts, counts)
         starts, sizes, all_facts = table[:, 0], table[:, 1], table[:, 2:]
         lanes = np.repeat(np.arange(len(counts)), counts)
-        if self._memory is not None and (starts >= 0).all():
+        self.shared = self._memory is not None and bool((starts >= 0).all())
+        if self.shared and self._memory:
             self._memory.sync()
             self._channel.bytes_sent += sum(piece.nbytes for piece in pieces)
             places = zip(lanes, starts, sizes, strict=True)
@@ -110,11 +113,19 @@ class Exchange:
         capacity = needed + needed // 2
         on_node = capacity * self._slots * self._sharing
         room = np.array([shutil.disk_usage(_SHARED_FOLDER).free > 2 * on_node])
-        # What was gathered into the old slots stays valid: windows are never freed.
+        if self._memory is not None:
+            # What was gathered into the old slots may still be looked at.
+            self._outgrown.append(self._memory)
         if self._channel.gather_all(room).all():
             self._memory = self._channel.shared_memory(capacity * self._slots)
         else:
             self._possible, self._memory = False, None
+
+    def close(self) -> None:
+        """Gives shared memory back; collective, and no piece may be looked at any more."""
+        for memory in [*self._outgrown, *([self._memory] if self._memory else [])]:
+            memory.free()
+        self._outgrown, self._memory, self._possible = [], None, False
 
     def _slot(self, lane: int) -> Bytes:
         if self._memory is None:

@@ -122,7 +122,7 @@ def index(located: Located, split: str) -> tuple[shard_index.ShardIndex, list[st
     """
     shards = located.files[split]
     with tqdm(total=len(shards), desc=f"index {split}", unit="shard", disable=None) as bar:
-        return shard_index.build(shards, done=bar.update)
+        return shard_index.build(shards, located.features, done=bar.update)
 
 
 def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
@@ -132,7 +132,7 @@ def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
     print(
         f"reading {len(shards)} TFRecord shards in {shards[0].parent} once for their index"
         f" (`{located.index_command}` does it beforehand)",
-        flush=True,
+        file=sys.stderr,
     )
     made, damaged = index(located, split)
     for line in damaged:

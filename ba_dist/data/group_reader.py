@@ -279,11 +279,16 @@ class GroupReader:
             yield batch
 
     def close(self) -> None:
-        """Ends the thread after the exchanges that the other lanes count on."""
+        """Ends the thread after the exchanges that the other lanes count on; collective.
+
+        Images that were read may not be looked at any more.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+        self._ready.clear()
+        self._exchange.close()
         self._source.counters.bytes_exchanged = self._channel.bytes_sent
 
     def _run(self) -> None:

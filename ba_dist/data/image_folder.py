@@ -1,6 +1,6 @@
 """Pictures in one folder per class: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.
 
-A listing of ImageNet's 1.28 million files takes 36 MB as bytes and offsets, and 130 MB as Python's
+A listing of ImageNet's 1.28 million files takes 34 MB as bytes and offsets, and 107 MB as Python's
 strings; each node lists once, and its ranks share the arrays.
 """
 
@@ -136,6 +136,7 @@ class ImageFolderSource:
         self.counters = Counters()
         self.contents = listing.contents()
         self._listing = listing
+        self._folders = [os.fsencode(listing.folder / name) + b"/" for name in listing.classes]
 
     def __len__(self) -> int:
         return len(self._listing.ends)
@@ -164,4 +165,4 @@ class ImageFolderSource:
         begin = int(here.ends[sample_id - 1]) if sample_id else 0
         name = here.names[begin : int(here.ends[sample_id])].tobytes()
         label = int(np.searchsorted(here.class_ends, sample_id, side="right"))
-        return label, os.fsencode(here.folder / here.classes[label]) + b"/" + name
+        return label, self._folders[label] + name

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ba_dist.data.examples import SCRIPTS, TFDS, Features
 from ba_dist.data.image_folder import list_classes
 from ba_dist.data.prepare import DATA_VARIABLE, INFOS, cache_dir, data_dir, first_line
-from ba_dist.data.shard_index import ShardIndex, find_shards
+from ba_dist.data.shard_index import UNKNOWN, ShardIndex, find_shards
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import DataError
 
@@ -145,6 +147,8 @@ def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Fe
     labels = train.labels()
     if not len(labels):
         raise DataError(f"{located.origin}: no record of training can be read")
+    if not located.classes:
+        _check_nothing_hidden(located, train)
     # ImageNet's scripts number from 1; in TensorFlow Datasets 0 is always a class.
     first = 1 if train.features == SCRIPTS and labels.min() == 1 else 0
     classes = located.classes or int(labels.max()) - first + 1
@@ -157,6 +161,23 @@ def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Fe
             )
     text = "labels from 1, where 0 is the background" if first else "labels from 0"
     return replace(train.features, first_label=first, classes=classes), text
+
+
+def _check_nothing_hidden(located: Located, train: ShardIndex) -> None:
+    """Raises DataError when damaged records may be all that there is of a class.
+
+    Without the first class all labels would be numbered wrongly. A class is taken to have at least
+    as many records as the smallest that is known.
+    """
+    damaged = np.flatnonzero(train.columns["label"] == UNKNOWN)
+    counts = np.bincount(train.labels())
+    if len(damaged) >= counts[counts > 0].min():
+        first = damaged[0]
+        shard = located.files["train"][train.columns["shard"][first]]
+        raise DataError(
+            f"{shard} at byte {train.columns['offset'][first]}: the data of this record and of"
+            f" {len(damaged) - 1} others is damaged, which may hide a class; copy the shards again"
+        )
 
 
 def tfds_features(located: Located) -> Features:

@@ -216,7 +216,8 @@ def input_pipeline(
         ghost_batch_size: of the model's GhostBatchNormalization.
 
     Returns:
-        A tf.data.Dataset of (images float32 [b·K, H, W, C], labels int64 [b·K]), `steps` long.
+        A tf.data.Dataset of (images float32 [b·K, H, W, C], labels int64 [b·K], or float32
+        [b·K, classes] with mixup or CutMix), `steps` long.
         Going through it again (an epoch of Keras) goes on with the next steps.
 
     Raises:
@@ -255,10 +256,16 @@ def input_pipeline(
         reader.close()
 
     rows = layout.instances_per_rank
+    mixed = augment.mixup or augment.cutmix
+    labels_spec = (
+        tf.TensorSpec((rows, info.classes), tf.float32)
+        if mixed
+        else tf.TensorSpec((rows,), tf.int64)
+    )
     return tf.data.Dataset.from_generator(
         instances,
         output_signature=(
             tf.TensorSpec((rows, *info.image_shape), tf.float32),
-            tf.TensorSpec((rows,), tf.int64),
+            labels_spec,
         ),
     )

@@ -18,7 +18,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from ba_dist.errors import DataError
 
 DATA_VARIABLE = "BA_DIST_DATA"
 SPLITS = ("train", "test")
+_KEYS = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 INFOS = {
@@ -135,8 +135,9 @@ def _load(folder: Path) -> Prepared | None:
         info = facts["info"]
         for key in ("image_shape", "mean", "std"):
             info[key] = tuple(info[key])
-        for split, kind in product(SPLITS, ("images", "labels")):
-            np.load(folder / f"{split}_{kind}.npy", mmap_mode="r", allow_pickle=False)
+        arrays = {key: np.load(folder / f"{key}.npy", "r", allow_pickle=False) for key in _KEYS}
+        if _digest(arrays) != facts["digest"]:
+            raise ValueError("its content does not match its digest")
         return Prepared(folder, DatasetInfo(**info), facts["digest"], facts["origin"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not (folder / "info.json").exists():
@@ -176,21 +177,26 @@ def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prep
     # Under the lock, what is there is left from a process that was killed.
     for left in [folder, *folder.parent.glob(f".{folder.name}.*")]:
         shutil.rmtree(left, ignore_errors=True)
-    digest = hashlib.sha256()
+    digest = _digest(arrays)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for split, kind in product(SPLITS, ("images", "labels")):
-            array = np.ascontiguousarray(arrays[f"{split}_{kind}"])
-            digest.update(array.data)
-            np.save(temporary / f"{split}_{kind}.npy", array)
-        facts = {"info": asdict(info), "digest": digest.hexdigest(), "origin": origin}
+        for key in _KEYS:
+            np.save(temporary / f"{key}.npy", arrays[key])
+        facts = {"info": asdict(info), "digest": digest, "origin": origin}
         (temporary / "info.json").write_text(json.dumps(facts, indent=2))
         temporary.chmod(0o755)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return Prepared(folder, info, digest.hexdigest(), origin)
+    return Prepared(folder, info, digest, origin)
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for key in _KEYS:
+        digest.update(np.ascontiguousarray(arrays[key]).data)
+    return digest.hexdigest()
 
 
 def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:

@@ -88,7 +88,10 @@ def find_shards(folder: Path, split: str) -> list[Path]:
 
 
 def build(
-    shards: list[Path], threads: int = 4, done: Callable[[], object] = lambda: None
+    shards: list[Path],
+    features: Features | None = None,
+    threads: int = 4,
+    done: Callable[[], object] = lambda: None,
 ) -> tuple[ShardIndex, list[str]]:
     """Reads every shard once, checking every checksum.
 
@@ -97,6 +100,8 @@ def build(
 
     Args:
         shards: the files.
+        features: names in their Examples, where they are known; else those of ImageNet's scripts
+            or of TensorFlow Datasets, whichever are there.
         threads: shards that are read at a time.
         done: called after each shard.
 
@@ -110,7 +115,7 @@ def build(
     before = _facts(shards)
 
     def one(path: Path) -> _Shard:
-        part = _scan_shard(path)
+        part = _scan_shard(path, features)
         done()
         return part
 
@@ -120,11 +125,11 @@ def build(
     finally:
         pool.shutdown(cancel_futures=True)
     kinds = {part.features for part in parts if part.features}
-    if len(kinds) != 1:
-        raise DataError(
-            f"{shards[0].parent}: the shards of one split hold {len(kinds)} kinds of records:"
-            f" {', '.join(kind.image for kind in kinds) or 'no picture at all'}; one was expected"
-        )
+    if not kinds:
+        raise DataError(f"{shards[0]} … {shards[-1].name}: every record is damaged")
+    if len(kinds) > 1:
+        names = " and in others ".join(sorted(repr(kind.image) for kind in kinds))
+        raise DataError(f"{shards[0].parent}: pictures are in some shards called {names}")
     numbers = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     values = (numbers, *np.concatenate([part.rows for part in parts]).T)
     columns = {
@@ -144,9 +149,8 @@ class _Shard:
     damaged: list[str]
 
 
-def _scan_shard(path: Path) -> _Shard:
+def _scan_shard(path: Path, features: Features | None) -> _Shard:
     rows: list[tuple[int, int, int]] = []
-    features: Features | None = None
     damaged = []
     try:
         for record in scan(path):
@@ -163,6 +167,8 @@ def _scan_shard(path: Path) -> _Shard:
             rows.append((record.offset, record.length, label))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if not rows:
+        raise DataError(f"{path} is empty; copy it again")
     return _Shard(np.array(rows, np.int64).reshape(-1, 3), features, damaged)
 
 
@@ -271,7 +277,7 @@ def _load(path: Path) -> ShardIndex:
         with safetensors.safe_open(path, framework="numpy") as file:
             facts = json.loads(file.metadata()["ba_dist"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        features = next(f for f in (SCRIPTS, TFDS) if f.image == facts["image"])
+        features = Features(facts["image"], facts["label"])
         sizes, times = arrays.pop("sizes"), arrays.pop("times")
         columns = {name: arrays[name] for name in _COLUMNS}
         index = ShardIndex(features, list(facts["names"]), sizes, times, columns)
@@ -279,8 +285,6 @@ def _load(path: Path) -> ShardIndex:
             raise ValueError("its content does not match its digest")
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error})") from None
-    except StopIteration:
-        raise DataError(f"{path} was made by another version of ba_dist") from None
     return index
 
 
@@ -298,12 +302,14 @@ def _check_same(index: ShardIndex, shards: list[Path], path: Path) -> None:
         if time != then:
             raise DataError(
                 f"{shard} was written again after {path} was made"
-                f" (its time of change differs by {abs(time - then) / 1e9:.3f} s)"
+                f" (its time of change differs by {abs(time - then) / 1e9:.3f} s; `cp -p` keeps it)"
             )
 
 
 def _digest(index: ShardIndex) -> str:
-    digest = hashlib.sha256(json.dumps([index.features.image, index.names]).encode())
+    digest = hashlib.sha256(
+        json.dumps([index.features.image, index.features.label, index.names]).encode()
+    )
     for array in (index.sizes, index.times, *(index.columns[name] for name in _COLUMNS)):
         digest.update(repr((array.dtype.str, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).data)

@@ -1,6 +1,7 @@
 """Samples that cost no storage, for benchmarks and for trying things out."""
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -70,6 +71,16 @@ def picture(seed: int, number: int, height: int = _HEIGHT, width: int = _WIDTH) 
     return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
 
 
+@cache
+def _jpegs(seed: int, count: int) -> list[bytes]:
+    import simplejpeg
+
+    return [
+        simplejpeg.encode_jpeg(picture(seed, number), _QUALITY, colorsubsampling="420")
+        for number in range(count)
+    ]
+
+
 @dataclass
 class SyntheticJpegSource:
     """JPEGs of 500x375 pixels and about 100 kB, the size of ImageNet's; no file is read.
@@ -91,15 +102,8 @@ class SyntheticJpegSource:
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
-        import simplejpeg
-
         self.contents = [f"synthetic-jpeg-{self.count}-{self.seed}"]
-        self._jpegs = [
-            simplejpeg.encode_jpeg(
-                picture(self.seed, number), quality=_QUALITY, colorsubsampling="420"
-            )
-            for number in range(min(TEMPLATES, self.count))
-        ]
+        self._jpegs = _jpegs(self.seed, min(TEMPLATES, self.count))
 
     def __len__(self) -> int:
         return self.count

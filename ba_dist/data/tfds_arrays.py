@@ -38,6 +38,8 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
     tfds.disable_progress_bar()
     # It warns of every folder that it is about to make.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if found := _newest(name, folder):
+        return tfds.builder_from_directory(found)
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
     except tfds.core.DatasetNotFoundError:
@@ -50,6 +52,17 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         builder.download_and_prepare()
     return builder
+
+
+def _newest(name: str, folder: Path) -> Path | None:
+    """The newest version of a dataset that is prepared there, whatever version TFDS has by now."""
+
+    def version(path: Path) -> list[int]:
+        return [int(part) for part in path.name.split(".") if part.isdigit()]
+
+    facts = ("dataset_info.json", "features.json")
+    versions = (path.parent for path in (folder / name).glob(f"*/{facts[0]}"))
+    return max((path for path in versions if (path / facts[1]).exists()), key=version, default=None)
 
 
 def classification(builder: Any) -> tuple[str, str]:

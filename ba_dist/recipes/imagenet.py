@@ -2,10 +2,10 @@
 
     ba-dist data index imagenet --data-dir DIR        # TFRecord shards: once, where it is written
     launch/mpirun.sh -n 16 -- train resnet50-imagenet --data-dir DIR
-    launch/mpirun.sh -n 16 -- train resnet50-imagenet --data-dir DIR --multiplicity 1   # its baseline
+    launch/mpirun.sh -n 16 -- train resnet50-imagenet --data-dir DIR --multiplicity 1  # baseline
 
 DIR holds folders of JPEGs (train/CLASS/*.JPEG and val/CLASS/*.JPEG), TFRecord shards
-(train-00000-of-01024 …), or what TensorFlow Datasets prepared (imagenet2012); what is found is said.
+(train-00000-of-01024 …), or what TensorFlow Datasets prepared (imagenet2012): whatever is found.
 
 Table 2 reports 76.30 % for the baseline with as many steps, 76.86 % for M = 4. The regime is the
 one published with the authors' code. A laptop's version: --train-samples 640 --val-samples 64

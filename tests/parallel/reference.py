@@ -37,7 +37,8 @@ def augmented(image, drawn, config, info):
 def instances(entry, source, augmentation: Augmentation):
     """The augmented images and labels of a step of a one-rank trace, in its order."""
     keys = np.array([int(key, 16) for key in entry["augment_keys"]], np.uint64)
-    drawn = augmentation.draw(keys)
+    sizes = np.array([source.info.image_shape[:2]] * len(keys))
+    drawn = augmentation.draw(keys, sizes, len(keys))
     images = [
         augmented(
             source.images[sample],

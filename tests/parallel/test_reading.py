@@ -1,62 +1,167 @@
-"""The three modes of reading a group's batch: the same batches, at a different price."""
+"""Every source in every mode: the same batches, at a different price; and what is damaged."""
 
+import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
-from array_record.python import array_record_module
 
-from tests.parallel.ranks import WORLD_SIZES, program
+from ba_dist.data.tfrecord import frame
+from ba_dist.sampling import Permutation
+from tests import pictures
+from tests.parallel.ranks import WORLD_SIZES, mpirun, program
 
-RECORDS = 150
-STEPS = 3
+CLASSES, EACH = 3, 50
+STEPS, B = 5, 8  # of programs/reading.py: steps, and samples a step and group
+ROTTEN = tuple(range(5, 150, 10))
+IOS = ("replicate", "broadcast", "cooperative")
+MODES = [f"{io} {exchange}" for io in IOS for exchange in ("encoded", "decoded")]
+
+
+def damage(path, numbers):
+    """Changes one byte in the middle of these records of a TFRecord file."""
+    data = bytearray(path.read_bytes())
+    start = 0
+    for number in range(max(numbers) + 1):
+        length = int.from_bytes(data[start : start + 8], "little")
+        if number in numbers:
+            data[start + 12 + length // 2] ^= 1
+        start += len(frame(b"")) + length
+    path.write_bytes(data)
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    """150 images of different sizes, about 60 kB each, in one ArrayRecord file."""
-    path = tmp_path_factory.mktemp("records") / "records.array_record"
-    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    numbers = np.random.default_rng(7)
-    images = []
-    for i in range(RECORDS):
-        height, width = numbers.integers(100, 200, 2)
-        pixels = numbers.integers(0, 256, (height, width, 3), np.uint8)
-        images.append(pixels)
-        writer.write(bytes([height, i]) + pixels.tobytes())
-    writer.close()
-    return path, images
+def data(tmp_path_factory):
+    """The same 150 training pictures in every form; and what they hold."""
+    folder = tmp_path_factory.mktemp("pictures")
+    makers = {
+        "folder": pictures.make_folder,
+        "tfrecord": pictures.make_tfrecords,
+        "array_record": pictures.make_array_record,
+    }
+    for form, make in makers.items():
+        made = make(folder / form, CLASSES, EACH, low=40, high=80)
+    shutil.copytree(folder / "tfrecord", folder / "rotten")
+    halves = [n for n in ROTTEN if n < 75], [n - 75 for n in ROTTEN if n >= 75]
+    for shard, numbers in enumerate(halves):
+        damage(folder / "rotten" / f"train-{shard:05d}-of-00002", numbers)
+    return folder, made["train"]
+
+
+def expected_digest(samples, ids):
+    """The digest of a batch, from the pictures themselves."""
+    digest = hashlib.sha256(np.array([samples[i].label for i in ids], np.int64).tobytes())
+    for i in ids:
+        digest.update(repr(samples[i].pixels.shape).encode())
+        digest.update(samples[i].pixels.tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module", params=WORLD_SIZES)
+def results(request, data, tmp_path_factory):
+    """What the ranks of one world have read."""
+    out = tmp_path_factory.mktemp("out")
+    program("reading.py", request.param, data[0], out)
+    return [json.loads((out / f"rank-{r}.json").read_text()) for r in range(request.param)]
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", WORLD_SIZES)
-def test_modes_give_the_same_batches_and_share_the_reads(ranks, records, tmp_path):
-    path, images = records
-    (tmp_path / path.name).symlink_to(path)
-    program("reading.py", ranks, tmp_path)
-    results = [json.loads((tmp_path / f"rank-{r}.json").read_text()) for r in range(ranks)]
+@pytest.mark.parametrize(
+    "name", ["folder", "tfrecord", "array_record", "synthetic-jpeg", "arrays", "rotten"]
+)
+def test_modes_give_the_same_batches(results, name, data):
+    _, samples = data
+    by_group = {}
     for result in results:
-        batches = [mode["batches"] for mode in result["modes"].values()]
-        assert batches[0] == batches[1] == batches[2]
-        for _, ids, _, shapes, labels in batches[0]:
-            assert labels == ids
-            assert shapes == [list(images[i].shape) for i in ids]
+        modes = result["sources"][name]
+        assert list(modes) == MODES
+        for mode in modes.values():
+            assert mode["batches"] == modes[MODES[0]]["batches"]
+        by_group.setdefault(result["group"], modes[MODES[0]]["batches"])
+        assert by_group[result["group"]] == modes[MODES[0]]["batches"]
+    if name in ("folder", "tfrecord", "array_record", "rotten"):
+        for _, ids, labels, digest, _ in by_group[0]:
+            assert labels == [samples[i].label for i in ids]
+            assert digest == expected_digest(samples, ids)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", ["folder", "tfrecord", "array_record", "synthetic-jpeg", "arrays"])
+def test_a_group_shares_reads_and_decodes(results, name):
     size = results[0]["group_size"]
-    samples = STEPS * 8 * ranks // size  # b = 8 a group and step
-    kernel = {}
-    for mode, factor in (("replicate", size), ("broadcast", 1), ("cooperative", 1)):
-        costs = [result["modes"][mode] for result in results]
-        assert sum(cost["records_read"] for cost in costs) == factor * samples
-        kernel[mode] = sum(cost["kernel_bytes"] for cost in costs)
-    groups = {result["group"]: result["modes"]["replicate"]["batches"] for result in results}
-    wanted = sum(
-        images[i].nbytes + 2 for batches in groups.values() for batch in batches for i in batch[1]
+    samples = STEPS * B * len(results) // size
+    prices = {
+        "replicate encoded": (size, size),
+        "replicate decoded": (size, size),
+        "broadcast encoded": (1, size),
+        "broadcast decoded": (1, 1),
+        "cooperative encoded": (1, size),
+        "cooperative decoded": (1, 1),
+    }
+    total = {}
+    for mode, (reads, decodes) in prices.items():
+        costs = [result["sources"][name][mode] for result in results]
+        sums = {key: sum(c[key] for c in costs) for key in costs[0] if key != "batches"}
+        assert sums["records_read"] == reads * samples
+        assert sums["records_decoded"] == decodes * samples
+        assert (sums["bytes_sent"] > 0) == (size > 1 and not mode.startswith("replicate"))
+        total[mode] = sums
+    if name in ("folder", "tfrecord"):
+        whole = total["replicate encoded"]["bytes_read"]
+        for mode, (reads, _) in prices.items():
+            assert total[mode]["bytes_read"] * size == whole * reads
+            # The kernel also counts what MPI itself reads: under a few kB a rank.
+            seen = total[mode]["kernel_bytes"] - total[mode]["bytes_read"]
+            assert 0 <= seen < 20_000 * len(results), mode
+
+
+@pytest.mark.mpi
+def test_a_corrupt_sample_is_replaced_on_every_lane(results):
+    """By the sample in the same place of a later step, in every mode alike."""
+    replaced = {}
+    for result in results:
+        for _, ids, _, _, pairs in result["sources"]["rotten"][MODES[0]]["batches"]:
+            replaced |= dict(pairs)
+            assert not set(ids) & set(ROTTEN)
+            assert len(set(ids)) == B
+    assert set(replaced) <= set(ROTTEN) and replaced
+    for mode in MODES:
+        counted = sum(r["sources"]["rotten"][mode]["records_skipped"] for r in results)
+        groups = len(results) // results[0]["group_size"]
+        lanes = {r["group"]: r["sources"]["rotten"][mode]["batches"] for r in results}
+        met = sum(len(batch[4]) for batches in lanes.values() for batch in batches)
+        assert counted == met and len(lanes) == groups
+
+
+TRAIN = ["train", "resnet50-imagenet", "--model", "resnet8", "--image-size", 32, "--steps", 12]
+SMALL = ["--batch-size", 12, "--multiplicity", 2, "--lr-scale", 0.1, "--val-samples", 20]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("io", IOS)
+def test_training_stops_at_a_corrupt_record(io, data, tmp_path):
+    words = [*TRAIN, *SMALL, "--data-dir", data[0] / "rotten", "--io", io]
+    done = mpirun(2, *words, "--run-dir", tmp_path / "run", check=False, timeout=120)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if "ba-dist: rank" in line]
+    assert len(said) == 1, done.stderr
+    assert "-of-00002 at byte " in said[0] and "--on-corrupt skip" in said[0]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.mpi
+def test_training_skips_within_its_budget(data, tmp_path):
+    words = [*TRAIN, *SMALL, "--data-dir", data[0] / "rotten", "--on-corrupt", "skip", "--trace"]
+    done = mpirun(4, *words, "--run-dir", tmp_path / "run")
+    assert "corrupt records" in done.stdout
+    skipped = json.loads((tmp_path / "run" / "summary.json").read_text())["input"]
+    met = len(set(ROTTEN) & set(Permutation(CLASSES * EACH, 0, 0)(np.arange(12 * 12)).tolist()))
+    assert skipped["records_skipped"] == met
+    audit = mpirun(1, "audit", tmp_path / "run")
+    assert "clean" in audit.stdout
+    over = mpirun(
+        2, *words, "--run-dir", tmp_path / "over", "--corrupt-budget", 0, check=False, timeout=120
     )
-    for mode, factor in (("replicate", size), ("broadcast", 1), ("cooperative", 1)):
-        # The kernel also counts record headers and what MPI itself reads: under 5 %.
-        assert wanted * factor <= kernel[mode] < 1.05 * wanted * factor, mode
-    decoded = [
-        sum(result["modes"][mode]["records_decoded"] for result in results)
-        for mode in ("replicate", "broadcast", "cooperative")
-    ]
-    assert decoded == [size * samples, size * samples, samples]
+    assert over.returncode == 1
+    assert "in this epoch, --corrupt-budget is 0" in over.stderr

@@ -117,7 +117,7 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
         keras.utils.set_random_seed(0)
         train_step.set_precision(precision)
-        model = models.of_config(config, source.info, 32)
+        model = models.of_config(config, source.info.image_shape, source.info.classes, 32)
         train_step.set_precision("fp32")
         start = {v.path: v.numpy().astype(np.float64) for v in model.variables}
         moving = {name: value for name, value in start.items() if "/moving_" in name}

@@ -14,7 +14,7 @@ from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.sampling import augmentation_keys
 
-from .pictures import ANY_SIZE, INFOS, PICTURES, UNLIKELY, WHOLE, rendered, run, sizes_of
+from .photographs import ANY_SIZE, INFOS, PICTURES, UNLIKELY, WHOLE, rendered, run, sizes_of
 
 GHOST = 4
 
@@ -244,17 +244,6 @@ def test_the_picture_is_left_as_it_was():
     before = [image.copy() for image in images]
     rendered(augmentation, images, parameters)
     assert all(np.array_equal(a, b) for a, b in zip(images, before, strict=True))
-
-
-def test_auto_augment_sees_the_flipped_image():
-    """TranslateX to the right is to the right after the flip."""
-    config = Augment(flip=True, auto_augment="cifar10")
-    image = PICTURES["photographs"][0]
-    augmentation = Augmentation(config, INFOS["photographs"])
-    parameters = {"flip": np.array([1]), "auto_policy": np.array([1])}
-    parameters["auto_steps"] = np.array([[0, 1]])  # not rotated, then TranslateX of 25 pixels
-    (found,) = rendered(augmentation, [image], parameters)
-    assert not found[:, :25].any() and np.array_equal(found[:, 25:], image[:, ::-1][:, :31])
 
 
 # --- evaluation -----------------------------------------------------------------------------------

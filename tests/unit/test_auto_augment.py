@@ -10,7 +10,7 @@ from ba_dist.data import auto_augment
 from ba_dist.data.augment import Augmentation
 from ba_dist.sampling import augmentation_keys
 
-from .pictures import INFOS, PICTURES, UNLIKELY, WHOLE, rendered
+from .photographs import INFOS, PICTURES, UNLIKELY, WHOLE, rendered
 
 PHOTOGRAPHS = PICTURES["photographs"]
 GEOMETRY = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
@@ -186,6 +186,17 @@ def test_every_sub_policy_is_its_steps_one_after_the_other(name):
                 if sign:
                     expected = done(operation, expected, level, sign)
             assert np.array_equal(found, expected)
+
+
+def test_auto_augment_sees_the_flipped_image():
+    """TranslateX to the right is to the right after the flip."""
+    config = Augment(flip=True, auto_augment="cifar10")
+    image = PHOTOGRAPHS[0]
+    augmentation = Augmentation(config, INFOS["photographs"])
+    parameters = {"flip": np.array([1]), "auto_policy": np.array([1])}
+    parameters["auto_steps"] = np.array([[0, 1]])  # not rotated, then TranslateX of 25 pixels
+    (found,) = rendered(augmentation, [image], parameters)
+    assert not found[:, :25].any() and np.array_equal(found[:, 25:], image[:, ::-1][:, :31])
 
 
 @POLICIES

@@ -12,7 +12,7 @@ from ba_dist.data import colour
 from ba_dist.data.augment import Augmentation
 from ba_dist.sampling import augmentation_keys
 
-from .pictures import INFOS, PICTURES, UNLIKELY, rendered, run
+from .photographs import INFOS, PICTURES, UNLIKELY, rendered, run
 
 COUNT = 20_000
 PHOTOGRAPHS, INFO = PICTURES["photographs"], INFOS["photographs"]

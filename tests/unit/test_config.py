@@ -173,8 +173,11 @@ def test_the_layout_asked_for():
         layout_of(config, 4)
 
 
-WHERE = "group_size microbatch io prefetch data_dir val_samples epochs steps run_dir"
-WHERE += " resume trace log_every eval_every checkpoint_every keep_checkpoints"
+WHERE = (
+    "group_size microbatch io exchange io_threads prefetch data_dir val_samples on_corrupt"
+    " corrupt_budget epochs steps run_dir resume trace log_every eval_every checkpoint_every"
+    " keep_checkpoints"
+)
 
 
 @given(changes)
@@ -196,7 +199,7 @@ def test_only_what_is_computed_keeps_a_run_from_going_on(changed):
 def test_recipes_are_whole(name):
     config = recipe(name)
     assert config.recipe == name and len(summary(name)) > 20
-    assert config.data.dataset in {*INFOS, "synthetic"}
+    assert config.data.dataset in {*INFOS, "synthetic", "imagenet"}
     for ranks in (1, 2, 4):
         layout = layout_of(config, ranks)
         assert layout.notice() is None, "the recipe's own ghost batch size is not kept"

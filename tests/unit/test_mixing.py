@@ -13,7 +13,7 @@ from ba_dist.data.augment import Augmentation
 from ba_dist.errors import ConfigError
 from ba_dist.sampling import Permutation, augmentation_keys
 
-from .pictures import INFOS, PICTURES, UNLIKELY, rendered, run
+from .photographs import INFOS, PICTURES, UNLIKELY, rendered, run
 
 COUNT = 20_000
 INFO = INFOS["photographs"]

@@ -302,3 +302,14 @@ def test_a_damaged_folder_is_named(cache, tmp_path, fashion, name):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(DataError, match=f"{path.parent} is damaged .*delete it"):
         prepare("fashion_mnist", place)
+
+
+@pytest.mark.parametrize("name", ["train_images", "train_labels", "test_images", "test_labels"])
+def test_one_bit_of_the_arrays_is_noticed(cache, tmp_path, fashion, name):
+    place = put(tmp_path / "data", fashion)
+    path = prepare("fashion_mnist", place).folder / f"{name}.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 16
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="does not match its digest.*delete it to prepare it anew"):
+        prepare("fashion_mnist", place)

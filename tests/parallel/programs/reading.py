@@ -1,23 +1,30 @@
-"""Reads the same steps in each mode; every rank writes what it got and what it cost.
+"""Reads the same steps from every source in each mode; every rank writes what it got and its cost.
 
-OUT: a folder with records.array_record in it. Reads are counted by the kernel (/proc/self/io).
+FOLDER: with folder/, tfrecord/, array_record/ as tests/pictures.py makes them, and rotten/, a copy
+of tfrecord/ with damaged records. OUT gets a file a rank. Reads are counted by the kernel
+(/proc/self/io).
 """
 
-import hashlib
 import json
 import math
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from ba_dist.comm import start
+from ba_dist.config import Data
 from ba_dist.data.array_record import ArrayRecordSource
-from ba_dist.data.group_reader import GroupSampler, read_group
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.catalog import open_dataset
+from ba_dist.data.examples import Features
+from ba_dist.data.group_reader import GroupReader, ReadMode
+from ba_dist.data.sources import ArraySource, DatasetInfo, Workers
+from ba_dist.sampling import GroupSampler
 from ba_dist.topology import Layout
 
-STEPS = 3
+STEPS = 5
+PREFETCH = 2
 
 
 def kernel_bytes_read() -> int:
@@ -25,39 +32,57 @@ def kernel_bytes_read() -> int:
     return int(next(line for line in lines if line.startswith("rchar")).split()[1])
 
 
-def decode(record: bytes):
-    height = record[0]
-    pixels = np.frombuffer(record, np.uint8, offset=2)
-    return pixels.reshape(height, -1, 3), record[1]
-
-
-folder = Path(sys.argv[1])
-comm = start()
-multiplicity = 6
-layout = Layout(
-    comm.world_size, multiplicity, batch_size=8 * comm.world_size // math.gcd(6, comm.world_size)
-)
-channel = comm.group(layout)
-info = DatasetInfo("test", (0, 0, 3), 256, (0.5,) * 3, (0.5,) * 3)
-result = {"group": layout.group(comm.rank), "group_size": layout.group_size, "modes": {}}
-for mode in ("replicate", "broadcast", "cooperative"):
-    source = ArrayRecordSource(info, [folder / "records.array_record"], decode)
+def read(source, layout, comm, channel, mode):
+    """All steps of a mode: what each batch held, and what it cost."""
     sampler = GroupSampler(len(source), 5, layout, layout.group(comm.rank))
-    source.read(np.arange(1))  # opens the file and reads its index
-    source.counters.records_read = 0
+    source.decode(source.read(0))  # opens files, imports what it needs
+    counted = dict(source.counters.as_dict())
     channel.barrier()
-    before = kernel_bytes_read()
+    before, sent = kernel_bytes_read(), channel.bytes_sent
+    pool = Workers(3)
+    reader = GroupReader(source, sampler, channel, mode, 0, STEPS, PREFETCH, pool, comm.node.size)
     batches = []
-    for step in range(STEPS):
-        epoch, ids = sampler(step)
-        images, labels = read_group(source, ids, channel, mode)
-        pixels = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
-        shapes = [list(image.shape) for image in images]
-        batches.append([epoch, ids.tolist(), pixels, shapes, labels.tolist()])
-    result["modes"][mode] = {
+    for batch in reader:
+        facts = [batch.epoch, batch.sample_ids.tolist(), batch.labels.tolist(), batch.sha256()]
+        batches.append([*facts, sorted(batch.replaced.items())])
+        reader.advance()
+    reader.close()
+    pool.close()
+    counters = source.counters.as_dict()
+    return {
         "batches": batches,
         "kernel_bytes": kernel_bytes_read() - before,
-        "records_read": source.counters.records_read,
-        "records_decoded": source.counters.records_decoded,
+        "bytes_sent": channel.bytes_sent - sent,
+        **{name: counters[name] - counted[name] for name in counted},
     }
-(folder / f"rank-{comm.rank}.json").write_text(json.dumps(result))
+
+
+def sources(comm):
+    """Name → source; each holds what tests/pictures.py made of the same samples."""
+    for form in ("folder", "tfrecord", "rotten"):
+        yield form, open_dataset(Data("imagenet", str(folder / form)), comm).train
+    info = DatasetInfo("records", (0, 0, 3), 3, (0.5,) * 3, (0.25,) * 3)
+    files = sorted((folder / "array_record").glob("train*"))
+    yield "array_record", ArrayRecordSource(info, files, Features("image", "label", 0, 3).decode)
+    yield "synthetic-jpeg", open_dataset(Data("synthetic-jpeg", train_samples=150), comm).train
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 5, 4, 3), np.uint8)
+    array_info = DatasetInfo("arrays", (5, 4, 3), 150, (0.5,) * 3, (0.25,) * 3)
+    yield "arrays", ArraySource(array_info, pixels, np.arange(150), "some")
+
+
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+comm = start()
+size = math.gcd(6, comm.world_size)
+layout = Layout(comm.world_size, 6, batch_size=8 * comm.world_size // size)
+channel = comm.group(layout)
+result = {"group": layout.group(comm.rank), "group_size": layout.group_size, "sources": {}}
+for name, source in sources(comm):
+    result["sources"][name] = {
+        f"{io} {exchange}": read(
+            source, layout, comm, channel, ReadMode(io, exchange, skip=name == "rotten")
+        )
+        for io, exchange in product(
+            ("replicate", "broadcast", "cooperative"), ("encoded", "decoded")
+        )
+    }
+(out / f"rank-{comm.rank}.json").write_text(json.dumps(result))

@@ -12,7 +12,7 @@ UNLIKELY = 1e-4
 WHOLE = load_sample_images().images  # two photographs, uint8 [427, 640, 3]
 
 
-def photographs():
+def pieces():
     """uint8 [12, 40, 56, 3]: pieces of the two photographs, whose sides differ."""
     corners = [(y, x) for y in (0, 150, 380) for x in (10, 580)]
     return np.stack([p[y : y + 40, x : x + 56] for p in WHOLE for y, x in corners])
@@ -23,7 +23,7 @@ def digits():
     return (load_digits().images[:12, :, :, None] * 15.9).astype(np.uint8)
 
 
-PICTURES = {"photographs": photographs(), "digits": digits()}
+PICTURES = {"photographs": pieces(), "digits": digits()}
 INFOS = {
     "photographs": DatasetInfo("p", (40, 56, 3), 10, (0.4914, 0.4822, 0.4465), (0.2, 0.25, 0.3)),
     "digits": DatasetInfo("d", (8, 8, 1), 10, (0.3053,), (0.3761,)),

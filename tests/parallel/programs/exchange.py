@@ -1,0 +1,55 @@
+"""Exchanges pieces of many sizes and checks each; prints how many turns went by which way.
+
+ROOM or FULL: whether there is room for shared memory.
+"""
+
+import sys
+
+import numpy as np
+
+from ba_dist.comm import start
+from ba_dist.data import exchange
+from ba_dist.topology import Layout
+
+SLOTS, TURNS = 3, 40
+
+if sys.argv[1] == "FULL":
+    usage = exchange.shutil.disk_usage
+    exchange.shutil.disk_usage = lambda folder: usage(folder)._replace(free=0)
+
+comm = start()
+channel = comm.group(Layout(comm.world_size, comm.world_size, 8))
+carrier = exchange.Exchange(channel, SLOTS)
+kept = []
+shared = 0
+for turn in range(TURNS):
+    carrier.begin()
+    # Every lane knows what all give: 0 to 4 pieces, larger as the turns go on.
+    plan = np.random.default_rng(turn)
+    counts = plan.integers(0, 5, comm.world_size)
+    counts[plan.integers(comm.world_size)] = 1
+    sizes = [plan.integers(0, 200 * (turn + 1) ** 2, count) for count in counts]
+    contents = [[plan.integers(0, 256, size, np.uint8) for size in lane] for lane in sizes]
+    mine = []
+    for content in contents[comm.rank]:
+        memory = carrier.place(len(content))
+        memory[:] = content
+        mine.append(memory)
+    facts = np.array([[turn, i] for i in range(len(mine))], np.int64).reshape(-1, 2)
+    sent = channel.bytes_sent
+    pieces, all_facts = carrier.gather(mine, facts, counts.tolist())
+    expected = [content for lane in contents for content in lane]
+    assert all_facts.tolist() == [[turn, i] for count in counts for i in range(count)]
+    assert len(pieces) == len(expected)
+    kept.append((pieces, expected))
+    # What was gathered stays for as many turns as there are slots, also when they have grown.
+    for old_pieces, old_expected in kept[-SLOTS:]:
+        for piece, content in zip(old_pieces, old_expected, strict=True):
+            assert np.array_equal(piece, content)
+    channel.barrier()
+    shared += carrier.shared
+kept.clear()
+pieces = memory = None
+carrier.close()
+if comm.rank == 0:
+    print(shared)
