@@ -152,6 +152,15 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def _ticks() -> tuple[int, int]:
+    """(processor time that the host gave to other machines, all time), since this one started."""
+    try:
+        times = [int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return times[7], sum(times)
+
+
 def versions() -> dict[str, str]:
     """Of Python, its packages and, once this process has joined the ranks, MPI."""
     mpi = {"mpi": ba_comm.library()[0]} if "mpi4py.MPI" in sys.modules else {}
@@ -201,6 +210,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._began = _ticks()
         self.facts = {
             "benchmark": self.name,
             "command": command_line(),
@@ -214,15 +224,17 @@ class Report:
         machine, versions = self.facts["hardware"], self.facts["versions"]
         lines = [
             f"{self.name}: {self.facts['command']}",
-            f"{machine['cores']} cores of {machine['cpu']}, load"
-            f" {machine['load_before'][0]} before",
+            f"{machine['cores']} cores of {machine['cpu']}, load {machine['load_before'][0]} before,"
+            f" {machine.get('stolen_share', 0):.1%} of the time taken by the host",
             ", ".join(f"{name} {version}" for name, version in versions.items()),
             ", ".join(f"{name} {value}" for name, value in self.layout.items()),
         ]
         return "\n".join(line for line in lines if line)
 
     def write(self, path: Path) -> None:
-        """Writes the JSON file, and the same tables as Markdown beside it."""
+        """Writes the JSON file, and the same tables as Markdown beside it; ends the report."""
+        stolen, passed = (now - then for now, then in zip(_ticks(), self._began, strict=True))
+        self.facts["hardware"]["stolen_share"] = round(stolen / max(1, passed), 4)
         content = {
             **self.facts,
             "layout": self.layout,
