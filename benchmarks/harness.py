@@ -224,8 +224,8 @@ class Report:
         machine, versions = self.facts["hardware"], self.facts["versions"]
         lines = [
             f"{self.name}: {self.facts['command']}",
-            f"{machine['cores']} cores of {machine['cpu']}, load {machine['load_before'][0]} before,"
-            f" {machine.get('stolen_share', 0):.1%} of the time taken by the host",
+            f"{machine['cores']} cores of {machine['cpu']}, load {machine['load_before'][0]} before"
+            f" and {machine.get('stolen_share', 0):.1%} of the time taken by the host",
             ", ".join(f"{name} {version}" for name, version in versions.items()),
             ", ".join(f"{name} {value}" for name, value in self.layout.items()),
         ]
