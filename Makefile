@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
-# Variables: ARGS (extra flags), RANKS (of `run`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
+# Variables: ARGS (extra flags), RANKS (of `run` and `bench`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint clean
+.PHONY: help setup run test bench lint clean
 
 RANKS ?= 2
 ARGS ?=
@@ -18,6 +18,21 @@ run: setup  ## train the quickstart recipe on RANKS=2 ranks, with more flags in 
 
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
 	.venv/bin/python -m pytest tests $(ARGS)
+
+# One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
+BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)
+
+bench: setup  ## run the short version of every benchmark, about 5 minutes; results in runs/bench-short-*
+	.venv/bin/python benchmarks/order.py --output $(BENCH)/order.json
+	.venv/bin/python benchmarks/group_io.py --multiplicities 2,4 --rounds 3 --seconds 1 --photos 512 \
+	  --contenders replicate,broadcast,cooperative,tf.data,tf.data-service \
+	  --output $(BENCH)/group_io.json
+	.venv/bin/python benchmarks/scaling.py --ranks 4 --compute-ms 300 --gradient-mb 1 \
+	  --rounds 2 --steps 5 --warm-up 4 --output $(BENCH)/scaling.json
+	bash launch/mpirun.sh -n $(RANKS) -- python benchmarks/throughput.py --batch-sizes 1,8 \
+	  --trials 5 --warm-up 1 --baseline horovod --output $(BENCH)/throughput.json
+	rm -rf $(BENCH)/photos-tfrecord
+	cat $(BENCH)/*.md > $(BENCH)/tables.md
 
 lint: setup  ## check format, style, types and shell scripts
 	.venv/bin/python -m ruff check .

@@ -1,0 +1,122 @@
+"""A training step and its input for the benchmarks, made of ba_dist's own pieces."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import baselines
+
+from ba_dist import comm as ba_comm
+from ba_dist import runtime
+from ba_dist.comm import Comm
+from ba_dist.config import Augment, Config, override
+from ba_dist.errors import ConfigError, LayoutError
+from ba_dist.topology import Layout
+
+Batches = Iterator[tuple[Any, Any]]
+GHOST_BATCH = 32
+
+
+def join(seed: int = 0) -> Comm:
+    """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does."""
+    comm = ba_comm.start()
+    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, seed))
+    comm.together(comm.start_horovod)
+    return comm
+
+
+def layout_for(
+    instances: int, multiplicity: int, ranks: int, ghost_batch: int = GHOST_BATCH,
+    microbatch: int = 0,
+) -> Layout:  # fmt: skip
+    """The layout in which every rank trains on so many instances in a step.
+
+    Raises:
+        LayoutError: when they are not whole copies, naming the numbers that would be.
+    """
+    group = math.gcd(multiplicity, ranks)
+    copies = multiplicity // group
+    if instances % copies:
+        near = [max(1, instances // copies) * copies, (instances // copies + 1) * copies]
+        raise LayoutError(
+            f"{instances} instances on a rank are not {copies} copies (M = {multiplicity} on"
+            f" groups of {group} ranks) of each sample; {near[0]} or {near[1]} would be"
+        )
+    samples = instances // copies * (ranks // group)
+    layout = Layout(ranks, multiplicity, samples, group, ghost_batch, microbatch)
+    if microbatch:
+        return layout
+    limit = runtime.default_microbatch()
+    return dataclasses.replace(layout, microbatch=layout.microbatch_within(limit))
+
+
+def train_step(
+    comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int,
+    kind: Any = None,
+) -> Any:  # fmt: skip
+    """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum.
+
+    Args:
+        kind: another class than TrainStep to make.
+    """
+    from ba_dist import models, step
+    from ba_dist.optim.sgd import SGD
+
+    precision = step.set_precision(config.run.precision)
+    network = models.of_config(config, shape, classes, layout.ghost_batch)
+    rule = config.optimizer
+    optimizer = SGD(network.trainable_variables, rule.momentum, rule.weight_decay)
+    return (kind or step.TrainStep)(network, optimizer, layout, comm, precision)
+
+
+def configuration(
+    model: str, image_size: int, precision: str, dataset: str = "synthetic", data_dir: str = ""
+) -> Config:
+    """A configuration with ImageNet's augmentation where pictures vary in size.
+
+    Raises:
+        ConfigError: when a value cannot work.
+    """
+    changes = {"model": model, "image_size": image_size, "precision": precision}
+    return override(
+        Config("benchmark"), {**changes, "dataset": dataset, "data_dir": data_dir or None}
+    )
+
+
+def open_data(config: Config, comm: Comm) -> tuple[Config, Any, Any]:
+    """(configuration, source, augmentation) of a dataset; collective."""
+    from ba_dist.data.augment import Augmentation
+    from ba_dist.data.catalog import open_dataset
+
+    dataset = open_dataset(config.data, comm)
+    size = config.data.image_size
+    varies = dataset.info.image_shape[0] != size
+    crop: Any = "random-resized" if varies else "none"
+    augment = Augment(crop=crop, flip=True, resize=max(size, config.augment.resize))
+    config = dataclasses.replace(config, augment=augment)
+    return config, dataset.train, Augmentation(augment, dataset.info, size)
+
+
+@contextlib.contextmanager
+def real_batches(
+    config: Config, layout: Layout, comm: Comm, source: Any, augmentation: Any, steps: int
+) -> Iterator[Batches]:
+    """The input of so many steps, by ba_dist's own pipeline; all of them must be taken.
+
+    Raises:
+        ConfigError: when the dataset has less than a batch.
+    """
+    from ba_dist.data.pipeline import open_pipeline
+
+    if len(source) < layout.batch_size:
+        raise ConfigError(f"a step needs {layout.batch_size} samples, there are {len(source)}")
+    with open_pipeline(config, layout, comm, source, augmentation, 0, steps) as pipeline:
+        yield ((batch["images"], batch["labels"]) for batch in pipeline)
+
+
+def fixed_batches(size: int, image_size: int, rank: int) -> Batches:
+    """The same batch for ever: no input to wait for."""
+    return itertools.repeat(baselines.fixed_batch(size, image_size, rank))

@@ -1,0 +1,227 @@
+"""The rules by which benchmarks turn trials into figures, and what they tell a person."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ("group_io", "throughput", "scaling", "order")
+SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
+
+
+@pytest.fixture(autouse=True)
+def folder_of_programs(monkeypatch):
+    """Programs import what lies beside them."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def run(name, *words):
+    """Runs a benchmark in one process, as a person would outside of MPI."""
+    hidden = ("OMPI_", "PMIX_", "PMI_", "SLURM_")
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={name: value for name, value in os.environ.items() if not name.startswith(hidden)},
+    )
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_median_and_deviation_of_trials():
+    from harness import measure
+
+    found = measure([1, 2, 9])
+    assert (found.median, found.trials) == (2, 3)
+    assert found.deviation == pytest.approx(np.std([1, 2, 9], ddof=1))
+    assert measure([5]).deviation == 0
+    with pytest.raises(ValueError, match="no trial"):
+        measure([])
+
+
+def test_the_first_batches_of_a_turn_do_not_count():
+    from contenders import WARM_UP, rate
+
+    slow = np.arange(1, WARM_UP + 1) * 10.0
+    times = [*slow, *(slow[-1] + np.arange(1, 11) * 0.5)]
+    assert rate(times, 64) == pytest.approx(64 / 0.5)
+
+
+def test_rates_are_compared_round_by_round():
+    from group_io import results_of
+
+    results = results_of({"replicate": [100, 10], "cooperative": [200, 20], "tf.data": [50, 5]}, 2)
+    cooperative = results[1]
+    assert cooperative["to_replicate"]["median"] == 2
+    assert cooperative["to_tf_data"]["median"] == 4
+    assert cooperative["to_tf_data"]["deviation"] == 0  # though the rounds differ tenfold
+
+
+def test_a_total_is_the_sum_over_ranks():
+    from throughput import result_of
+
+    from ba_dist.topology import Layout
+
+    rates = np.array([[10.0, 20.0, 30.0], [30.0, 40.0, 20.0]])
+    result = result_of("ba_dist", 4, Layout(2, 1, 8), rates)
+    assert result["images_per_second"]["median"] == 50  # of 40, 60, 50
+    assert result["images_per_second_per_rank"]["median"] == 25
+
+
+def test_a_step_is_split_into_its_parts():
+    from scaling import add_ratios, result_of, table
+
+    from ba_dist.topology import Layout
+
+    seconds = np.array([[[0.1, 0.2, 0.2]] * 3, [[0.3, 0.2, 0.0]] * 3])
+    results = [
+        result_of(1, Layout(2, 1, 8), seconds),
+        result_of(2, Layout(2, 2, 4), seconds / 2),
+    ]
+    add_ratios(results)
+    assert results[0]["steps_per_second"]["median"] == pytest.approx(2)
+    parts = {name: part["median"] for name, part in results[0]["milliseconds"].items()}
+    assert parts == pytest.approx({"input": 200, "compute": 200, "allreduce": 100})
+    assert results[1]["to_one_copy"] == pytest.approx(2)
+    assert len(table(results).rows) == 2
+
+
+# --- output ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_last_lines_are_those_that_sites_look_for(device):
+    from harness import Measure, last_lines
+
+    lines = last_lines(Measure(210.12, 2.4, 200), Measure(840.5, 9.6, 200), 4, device)
+    first, last = lines.splitlines()
+    assert SITE_CHECK.fullmatch(first).groups() == (device, "210.1", "2.4")
+    assert last == f"Total img/sec on 4 {device}(s): 840.5 +-9.6"
+
+
+def test_tables_for_terminal_and_markdown():
+    from harness import Table
+
+    made = Table("Title", ["name", "img/s", "+-"])
+    made.add("a", 2137.6, None)
+    made.add("longer", 0.01234, 3)
+    assert made.text().splitlines() == [
+        "Title",
+        "name     img/s  +-",
+        "a         2138   -",
+        "longer  0.0123   3",
+    ]
+    assert made.markdown().splitlines()[2:5] == [
+        "| name | img/s | +- |",
+        "| --- | --: | --: |",
+        "| a | 2138 | - |",
+    ]
+    with pytest.raises(ValueError, match="2 cells for the 3 columns"):
+        made.add("b", 1)
+
+
+def test_a_report_holds_what_is_needed_to_repeat_it(tmp_path):
+    from harness import Report, Table
+
+    report = Report("name", {"trials": 3}, {"ranks": 2}, [{"x": 1}], [Table("T", ["a"])], ["why"])
+    report.write(tmp_path / "new" / "name.json")
+    content = json.loads((tmp_path / "new" / "name.json").read_text())
+    assert content["results"] == [{"x": 1}] and content["layout"] == {"ranks": 2}
+    assert content["hardware"]["cores"] >= 1 and content["hardware"]["cpu"]
+    assert content["versions"]["python"] and content["command"].startswith("python ")
+    text = (tmp_path / "new" / "name.md").read_text()
+    assert "## T" in text and "- why" in text
+
+
+# --- bytes seen by strace -------------------------------------------------------------------------
+
+
+def test_only_reads_of_the_data_count_each_for_its_mode():
+    from storage_reads import count
+
+    log = [
+        "7 pread64(5</d/train-0>, 0x1, 100, 0) = 100",  # before the first mark
+        '7 faccessat2(AT_FDCWD, "begin-replicate", F_OK, 0) = -1 ENOENT (No such file)',
+        "7 pread64(5</d/train-0>, 0x1, 100, 0) = 100",
+        "8 pread64(5</d/train-1>, 0x1, 50, 0 <unfinished ...>",
+        '7 read(6</d/other>, "x", 9) = 9',
+        "8 <... pread64 resumed>) = 40",
+        "7 pread64(5</d/train-0>, 0x1, 100, 0) = -1 EIO (Input/output error)",
+        '7 access("begin-cooperative", F_OK) = -1 ENOENT (No such file)',
+        "7 read(5</d/train-0>, 0x1, 30) = 30",
+    ]
+    assert count(log, "/d/train") == {"": 100, "replicate": 140, "cooperative": 30}
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help_names_every_flag_with_a_text(name):
+    done = run(name, "--help")
+    assert done.returncode == 0 and not done.stderr
+    assert "--output" in done.stdout and "[default:" in done.stdout
+
+
+def test_lists_of_numbers():
+    from harness import Numbers
+
+    assert Numbers().convert("1,2,4", None, None) == [1, 2, 4]
+    for wrong in ("", "a", "1,,2", "0", "2,2"):
+        with pytest.raises(click.BadParameter):
+            Numbers().convert(wrong, None, None)
+
+
+def test_mistakes_are_one_message():
+    done = run("group_io", "--contenders", "cooperative,wishes")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "'wishes'" in done.stderr and "tf.data-service" in done.stderr
+    done = run("order", "--ranks", "6", "--samples", "5", "--multiplicity", "2")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_instances_must_be_whole_copies():
+    from training import layout_for
+
+    from ba_dist.errors import LayoutError
+
+    layout = layout_for(40, 10, 4)
+    assert (layout.group_size, layout.copies_per_rank, layout.batch_size) == (2, 5, 16)
+    with pytest.raises(LayoutError, match="40 or 45"):
+        layout_for(42, 10, 4)
+
+
+def test_multiplicities_that_do_not_fit_are_noted_and_the_others_share_a_ghost_batch():
+    from scaling import plan
+
+    notes = []
+    settings = type("Settings", (), {"multiplicities": [1, 3, 4, 10], "batch_per_rank": 40})
+    layouts = plan(settings, 4, notes)
+    assert list(layouts) == [1, 4, 10]
+    assert {layout.instances_per_rank for layout in layouts.values()} == {40}
+    assert {layout.ghost_batch for layout in layouts.values()} == {8}
+    assert len(notes) == 1 and notes[0].startswith("M = 3 on 4 ranks left out")
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["full", "block"])
+def test_order_for_a_large_world(kind):
+    from order import batches
+
+    from ba_dist.topology import Layout
+
+    layout = Layout(5704, 8, 64 * 713)
+    drawn = np.concatenate(batches(10**10, layout, 5703, kind, epoch=1))
+    assert len(np.unique(drawn)) == 3 * 64
+    assert drawn.min() >= 0 and drawn.max() < 10**10
