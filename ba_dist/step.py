@@ -120,24 +120,14 @@ class TrainStep:
         before = [tf.identity(variable) for variable in moving]
         totals, gradients = self._accumulate(images, labels)
         dtype = gradients[0].dtype
-        summed = self._allreduce(
-            [*gradients, *moving, tf.cast(totals, dtype), tf.cast(flags, dtype)]
-        )
-        world = self.layout.world_size
-        means = [tensor / tf.cast(world, tensor.dtype) for tensor in summed[:-1]]
-        mean_gradients, mean_moving = means[: len(gradients)], means[len(gradients) : -1]
-        unscaled = [g / tf.cast(self.loss_scale, g.dtype) for g in mean_gradients]
-        norm = tf.linalg.global_norm(unscaled)
+        others = [*moving, tf.cast(totals, dtype), tf.cast(flags, dtype)]
+        gradients, norm, (*moved, totals, flags) = self._means(gradients, others)
         finite = tf.math.is_finite(norm)
-        self._update(unscaled, rate, finite)
-        for variable, value, old in zip(moving, mean_moving, before, strict=True):
+        self._update(gradients, rate, finite)
+        for variable, value, old in zip(moving, moved, before, strict=True):
             variable.assign(tf.where(finite, value, old))
-        numbers = [
-            *tf.unstack(means[-1], 2),
-            norm,
-            *tf.unstack(summed[-1], 2),
-            tf.cast(finite, dtype),
-        ]
+        flags *= self.layout.world_size
+        numbers = [*tf.unstack(totals, 2), norm, *tf.unstack(flags, 2), tf.cast(finite, dtype)]
         return tf.stack([tf.cast(number, tf.float64) for number in numbers])
 
     def _accumulate(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
@@ -169,14 +159,28 @@ class TrainStep:
         correct = tf.cast(tf.argmax(logits, 1) == classes, loss.dtype)
         return tf.stack([loss, tf.reduce_mean(correct)]), gradients
 
-    def _allreduce(self, tensors: list[Any]) -> list[Any]:
-        """The sums over the world of all tensors, by one allreduce of one buffer."""
-        if self.layout.world_size == 1:
-            return tensors
-        buffer = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
-        buffer = self.comm.allreduce(buffer, name="step")
-        parts = tf.split(buffer, [t.shape.num_elements() for t in tensors])
-        return [tf.reshape(part, t.shape) for part, t in zip(parts, tensors, strict=True)]
+    def _means(self, gradients: list[Any], others: list[Any]) -> tuple[list[Any], Any, list[Any]]:
+        """(gradients of the unscaled loss, their norm, others): means over the world.
+
+        By one allreduce of one buffer. A network's gradients are too large for the cache, so they
+        are passed over as few times as can be.
+        """
+        world = self.layout.world_size
+        if world > 1:
+            tensors = [*gradients, *others]
+            buffer = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+            buffer = self.comm.allreduce(buffer, name="step")
+            length = sum(g.shape.num_elements() for g in gradients)
+            whole, rest = buffer[:length] * self._factor(buffer.dtype), buffer[length:] / world
+            norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
+            return _pieces(whole, gradients), norm, _pieces(rest, others)
+        if self.precision.scaled:
+            gradients = [g * self._factor(g.dtype) for g in gradients]
+        return gradients, tf.linalg.global_norm(gradients), others
+
+    def _factor(self, dtype: Any) -> Any:
+        """What makes a sum over the world the mean for the unscaled loss."""
+        return 1 / (self.layout.world_size * tf.cast(self.loss_scale, dtype))
 
     def _update(self, gradients: list[Any], rate: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
@@ -192,6 +196,12 @@ class TrainStep:
         factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
         self.good_steps.assign(good)
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+
+
+def _pieces(buffer: Any, like: list[Any]) -> list[Any]:
+    """A flat buffer cut into tensors of these shapes."""
+    parts = tf.split(buffer, [t.shape.num_elements() for t in like])
+    return [tf.reshape(part, t.shape) for part, t in zip(parts, like, strict=True)]
 
 
 def _cross_entropy(labels: Any, logits: Any) -> Any:
