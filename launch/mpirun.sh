@@ -179,35 +179,19 @@ hydra_options() {
 run() {
   STOP_SIGNAL=USR2 END_SIGNAL=TERM
   case $MPI_KIND in mpich | intel) STOP_SIGNAL=TERM END_SIGNAL=KILL ;; esac
-  if [ "$MPI_KIND" != openmpi5 ]; then
-    start_and_wait "$@"
-    exit "$STATUS"
-  fi
-  # Open MPI 5 says that it has lost a host, and then ends with status 0.
-  exec {errors}> >(find_in_errors 'lost communication with a remote daemon')
-  local watcher=$! found=0
-  start_and_wait "$@" 2>&"$errors"
-  exec {errors}>&-
-  # The last lines are on their way, unless a process that mpirun left behind keeps the pipe open:
-  # the srun that it used to start its daemon on the lost host does.
-  later 5 kill -ALRM "$watcher"
-  wait "$watcher" || found=$?
-  never "$LATER"
-  if [ "$STATUS" = 0 ] && [ "$found" = 1 ]; then die "a host was lost, and the run with it"; fi
+  if [ "$MPI_KIND" = openmpi5 ]; then start_and_listen "$@"; else start_and_wait "$@"; fi
   exit "$STATUS"
 }
 
-# Passes lines on to the errors of this script, until they end or SIGALRM comes; its status is 1 if
-# one of them held the text.
-find_in_errors() {
-  local line found=0
-  trap '' INT TERM HUP USR1 USR2
-  trap 'exit "$found"' ALRM
-  while IFS= read -r line || [ -n "$line" ]; do
-    printf '%s\n' "$line" >&2
-    case $line in *"$1"*) found=1 ;; esac
-  done
-  exit "$found"
+# Open MPI 5 ends with status 0 when it has lost a host, and may crash when ranks end together with
+# a status that is not 0; but it says before what happened.
+FAILURE=""
+read_status() {
+  case $1 in
+    *"lost communication with a remote daemon"*) REPORTED=1 ;;
+    "prterun detected that one or more processes exited with non-zero status"*) FAILURE=1 ;;
+  esac
+  if [ -n "$FAILURE" ] && [[ $1 =~ ^\ *Exit\ code:\ +([0-9]+)$ ]]; then REPORTED=${BASH_REMATCH[1]}; fi
 }
 
 # ---------------------------------------------------------------- from start to end

@@ -110,3 +110,33 @@ start_and_wait() {
   done
   never "${PATIENCE:-}"
 }
+
+# As start_and_wait, but where the launcher tells the status of the first rank that failed among its
+# errors, that is STATUS: `read_status LINE`, of the calling script, finds it and sets REPORTED.
+start_and_listen() {
+  local errors listener reported=0
+  exec {errors}> >(listen)
+  listener=$!
+  start_and_wait "$@" 2>&"$errors"
+  exec {errors}>&-
+  # The last lines are on their way, unless a process that the launcher left behind keeps the pipe
+  # open: the srun that mpirun used to start its daemon on a lost host does.
+  later 5 kill -ALRM "$listener"
+  wait "$listener" || reported=$?
+  never "$LATER"
+  if [ "$reported" != 0 ]; then STATUS=$reported; fi
+}
+
+# Passes lines on to the errors of this script, until they end or SIGALRM comes; its status is the
+# first that was reported in them.
+listen() {
+  local line
+  REPORTED=""
+  trap '' INT TERM HUP USR1 USR2
+  trap 'exit "${REPORTED:-0}"' ALRM
+  while IFS= read -r line || [ -n "$line" ]; do
+    printf '%s\n' "$line" >&2
+    if [ -z "$REPORTED" ]; then read_status "$line"; fi
+  done
+  exit "${REPORTED:-0}"
+}

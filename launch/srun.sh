@@ -113,6 +113,13 @@ export_settings() {
   fi
 }
 
+# As soon as one rank has ended with a status that is not 0, srun terminates the others, and its own
+# status is the highest of all: that of a rank it has terminated, not of the one that failed.
+read_status() {
+  local pattern='^srun: error: .*: tasks? [0-9,-]+: Exited with exit code ([0-9]+)$'
+  if [[ $1 =~ $pattern ]]; then REPORTED=${BASH_REMATCH[1]}; fi
+}
+
 # ---------------------------------------------------------------- from start to end
 
 parse "$@"
@@ -133,5 +140,5 @@ if [ -n "$DRY_RUN" ]; then
 fi
 # srun hands SIGUSR2 on to the ranks, and ends them on SIGTERM.
 STOP_SIGNAL=USR2 END_SIGNAL=TERM
-start_and_wait "${LINE[@]}"
+start_and_listen "${LINE[@]}"
 exit "$STATUS"
