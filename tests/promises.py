@@ -26,7 +26,7 @@ class Promise:
         row: of the list of promises in the documentation; 0 for what is not in it.
         what: was done, and what the user gets.
         passed: how often that was so.
-        total: how often it was tried.
+        total: how often it was tried; 0 where only the seconds are of interest.
         seconds: that each try took, where they matter.
     """
 
@@ -38,11 +38,12 @@ class Promise:
 
     @property
     def kept(self) -> bool:
-        return self.passed == self.total > 0
+        return self.passed == self.total
 
     def cells(self) -> tuple[str, str, str, str]:
         """Row, what, count and seconds, as they are shown."""
-        count = f"{self.passed} of {self.total}{'' if self.kept else '  BROKEN'}"
+        count = f"{self.passed} of {self.total}" if self.total else "measured"
+        count += "" if self.kept else "  BROKEN"
         return str(self.row or "–"), self.what, count, spread(self.seconds)
 
 

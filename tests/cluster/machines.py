@@ -27,6 +27,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Process:
+    """One of this machine: `name` as the kernel has it, `words` of its command line."""
+
     pid: int
     name: str
     words: list[str]

@@ -10,13 +10,8 @@ from tests.cluster.cluster import FOLDER, Cluster, ClusterError, until
 from tests.parallel.ranks import ROOT
 
 PROGRAMS = Path(__file__).parent / "programs"
-PYTHON = ROOT / ".venv" / "bin" / "python"
-MPIRUN = ROOT / "launch" / "mpirun.sh"
 OTHER = FOLDER.with_name("ba_dist_cluster_2")  # a second cluster beside the one of all tests
-LAUNCHERS = {
-    "srun": f"srun --mpi=pmix --kill-on-bad-exit=1 {PYTHON}",
-    "mpirun": f"{MPIRUN} -- python",
-}
+LAUNCHERS = {name: f"{ROOT}/launch/{name}.sh -- python" for name in ("srun", "mpirun")}
 ON_FOUR_NODES = ("--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2", "--no-requeue")
 
 
