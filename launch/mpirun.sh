@@ -187,6 +187,7 @@ run() {
 # a status that is not 0; but it says before what happened.
 FAILURE=""
 read_status() {
+  if [ -n "$REPORTED" ]; then return 0; fi
   case $1 in
     *"lost communication with a remote daemon"*) REPORTED=1 ;;
     "prterun detected that one or more processes exited with non-zero status"*) FAILURE=1 ;;

@@ -128,7 +128,7 @@ start_and_listen() {
 }
 
 # Passes lines on to the errors of this script, until they end or SIGALRM comes; its status is the
-# first that was reported in them.
+# one that was reported in them.
 listen() {
   local line
   REPORTED=""
@@ -136,7 +136,7 @@ listen() {
   trap 'exit "${REPORTED:-0}"' ALRM
   while IFS= read -r line || [ -n "$line" ]; do
     printf '%s\n' "$line" >&2
-    if [ -z "$REPORTED" ]; then read_status "$line"; fi
+    read_status "$line"
   done
   exit "${REPORTED:-0}"
 }
