@@ -106,8 +106,8 @@ export_settings() {
     export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
   fi
   # Slurm's PMIx releases the ranks from MPI_Init one node after the other if it gathers them as a
-  # tree, and Open MPI 5 crashes on a message from a rank that is ahead (open-mpi/ompi#13559): 14 of
-  # 170 starts on four nodes; as a ring, none of 105.
+  # tree, and Open MPI 5 crashes on a message from a rank that is ahead (open-mpi/ompi#13559): 25 of
+  # 271 starts on four nodes; as a ring, none of 145.
   export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-ring}
   if [ "$SINGLE_COPY" = 0 ]; then
     case $MPI_KIND in
