@@ -1,14 +1,14 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), RANKS (of `run` and `bench`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint clean
+.PHONY: help setup run test test-cluster bench lint clean
 
 RANKS ?= 2
 ARGS ?=
-SCRIPTS := $(wildcard launch/*.sh slurm/*.sh slurm/*.sbatch benchmarks/*.sh tests/*.sh .ci/run)
+SCRIPTS := $(wildcard launch/*.sh slurm/*.sh slurm/*.sbatch benchmarks/*.sh tests/*.sh tests/cluster/*.sh .ci/run)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:  ## make .venv: Python packages, MPI, Horovod (GPU=1 for CUDA, PYTHON= to choose one)
 	@bash launch/setup.sh
@@ -33,6 +33,10 @@ bench: setup  ## run the short version of every benchmark, about 5 minutes; resu
 	  --trials 5 --warm-up 1 --baseline horovod --output $(BENCH)/throughput.json
 	rm -rf $(BENCH)/photos-tfrecord
 	cat $(BENCH)/*.md > $(BENCH)/tables.md
+
+# Status 77 says that no cluster can be had here, and why; that is no failure.
+test-cluster: setup  ## run the tests that need a Slurm cluster, on one made for them (root, Debian)
+	@bash tests/cluster/run.sh $(ARGS) || [ $$? -eq 77 ]
 
 lint: setup  ## check format, style, types and shell scripts
 	.venv/bin/python -m ruff check .

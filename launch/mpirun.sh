@@ -4,10 +4,10 @@ set -euo pipefail
 
 PROGRAM=launch/mpirun.sh
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-VENV=$ROOT/.venv
-PYTHON=$VENV/bin/python
 # shellcheck source=launch/lib.sh
 . "$ROOT/launch/lib.sh"
+# shellcheck source=launch/ranks.sh
+. "$ROOT/launch/ranks.sh"
 
 usage() {
   cat <<'END'
@@ -121,7 +121,7 @@ share_cores() {
   # Ranks fill one host after the other, as far as its slots go.
   local ranks_here=$(((RANKS + NODES - 1) / NODES))
   if [ "$FULLEST" -gt "$ranks_here" ]; then ranks_here=$((RANKS < FULLEST ? RANKS : FULLEST)); fi
-  read -r CORES QUOTA SINGLE_COPY < <("$PYTHON" -IS "$ROOT/launch/probe.py")
+  count_cores
   PER_RANK=$((ranks_here < CORES ? CORES / ranks_here : 1))
   BIND=0
   # Elsewhere the resource manager binds, or the other hosts may have other cores.
@@ -131,41 +131,7 @@ share_cores() {
   fi
 }
 
-export_threads() {
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$PER_RANK}
-  export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$PER_RANK}
-  # One operation at a time: each already uses all of the rank's cores.
-  export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
-  # Large arrays in huge pages: 5 % less CPU time a step of ResNet-50. An older C library ignores it.
-  export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-  # A rank's own streams are pipes, which mpirun passes on in whole lines only: rank 0 writes its
-  # progress bar to this terminal itself, if a person is watching and it runs on this host.
-  if [ -t 1 ] && [ -t 2 ]; then
-    export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-$(uname -n):$(readlink /proc/self/fd/2)}
-  fi
-  export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-none}
-}
-
 # ---------------------------------------------------------------- one dialect per MPI
-
-find_mpirun() {
-  [ -x "$PYTHON" ] && [ -f "$VENV/.setup-mpi" ] || die "no environment in $VENV; run: make setup"
-  { read -r MPIRUN && read -r DEVICE; } <"$VENV/.setup-mpi"
-  case $MPIRUN in
-    .venv/*) MPIRUN=$ROOT/$MPIRUN ;;
-    none) die "the MPI of this set-up has no mpirun; start the ranks with srun instead" ;;
-  esac
-  [ -x "$MPIRUN" ] || die "$MPIRUN is gone; load the MPI module that make setup was run with, or run make setup again"
-  local version
-  version=$("$MPIRUN" --version 2>&1) || die "$MPIRUN does not run: ${version%%$'\n'*}; load its MPI module"
-  case $version in
-    *"(Open MPI) "[0-4].* | *OpenRTE*) MPI_KIND=openmpi4 ;;
-    *"Open MPI"* | *PRTE* | *prterun*) MPI_KIND=openmpi5 ;;
-    *"Intel(R) MPI"*) MPI_KIND=intel ;;
-    *HYDRA* | *MPICH*) MPI_KIND=mpich ;;
-    *) die "$MPIRUN is neither Open MPI, MPICH nor Intel MPI: ${version%%$'\n'*}" ;;
-  esac
-}
 
 # Environment variables that the ranks on other hosts need as well.
 exported_names() {
@@ -208,54 +174,32 @@ hydra_options() {
 
 # ---------------------------------------------------------------- running
 
-# Asks the ranks to save and stop; a second request, or patience running out, ends them.
-STOPPING="" INTERRUPTED=""
-request_stop() {
-  INTERRUPTED=1
-  # No `return` here: in a trap during `wait` it would end the script.
-  if [ -n "$STOPPING" ]; then
-    kill -"$END_SIGNAL" "$CHILD" 2>/dev/null || true
-  else
-    STOPPING=1
-    printf '%s: stopping; once more to stop at once\n' "$PROGRAM" >&2
-    kill -"$STOP_SIGNAL" "$CHILD" 2>/dev/null || true
-    (
-      trap 'kill "$!"; exit' TERM
-      sleep "${BA_DIST_STOP_SECONDS:-60}" &
-      wait "$!"
-      kill -"$END_SIGNAL" "$CHILD" 2>/dev/null
-    ) &
-    TIMER=$!
-  fi
-}
-
-# mpirun gets its own process group, so that Ctrl-C reaches this script alone, and ends with it;
-# the ranks end with mpirun. Open MPI hands SIGUSR2 to the ranks and kills them on SIGTERM, Hydra
+# The ranks end with mpirun. Open MPI hands SIGUSR2 to the ranks and kills them on SIGTERM, Hydra
 # hands SIGTERM to them and dies of SIGUSR2.
 run() {
-  local status
   STOP_SIGNAL=USR2 END_SIGNAL=TERM
   case $MPI_KIND in mpich | intel) STOP_SIGNAL=TERM END_SIGNAL=KILL ;; esac
-  # A terminal stops whoever reads from it in the background.
-  if [ -t 0 ]; then exec </dev/null; fi
-  set -m
-  "$PYTHON" -IS "$ROOT/launch/tied.py" "$END_SIGNAL" "$@" &
-  CHILD=$!
-  set +m
-  trap request_stop INT TERM HUP USR1 USR2
-  while :; do
-    INTERRUPTED="" status=0
-    wait "$CHILD" || status=$?
-    if [ -z "$INTERRUPTED" ]; then break; fi
-  done
-  if [ -n "${TIMER:-}" ]; then kill "$TIMER" 2>/dev/null || true; fi
-  exit "$status"
+  if [ "$MPI_KIND" = openmpi5 ]; then start_and_listen "$@"; else start_and_wait "$@"; fi
+  exit "$STATUS"
+}
+
+# Open MPI 5 ends with status 0 when it has lost a host, and may crash when ranks end together with
+# a status that is not 0; but it says before what happened.
+FAILURE=""
+read_status() {
+  if [ -n "$REPORTED" ]; then return 0; fi
+  case $1 in
+    *"lost communication with a remote daemon"*) REPORTED=1 ;;
+    "prterun detected that one or more processes exited with non-zero status"*) FAILURE=1 ;;
+  esac
+  if [ -n "$FAILURE" ] && [[ $1 =~ ^\ *Exit\ code:\ +([0-9]+)$ ]]; then REPORTED=${BASH_REMATCH[1]}; fi
 }
 
 # ---------------------------------------------------------------- from start to end
 
 parse "$@"
-find_mpirun
+find_mpi
+[ "$MPI_KIND" != other ] || die "the MPI of this set-up has no mpirun; start the ranks with launch/srun.sh"
 count_nodes
 choose_ranks
 share_cores
@@ -265,20 +209,10 @@ case $MPI_KIND in
   openmpi*) openmpi_options ;;
   *) hydra_options ;;
 esac
-# The environment's commands, for programs that start others.
-export PATH="$VENV/bin:$PATH"
-
-if [ "${WORDS[0]}" = python ]; then
-  COMMAND=("$PYTHON" "${WORDS[@]:1}")
-else
-  COMMAND=("$PYTHON" -m ba_dist "${WORDS[@]}")
-fi
-LINE=("$MPIRUN" "${OPTIONS[@]}" "${MPI_OPTIONS[@]}" "$PYTHON" -IS "$ROOT/launch/tied.py" KILL "${COMMAND[@]}")
+choose_command "${WORDS[@]}"
+LINE=("$MPIRUN" "${OPTIONS[@]}" "${MPI_OPTIONS[@]}" "${COMMAND[@]}")
 if [ -n "$DRY_RUN" ]; then
-  printf 'OMP_NUM_THREADS=%s TF_NUM_INTRAOP_THREADS=%s TF_NUM_INTEROP_THREADS=%s' \
-    "$OMP_NUM_THREADS" "$TF_NUM_INTRAOP_THREADS" "$TF_NUM_INTEROP_THREADS"
-  printf ' %q' "${LINE[@]}"
-  printf '\n'
+  show_line "${LINE[@]}"
 else
   run "${LINE[@]}"
 fi

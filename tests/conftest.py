@@ -1,11 +1,26 @@
-"""For all tests: a quiet TensorFlow, and properties that neither time out nor differ in CI."""
+"""For all tests: a quiet TensorFlow, counted promises, properties that do not differ in CI."""
 
 import os
 
+import pytest
 from hypothesis import settings
 
 from ba_dist.runtime import quiet
+from tests.promises import Collector
 
 quiet()
 settings.register_profile("busy", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("busy")
+
+PROMISES = pytest.StashKey[Collector]()
+
+
+def pytest_configure(config):
+    config.stash[PROMISES] = collector = Collector()
+    config.pluginmanager.register(collector)
+
+
+@pytest.fixture(scope="session")
+def promise(request):
+    """Counts a promise for the table at the end: `promise(row, what, passed, total, seconds)`."""
+    return request.config.stash[PROMISES].add

@@ -1,0 +1,33 @@
+"""The cluster that all tests of this folder share, whole again before each of them."""
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.texts import port
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "tests/cluster/" in item.nodeid:
+            item.add_marker("slurm")
+
+
+@pytest.fixture(scope="session")
+def running_cluster():
+    """Four nodes; they go down again if it was this session that brought them up."""
+    cluster = Cluster()
+    fresh = cluster.up()
+    yield cluster
+    if fresh:
+        cluster.down()
+
+
+@pytest.fixture
+def cluster(running_cluster):
+    """Four idle nodes, also after a test that broke some or left jobs behind."""
+    yield running_cluster
+    running_cluster.run("scancel", "--user=root")
+    for name in running_cluster.nodes:
+        running_cluster.start_node(name)
+        running_cluster.run("ip", "link", "set", port(name), "up")
+    running_cluster.wait_until_idle()
