@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ba_dist import schedules
+from ba_dist import runtime, schedules
 from ba_dist.config import Config
 from ba_dist.data.catalog import Dataset
 from ba_dist.topology import Layout
@@ -26,7 +26,7 @@ def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) 
         lines.append(
             f"the last {dropped} samples of each epoch's order do not fill a batch: dropped"
         )
-    notices = [layout.notice()]
+    notices = [layout.notice(), runtime.notice(config.run.precision)]
     if config.run.steps is None:
         notices.append(schedules.notice(config.optimizer.lr, config.run.epochs))
     lines += [f"note: {notice}" for notice in notices if notice]

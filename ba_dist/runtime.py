@@ -1,6 +1,7 @@
 """How TensorFlow runs in this process: silent, on its own cores and device, repeatable."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ba_dist.errors import UserError
@@ -65,6 +66,21 @@ def default_microbatch() -> int:
     import tensorflow as tf
 
     return MICROBATCH["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
+
+
+def notice(precision: str) -> str:
+    """What a person should know of this precision on this machine; empty if nothing."""
+    import tensorflow as tf
+
+    if precision != "bf16" or tf.config.list_logical_devices("GPU"):
+        return ""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    if "avx512_bf16" in flags or "amx_bf16" in flags or "flags" not in flags:
+        return ""
+    return "this CPU has no bf16 instructions: --precision bf16 is slower than fp32 here"
 
 
 def versions() -> dict[str, str]:

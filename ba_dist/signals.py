@@ -7,9 +7,10 @@ from typing import Any
 
 
 class StopRequest:
-    """Whether this rank has been asked to stop."""
+    """Whether this rank has been asked to stop, and whether all ranks have agreed to."""
 
     wanted = False
+    agreed = False
 
 
 @contextmanager
@@ -30,4 +31,6 @@ def stop_requests() -> Iterator[StopRequest]:
         yield stop
     finally:
         for name, handler in before.items():
-            signal.signal(name, handler)
+            # The same request may come again, late, to a rank that is already leaving.
+            ignored = stop.agreed and name != signal.SIGINT
+            signal.signal(name, signal.SIG_IGN if ignored else handler)

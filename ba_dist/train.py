@@ -225,6 +225,7 @@ class Job:
                 trace(batch)
                 outcome = self._train_on(batch, stop.wanted)
                 if outcome["stop"] and self.position.step < self.total_steps:
+                    stop.agreed = True
                     self.save()
                     return True
         return False

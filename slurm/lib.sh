@@ -99,6 +99,8 @@ prepare_plain_srun() {
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
   export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$OMP_NUM_THREADS}
   export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
+  # Open MPI 5 falls in MPI_Init now and then with the other way of Slurm's PMIx.
+  export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-ring}
   # A job submitted with --export=NONE would hand an empty environment on to its ranks.
   export SLURM_EXPORT_ENV=ALL
 }
