@@ -169,7 +169,7 @@ class TrainStep:
         if world > 1:
             tensors = [*gradients, *others]
             buffer = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
-            buffer = self.comm.allreduce(buffer, name="step")
+            buffer = self._sum(buffer)
             length = sum(g.shape.num_elements() for g in gradients)
             whole, rest = buffer[:length] * self._factor(buffer.dtype), buffer[length:] / world
             norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
@@ -177,6 +177,10 @@ class TrainStep:
         if self.precision.scaled:
             gradients = [g * self._factor(g.dtype) for g in gradients]
         return gradients, tf.linalg.global_norm(gradients), others
+
+    def _sum(self, buffer: Any) -> Any:
+        """The sum of a buffer over the world: the one message of a step."""
+        return self.comm.allreduce(buffer, name="step")
 
     def _factor(self, dtype: Any) -> Any:
         """What makes a sum over the world the mean for the unscaled loss."""

@@ -112,12 +112,12 @@ def timed_step() -> Any:
             self.allreduce_seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
             super().__init__(*args)
 
-        def _allreduce(self, tensors: list[Any]) -> list[Any]:
-            with tf.control_dependencies(tensors):
+        def _sum(self, buffer: Any) -> Any:
+            with tf.control_dependencies([buffer]):
                 begun = clock()
             with tf.control_dependencies([begun]):
-                summed = super()._allreduce([tf.identity(tensor) for tensor in tensors])
-            with tf.control_dependencies(summed):
+                summed = super()._sum(tf.identity(buffer))
+            with tf.control_dependencies([summed]):
                 self.allreduce_seconds.assign(clock() - begun)
             return summed
 
