@@ -22,7 +22,7 @@ test: setup  ## run the tests, with more pytest flags in ARGS="..."
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)
 
-bench: setup  ## run the short version of every benchmark, about 5 minutes; results in runs/bench-short-*
+bench: setup  ## run the short version of every benchmark, 5 to 10 minutes; results in runs/bench-short-*
 	.venv/bin/python benchmarks/order.py --output $(BENCH)/order.json
 	.venv/bin/python benchmarks/group_io.py --multiplicities 2,4 --rounds 3 --seconds 1 --photos 512 \
 	  --contenders replicate,broadcast,cooperative,tf.data,tf.data-service \

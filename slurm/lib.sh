@@ -206,7 +206,7 @@ on_signal() {
   # Once only: the scripts of launch/ take a second request for impatience, and kill.
   if [ -z "$STOP" ]; then
     STOP=1
-    # A signal that comes while bash is in a trap during `wait` was once seen to end the script.
+    # Further ones are not handed on; a script that got three at once ended with 255 one time.
     trap '' TERM USR1 USR2
     say "SIG$1: asking the ranks to save and stop"
     ask_to_stop

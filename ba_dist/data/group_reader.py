@@ -247,8 +247,8 @@ class GroupReader:
         sharing: int = 1,
     ):
         self._source, self._sampler, self._channel = source, sampler, channel
-        # A lane writes a slot again when all have begun the step after the one that it held:
-        # it has then exchanged a batch that no lane reads before.
+        # Before a lane writes the slot of step t it has exchanged step t-1, which no lane does
+        # before its training has begun step t-1-prefetch: that slot's images are used up.
         self._exchange = Exchange(channel, prefetch + 1, sharing)
         self._fetch = RecordExchange(source, channel, mode, workers or Workers(1), self._exchange)
         self._first, self._last = first, last
