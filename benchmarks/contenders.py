@@ -11,7 +11,8 @@ from ranks import my_threads, patient_barrier
 from ba_dist import comm as ba_comm
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
-from ba_dist.data.group_reader import GroupReader, ReadMode
+from ba_dist.data.group_reader import GroupReader
+from ba_dist.data.record_exchange import ReadMode
 from ba_dist.data.sources import Source, Workers, workers
 from ba_dist.sampling import GroupSampler
 from ba_dist.topology import Layout

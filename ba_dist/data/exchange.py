@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,30 @@ from ba_dist.data.sources import new_memory
 _ALIGNMENT = 64
 _SHARED_FOLDER = "/dev/shm"  # where MPI libraries on Linux keep shared memory
 Facts = npt.NDArray[np.int64]
+
+
+@dataclass
+class Turn:
+    """A lane's slot for one turn, filled from its beginning.
+
+    Args:
+        number: of the turn.
+        slot: where this lane's pieces go, uint8 [capacity].
+    """
+
+    number: int
+    slot: Bytes
+    _used: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def place(self, size: int) -> Bytes:
+        """Memory for a piece of this lane's part; may be called by several threads."""
+        with self._lock:
+            start = self._used
+            self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return (
+            self.slot[start : start + size] if start + size <= len(self.slot) else new_memory(size)
+        )
 
 
 class Exchange:
@@ -35,59 +60,55 @@ class Exchange:
         self._possible = channel.size > 1 and channel.on_one_node
         self._memory: SharedMemory | None = None
         self._outgrown: list[SharedMemory] = []
-        self._lock = threading.Lock()
-        self._turn = 0
-        self._used = 0
+        self._turns = 0
         self.shared = False  # whether the last pieces went through shared memory
 
-    def begin(self) -> None:
-        """A new turn begins: the oldest slot is free."""
-        self._turn += 1
-        self._used = 0
-
-    def place(self, size: int) -> Bytes:
-        """Memory for a piece of this lane's part; may be called by several threads."""
-        with self._lock:
-            start = self._used
-            self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
-        slot = self._slot(self._channel.rank)
-        return slot[start : start + size] if start + size <= len(slot) else new_memory(size)
+    def begin(self) -> Turn:
+        """A new turn, also before the last is gathered; the oldest slot must be free."""
+        self._turns += 1
+        return Turn(self._turns, self._slot(self._memory, self._turns, self._channel.rank))
 
     def gather(
-        self, pieces: list[Bytes], facts: Facts, counts: list[int]
+        self, turn: Turn, pieces: list[Bytes], facts: Facts, counts: list[int]
     ) -> tuple[list[Bytes], Facts]:
         """All lanes' pieces, in order of lanes; collective over the group.
 
         Args:
-            pieces: this lane's, uint8 [any], best in memory from `place`.
+            turn: that they belong to.
+            pieces: this lane's, uint8 [any], best in memory from `turn.place`.
             facts: int64 [pieces, f], a row of numbers that goes with each.
             counts: how many pieces each lane gives.
 
         Returns:
             All pieces and their facts. Pieces of other lanes are only to be read.
         """
-        table = self._share_facts(pieces, facts, counts)
+        table = self._share_facts(turn, pieces, facts, counts)
         starts, sizes, all_facts = table[:, 0], table[:, 1], table[:, 2:]
         lanes = np.repeat(np.arange(len(counts)), counts)
         self.shared = self._memory is not None and bool((starts >= 0).all())
         if self.shared and self._memory:
             self._memory.sync()
             self._channel.bytes_sent += sum(piece.nbytes for piece in pieces)
+            slots = [self._slot(self._memory, turn.number, lane) for lane in range(len(counts))]
             places = zip(lanes, starts, sizes, strict=True)
-            gathered = [self._slot(lane)[start : start + size] for lane, start, size in places]
-            return gathered, all_facts
+            return [slots[lane][start : start + size] for lane, start, size in places], all_facts
         widths = np.bincount(lanes, sizes, len(counts)).astype(np.int64)
         gathered = self._by_message(pieces, sizes, widths)
         if self._possible:
             padding = _ALIGNMENT * (1 + np.bincount(lanes, minlength=len(counts)).max())
-            self._grow(int(widths.max() + padding))
+            needed = int(widths.max() + padding)
+            # A lane may have begun the turn before the last growth, with room enough since.
+            if self._memory is None or needed > self._memory.size // self._slots:
+                self._grow(needed)
         return gathered, all_facts
 
-    def _share_facts(self, pieces: list[Bytes], facts: Facts, counts: list[int]) -> Facts:
+    def _share_facts(
+        self, turn: Turn, pieces: list[Bytes], facts: Facts, counts: list[int]
+    ) -> Facts:
         """[all pieces, 2 + f]: start in the slot (-1: elsewhere), size, facts."""
         mine = np.zeros((max(counts), 2 + facts.shape[1]), np.int64)
         if pieces:
-            mine[: len(pieces), 0] = [self._start(piece) for piece in pieces]
+            mine[: len(pieces), 0] = [self._start(turn, piece) for piece in pieces]
             mine[: len(pieces), 1] = [piece.nbytes for piece in pieces]
             mine[: len(pieces), 2:] = facts
         if self._memory is not None:
@@ -127,17 +148,17 @@ class Exchange:
             memory.free()
         self._outgrown, self._memory, self._possible = [], None, False
 
-    def _slot(self, lane: int) -> Bytes:
-        if self._memory is None:
+    def _slot(self, memory: SharedMemory | None, turn: int, lane: int) -> Bytes:
+        if memory is None:
             return new_memory(0)
-        capacity = self._memory.size // self._slots
-        start = self._turn % self._slots * capacity
-        return self._memory.parts[lane][start : start + capacity]
+        capacity = memory.size // self._slots
+        start = turn % self._slots * capacity
+        return memory.parts[lane][start : start + capacity]
 
-    def _start(self, piece: Bytes) -> int:
-        """Where a piece lies in this lane's slot, -1 if it lies elsewhere."""
+    def _start(self, turn: Turn, piece: Bytes) -> int:
+        """Where a piece lies in this lane's slot as it is now, -1 if it lies elsewhere."""
         if not piece.nbytes:
             return 0
-        slot = self._slot(self._channel.rank)
+        slot = self._slot(self._memory, turn.number, self._channel.rank)
         start = piece.ctypes.data - slot.ctypes.data
         return start if start >= 0 and start + piece.nbytes <= len(slot) else -1

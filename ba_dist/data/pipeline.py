@@ -14,7 +14,8 @@ from ba_dist import runtime
 from ba_dist.comm import Comm
 from ba_dist.config import Augment, Config
 from ba_dist.data.augment import Augmentation
-from ba_dist.data.group_reader import GroupBatch, GroupReader, ReadMode
+from ba_dist.data.group_reader import GroupBatch, GroupReader
+from ba_dist.data.record_exchange import ReadMode
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, Workers, workers
 from ba_dist.errors import ConfigError
 from ba_dist.sampling import GroupSampler, augmentation_keys, shuffle

@@ -24,7 +24,10 @@ FLOORS = [
         *("data.images", "data.files", "data.examples", "data.tfrecord", "data.shard_index"),
         *("data.image_folder", "data.synthetic", "data.pictures", "data.find", "data.verify"),
     ],
-    ["data.catalog", "data.exchange", "data.group_reader", "step", "checkpoint", "metrics"],
+    [
+        *("data.catalog", "data.exchange", "data.record_exchange", "data.group_reader"),
+        *("step", "checkpoint", "metrics"),
+    ],
     ["data.pipeline", "evaluate"],
     ["train", "report", "record", "evaluate_run", "doctor", "submit", "analysis."],
     ["flags", "cli", "__main__"],

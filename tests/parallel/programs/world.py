@@ -20,8 +20,9 @@ runtime.quiet()
 import numpy as np  # noqa: E402
 
 from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
-from ba_dist.data.group_reader import GroupReader, ReadMode  # noqa: E402
+from ba_dist.data.group_reader import GroupReader  # noqa: E402
 from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
+from ba_dist.data.record_exchange import ReadMode  # noqa: E402
 from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
 from ba_dist.sampling import GroupSampler, shuffle  # noqa: E402
 from ba_dist.train import train  # noqa: E402
