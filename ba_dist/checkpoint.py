@@ -176,7 +176,10 @@ def _sha256(text: str) -> str:
 
 def _digests(arrays: Arrays) -> dict[str, str]:
     """Name → SHA-256 of an array's type, shape and bytes."""
-    return {
-        name: hashlib.sha256(f"{a.dtype.str}{a.shape}".encode() + a.tobytes()).hexdigest()
-        for name, a in arrays.items()
-    }
+    return {name: _digest(array) for name, array in arrays.items()}
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

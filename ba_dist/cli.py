@@ -33,8 +33,9 @@ def cli() -> None:
 
 @cli.command(cls=RecipeCommand)
 @click.argument("name", metavar="RECIPE")
+@click.option("--inject", default="", hidden=True, help="faults to test with: ba_dist/inject.py")
 @config_flags
-def train(name: str, **flags: Any) -> None:
+def train(name: str, inject: str, **flags: Any) -> None:
     """Train RECIPE (`ba-dist recipes` lists them), with any of its values changed by a flag.
 
     \b
@@ -44,12 +45,13 @@ def train(name: str, **flags: Any) -> None:
     """
     config = override(recipe(name), given(flags))
     from ba_dist import comm, runtime
+    from ba_dist.inject import parse
     from ba_dist.report import table
     from ba_dist.train import RUN_AGAIN
     from ba_dist.train import train as run
 
     runtime.quiet()
-    outcome = run(config)
+    outcome = run(config, parse(inject))
     if outcome.summary is None:
         comm.leave_together(
             f"stopped on request after step {outcome.step}; the same command with"

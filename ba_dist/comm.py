@@ -36,6 +36,7 @@ class Channel:
         self.rank: int = communicator.Get_rank()
         self.size: int = communicator.Get_size()
         self.bytes_sent = 0
+        self._posts: list[tuple[Any, npt.NDArray[np.float64]]] = []  # buffers live until sent
 
     def broadcast(self, array: npt.NDArray[Any], root: int = 0) -> npt.NDArray[Any]:
         """The root's array on every rank; `array` has its shape and dtype everywhere."""
@@ -98,6 +99,22 @@ class Channel:
     def barrier(self) -> None:
         """Returns when every rank has come here."""
         _wait(self._mpi.Ibarrier())
+
+    def post(self, rank: int, numbers: npt.NDArray[np.float64]) -> None:
+        """Sends a few numbers to one rank and does not wait; not collective."""
+        self._posts = [post for post in self._posts if not post[0].Test()]
+        self._posts.append((self._mpi.Isend(numbers, dest=rank), numbers))
+
+    def received(self) -> list[tuple[int, npt.NDArray[np.float64]]]:
+        """(rank, numbers) of what was posted to this rank and has arrived; not collective."""
+        from mpi4py import MPI
+
+        found, status = [], MPI.Status()
+        while self._mpi.Iprobe(status=status):
+            numbers = np.empty(status.Get_count(MPI.DOUBLE))
+            self._mpi.Recv(numbers, source=status.Get_source())
+            found.append((status.Get_source(), numbers))
+        return found
 
 
 def _wait(request: Any) -> None:
@@ -169,6 +186,10 @@ class Comm:
     def group(self, layout: Layout) -> Channel:
         """The ranks of this rank's group, on a new communicator; collective over the world."""
         return Channel(self._mpi.Split(layout.group(self.rank), self.rank))
+
+    def another_channel(self) -> Channel:
+        """The world on a communicator of its own; collective over the world."""
+        return Channel(self._mpi.Dup())
 
     def sum(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The sum over all ranks, in float64 (whole numbers to 2^53 are exact)."""

@@ -147,7 +147,20 @@ class Run:
     checkpoint_every: int | None = _field(
         None, "steps between two checkpoints; default once an epoch", low=1
     )
+    checkpoint_minutes: float | None = _field(
+        None, "minutes between two checkpoints, beside --checkpoint-every", low=0.0
+    )
     keep_checkpoints: int = _field(2, "checkpoints that are kept", low=1)
+    on_nonfinite: Literal["stop", "skip"] = _field(
+        "stop", "a gradient with NaN or infinity: stop, or leave that update out"
+    )
+    nonfinite_budget: int = _field(10, "updates that --on-nonfinite skip may leave out", low=0)
+    stall_warning: float = _field(
+        60.0, "seconds without progress before the missing ranks are named", low=1.0
+    )
+    stall_timeout: float = _field(
+        600.0, "seconds without progress before the job is ended; 0 waits for ever", low=0.0
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,12 @@ class UserError(Exception):
     agreed = False
 
 
+def agreed(error: UserError) -> UserError:
+    """Marks an error that all ranks raise at the same place."""
+    error.agreed = True
+    return error
+
+
 class ConfigError(UserError, ValueError):
     """A value of the configuration cannot work; every rank finds the same."""
 

@@ -1,7 +1,7 @@
 """Evaluation sharded over the ranks, with exact counts for any number of ranks and images."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -50,8 +50,11 @@ class Evaluator:
         height, width, _ = augmentation.image_shape
         self._size = max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Collective over the world.
+
+        Args:
+            beat: is called after every batch.
 
         Returns:
             `val_top1`, correct answers over all samples, and `val_loss`, the mean cross entropy.
@@ -65,6 +68,7 @@ class Evaluator:
             correct += int(hits.numpy()[counted].sum())
             loss += float(losses.numpy()[counted].astype(np.float64).sum())
             samples += int(counted.sum())
+            beat()
         total_correct, total_loss, total = self._comm.sum([correct, loss, samples])
         if not total:
             raise CorruptRecord("not one validation sample can be read")

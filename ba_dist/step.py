@@ -4,16 +4,20 @@
 
 A rank sums over its own instances, microbatch by microbatch. One allreduce over the world then adds
 up, in a single buffer: the gradients, the moving statistics of BatchNorm, the loss and the count of
-correct answers, and the flags by which ranks agree. One buffer, so that the order of the sums is
-fixed and no decision costs a message of its own.
+correct answers, the flags by which ranks agree, and a row of seconds of each rank (zeros in the
+rows of others, so that the sum is a table). One buffer, so that the order of the sums is fixed and
+no decision costs a message of its own.
 
 Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised synchronous SGD).
 """
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ba_dist.comm import Comm
@@ -23,6 +27,10 @@ from ba_dist.topology import Layout
 
 _INITIAL_SCALE = 2.0**15
 _SCALE_GROWTH_STEPS = 2000
+# What ranks tell each other in every step, before the table of seconds.
+_FLAGS = ("stop", "corrupt")
+# Columns of that table: waiting for input, reading this rank's part of it, computing.
+PHASES = ("wait", "input", "compute")
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,18 @@ class TrainStep:
             _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._step = tf.function(self._run, reduce_retracing=True)
 
     def __call__(
-        self, images: Any, labels: Any, learning_rate: float, stop: bool, corrupt: int = 0
+        self,
+        images: Any,
+        labels: Any,
+        learning_rate: float,
+        stop: bool,
+        corrupt: int = 0,
+        seconds: Sequence[float] = (),
     ) -> dict[str, Any]:
         """Trains on this rank's instances; collective over the world.
 
@@ -86,16 +102,28 @@ class TrainStep:
             learning_rate: of this step.
             stop: whether this rank wishes to stop.
             corrupt: corrupt records that this rank reports.
+            seconds: of this rank's last step, by `PHASES`, for all ranks to know.
 
         Returns:
             The same on every rank: `loss` and `accuracy` over all B·M instances, `grad_norm`,
             `stop` (whether any rank wishes it), `corrupt` (records that all ranks report),
-            `finite` (False: the update was left out).
+            `finite` (False: the update was left out), `seconds` [W, phases] of all ranks. And this
+            rank's own `compute_seconds` and `allreduce_seconds` of this step.
         """
+        begun = time.perf_counter()
         rate = tf.constant(learning_rate, tf.float64)
-        flags = tf.constant([float(stop), float(corrupt)], tf.float64)
-        values = self._step(images, labels, rate, flags).numpy()
-        loss, accuracy, norm, stopped, bad, finite = values.tolist()
+        table = np.zeros((self.layout.world_size, len(PHASES)))
+        if seconds:
+            table[self.comm.rank] = seconds
+        told = tf.constant([float(stop), float(corrupt), *table.reshape(-1)], tf.float64)
+        numbers, told = self._step(images, labels, rate, told)
+        loss, accuracy, norm, finite = numbers.numpy().tolist()
+        stopped, bad, *rest = told.numpy().tolist()
+        ended = time.perf_counter()
+        alone = self.layout.world_size == 1
+        ready, summed = [
+            ended if alone else float(at.numpy()) for at in (self._ready_at, self._summed_at)
+        ]
         return {
             "loss": loss,
             "accuracy": accuracy,
@@ -103,7 +131,19 @@ class TrainStep:
             "stop": stopped > 0,
             "corrupt": round(bad),
             "finite": finite > 0,
+            "seconds": np.reshape(rest, table.shape),
+            "compute_seconds": ready - begun,
+            "allreduce_seconds": summed - ready,
         }
+
+    def is_finite_here(self, images: Any, labels: Any) -> bool:
+        """Whether this rank's own gradient of these instances is finite; changes nothing."""
+        moving = [v.value for v in self.model.non_trainable_variables]
+        before = [tf.identity(variable) for variable in moving]
+        _, gradients = tf.function(self._accumulate)(images, labels)
+        for variable, value in zip(moving, before, strict=True):
+            variable.assign(value)
+        return bool(np.isfinite(tf.linalg.global_norm(gradients).numpy()))
 
     def state(self) -> dict[str, Any]:
         """Name → variable of everything that a resumed run needs, but for the step number."""
@@ -115,20 +155,21 @@ class TrainStep:
             "good_steps": self.good_steps,
         }
 
-    def _run(self, images: Any, labels: Any, rate: Any, flags: Any) -> Any:
+    def _run(self, images: Any, labels: Any, rate: Any, told: Any) -> tuple[Any, Any]:
         moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
         before = [tf.identity(variable) for variable in moving]
         totals, gradients = self._accumulate(images, labels)
         dtype = gradients[0].dtype
-        others = [*moving, tf.cast(totals, dtype), tf.cast(flags, dtype)]
-        gradients, norm, (*moved, totals, flags) = self._means(gradients, others)
+        others = [*moving, tf.cast(totals, dtype), tf.cast(told, dtype)]
+        gradients, norm, (*moved, totals, told) = self._means(gradients, others)
         finite = tf.math.is_finite(norm)
         self._update(gradients, rate, finite)
         for variable, value, old in zip(moving, moved, before, strict=True):
             variable.assign(tf.where(finite, value, old))
-        flags *= self.layout.world_size
-        numbers = [*tf.unstack(totals, 2), norm, *tf.unstack(flags, 2), tf.cast(finite, dtype)]
-        return tf.stack([tf.cast(number, tf.float64) for number in numbers])
+        numbers = [*tf.unstack(totals, 2), norm, tf.cast(finite, dtype)]
+        return tf.stack([tf.cast(number, tf.float64) for number in numbers]), (
+            told * self.layout.world_size
+        )
 
     def _accumulate(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
         """([loss, accuracy], gradients of the scaled loss): means over this rank's instances."""
@@ -179,8 +220,14 @@ class TrainStep:
         return gradients, tf.linalg.global_norm(gradients), others
 
     def _sum(self, buffer: Any) -> Any:
-        """The sum of a buffer over the world: the one message of a step."""
-        return self.comm.allreduce(buffer, name="step")
+        """The sum of a buffer over the world, timed: the one message of a step."""
+        with tf.control_dependencies([buffer]):
+            ready = self._ready_at.assign(_clock())
+        with tf.control_dependencies([ready]):
+            summed = self.comm.allreduce(tf.identity(buffer), name="step")
+        with tf.control_dependencies([summed]):
+            self._summed_at.assign(_clock())
+        return summed
 
     def _factor(self, dtype: Any) -> Any:
         """What makes a sum over the world the mean for the unscaled loss."""
@@ -200,6 +247,11 @@ class TrainStep:
         factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
         self.good_steps.assign(good)
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+
+
+def _clock() -> Any:
+    # tf.timestamp refuses to work where operations must be deterministic.
+    return tf.numpy_function(time.perf_counter, [], tf.float64)
 
 
 def _pieces(buffer: Any, like: list[Any]) -> list[Any]:

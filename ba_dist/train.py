@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ba_dist import checkpoint, record, run_dir, runtime
+from ba_dist import checkpoint, inject, nonfinite, record, run_dir, runtime, saving
 from ba_dist.comm import Comm, start
 from ba_dist.config import (
     Config,
@@ -20,12 +20,15 @@ from ba_dist.config import (
     plan_steps,
 )
 from ba_dist.data.catalog import Dataset, open_dataset
-from ba_dist.errors import CheckpointError, DataError, UserError
+from ba_dist.errors import CheckpointError, DataError, agreed
+from ba_dist.position import Position
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.report import epoch_line, opening
 from ba_dist.schedules import learning_rate
 from ba_dist.signals import stop_requests
+from ba_dist.stragglers import StragglerWatch
 from ba_dist.topology import Layout
+from ba_dist.watchdog import Watchdog
 
 # Tells the job script or the scheduler: stopped on request, run me again.
 RUN_AGAIN = 75
@@ -46,27 +49,25 @@ class Outcome:
     step: int
 
 
-@dataclass
-class Position:
-    """Where a run is: steps done, updates left out; sums and corrupt records of this epoch."""
+def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
+    """Trains a configuration on all ranks that were started; collective over the world.
 
-    step: int = 0
-    skipped: int = 0
-    epoch_loss: float = 0.0
-    epoch_accuracy: float = 0.0
-    seconds: float = 0.0
-    corrupt: int = 0
-    val: dict[str, float] = dataclasses.field(default_factory=dict)
+    Args:
+        config: with everything filled in.
+        faults: to bring about on purpose.
 
+    Returns:
+        How it ended.
 
-def train(config: Config) -> Outcome:
-    """Trains a configuration on all ranks that were started; collective over the world."""
+    Raises:
+        UserError: with one message for a person, on all ranks or (not `agreed`) on this one.
+    """
     # --- the world: ranks, layout, run directory --------------------------------------------------
     comm = start()
     layout = layout_of(config, comm.world_size)
     with ExitStack() as stack:
         folder = _open_run_dir(config, comm, stack)
-        job = Job(config, layout, comm, folder, stack)
+        job = Job(config, layout, comm, folder, stack, faults or [])
         job.resume()
         if job.finished():
             return Outcome(folder, run_dir.read_json(folder / "summary.json"), job.position.step)
@@ -82,8 +83,12 @@ def train(config: Config) -> Outcome:
 class Job:
     """Everything that a training run holds on one rank."""
 
-    def __init__(self, config: Config, layout: Layout, comm: Comm, folder: Path, stack: ExitStack):
+    def __init__(
+        self, config: Config, layout: Layout, comm: Comm, folder: Path, stack: ExitStack,
+        faults: list[inject.Fault],
+    ):  # fmt: skip
         self.config, self.layout, self.comm, self.folder = config, layout, comm, folder
+        self.injector = inject.Injector(faults, comm.rank)
         comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed))
         comm.together(comm.start_horovod)
         if config.placement.microbatch is None:
@@ -95,7 +100,6 @@ class Job:
         self.position = Position()
         self._stack = stack
         self._build()
-        self.checkpoint_every = config.run.checkpoint_every or self.steps_per_epoch
 
     def _open_data(self) -> Dataset:
         """The samples; where nothing can be reached, `quickstart` takes what is in a wheel."""
@@ -145,20 +149,7 @@ class Job:
 
     def resume(self) -> None:
         """Goes on from the newest good checkpoint of the run directory, if there is one."""
-        found: checkpoint.Checkpoint | None = None
-        complaints: list[str] = []
-        if self.comm.rank == 0:
-            found, complaints = checkpoint.newest(checkpoint.folder_of(self.folder))
-            for complaint in complaints:
-                print(f"warning: {complaint}; trying the one before", flush=True)
-        if self.comm.world.share_object(found is None and bool(complaints)):
-            raise _agreed(
-                CheckpointError(
-                    f"no checkpoint in {checkpoint.folder_of(self.folder)} can be read;"
-                    " --no-resume starts from zero and keeps them aside"
-                )
-            )
-        found = checkpoint.share(found, self.comm)
+        found = saving.find(self.folder, self.comm)
         if found is not None:
             self.comm.together(lambda: self._check_same(found.facts["config"]))
             self.comm.together(lambda: checkpoint.restore(found.arrays, self.step.state()))
@@ -183,78 +174,120 @@ class Job:
             )
 
     def save(self) -> None:
-        """Writes a checkpoint on rank 0; the state is the same on all ranks."""
-        if self.comm.rank != 0:
+        """Begins to write a checkpoint on rank 0; the state is the same on all ranks."""
+        if self.saver is None:
             return
         facts = {
             "config": computed_part(self.config, self.layout),
             "position": dataclasses.asdict(self.position),
         }
-        arrays = {name: variable.numpy() for name, variable in self.step.state().items()}
-        state = checkpoint.Checkpoint(self.position.step, arrays, facts)
-        folder = checkpoint.folder_of(self.folder)
-        try:
-            checkpoint.save(folder, state, self.config.run.keep_checkpoints)
-        except OSError as error:
-            # The one before is still there; losing it all to a full disk would be worse.
-            self.progress.say(f"warning: no checkpoint of step {state.step}: {error}; going on")
+        self.watchdog.beat("saving", self.position.step)
+        self.saver.save(self.position.step, self.step.state(), facts)
 
     # --- the steps --------------------------------------------------------------------------------
 
     def run(self) -> bool:
         """Trains to the last step; returns True when it was asked to stop before."""
         from ba_dist.data.pipeline import open_pipeline
-        from ba_dist.metrics import Metrics, Progress
 
-        first = self.comm.rank == 0
-        self.metrics = Metrics(self.folder) if first else None
-        self.progress = Progress(first, self.position.step, self.total_steps)
-        self._stack.callback(self.progress.close)
-        if self.metrics:
-            self._stack.callback(self.metrics.close)
         rank, layout = self.comm.rank, self.layout
+        self._open_outputs()
         path = record.trace_path(self.folder, rank) if self.config.run.trace else None
         tracing = record.tracer(path, layout.group(rank), layout.lane(rank))
-        self.input_wait = 0.0
         pipeline = open_pipeline(
-            self.config, layout, self.comm, self.dataset.train, self.augmentation,
-            self.position.step, self.total_steps,
+            self.config, layout, self.comm, self.injector.source(self.dataset.train),
+            self.augmentation, self.position.step, self.total_steps,
         )  # fmt: skip
-        with pipeline as batches, tracing as trace, stop_requests() as stop:
-            for batch in _timed(batches, self):
+        with pipeline as self.pipeline, tracing as trace, stop_requests() as stop:
+            for batch in _timed(self.pipeline, self):
                 trace(batch)
                 outcome = self._train_on(batch, stop.wanted)
                 if outcome["stop"] and self.position.step < self.total_steps:
                     stop.agreed = True
                     self.save()
-                    return True
-        return False
+                    break
+        self.watchdog.close()
+        if self.saver:
+            self.saver.finish()
+        return self.position.step < self.total_steps
+
+    def _open_outputs(self) -> None:
+        """Progress, metrics and checkpoints of rank 0, and what watches over the training."""
+        from ba_dist.metrics import Metrics, Progress
+
+        first, run = self.comm.rank == 0, self.config.run
+        self.progress = Progress(first, self.position.step, self.total_steps)
+        self._stack.callback(self.progress.close)
+        self.metrics = Metrics(self.folder) if first else None
+        self.saver: saving.Saver | None = None
+        if self.metrics:
+            self._stack.callback(self.metrics.close)
+            self.saver = saving.Saver(
+                checkpoint.folder_of(self.folder), run.keep_checkpoints,
+                run.checkpoint_every or self.steps_per_epoch, run.checkpoint_minutes,
+                self.progress.say,
+            )  # fmt: skip
+            self._stack.callback(self.saver.close)
+        self.watchdog = Watchdog(self.comm, run.stall_warning, run.stall_timeout)
+        self._stack.callback(self.watchdog.close)
+        self.stragglers = StragglerWatch()
+        self.input_wait = self.reading = 0.0
+        self.spent: tuple[float, ...] = ()
 
     def _train_on(self, batch: dict[str, Any], stop: bool) -> dict[str, Any]:
         """One step and everything that is due after it."""
         begun = time.monotonic()
         rate = self.rate(self.position.step) * self.config.optimizer.lr_scale
         reports = len(batch["replaced"]) if self.layout.lane(self.comm.rank) == 0 else 0
-        outcome = self.step(batch["images"], batch["labels"], rate, stop, reports)
-        if not outcome["finite"] and not self.step.precision.scaled:
-            raise _agreed(self._not_finite())
+        images = self.injector.before_step(self.position.step + 1, batch["images"])
+        held = time.monotonic() - begun
+        outcome = self.step(images, batch["labels"], rate, stop, reports, self.spent)
+        if not outcome["finite"]:
+            self._leave_out(batch, images)
         self.position.step += 1
         self._count_corrupt(outcome["corrupt"])
-        self.position.skipped += not outcome["finite"]
-        self.position.epoch_loss += outcome["loss"]
-        self.position.epoch_accuracy += outcome["accuracy"]
+        self.position.count(outcome["loss"], outcome["accuracy"])
         seconds = time.monotonic() - begun + self.input_wait
         self.position.seconds += seconds
         self.clock.step(seconds, self.input_wait)
+        self._watch_stragglers(outcome, held + outcome["compute_seconds"], seconds)
         done = self.position.step
         last = done == self.total_steps
         if done % self.config.run.log_every == 0 or last:
             self._log_step(outcome, rate)
         if done % self.steps_per_epoch == 0 or last:
             self._end_epoch(last)
-        if done % self.checkpoint_every == 0 or last:
+        if last or (self.saver and self.saver.due(done)):
             self.save()
         return outcome
+
+    def _watch_stragglers(self, outcome: dict[str, Any], compute: float, seconds: float) -> None:
+        """Names the ranks that all others wait for; what this rank has spent goes out next step."""
+        read = self.pipeline.reading_seconds
+        self.spent = (self.input_wait, read - self.reading, compute)
+        self.reading = read
+        for slow in self.stragglers.step(outcome["seconds"], seconds):
+            host = self.watchdog.hosts[slow.rank]
+            self.progress.say(f"warning: rank {slow.rank} on {host} is {slow}")
+            if self.metrics:
+                facts = dataclasses.asdict(slow)
+                self.metrics.write("straggler", self.position.step, host=host, **facts)
+
+    def _leave_out(self, batch: dict[str, Any], images: Any) -> None:
+        """A gradient was not finite: all ranks leave the update out, or all stop.
+
+        With a scaled loss that is how the scale is found, as long as there is scale to lose.
+        """
+        from ba_dist.data.pipeline import instances
+
+        self.position.skipped += 1
+        if self.step.precision.scaled and float(self.step.loss_scale.numpy()) > 1:
+            return
+        warning = nonfinite.act(
+            self.comm, self.folder, self.config.run, self.position.step + 1, self.position.skipped,
+            self.step.is_finite_here(images, batch["labels"]), instances(batch),
+        )  # fmt: skip
+        self.progress.say(warning)
 
     def _log_step(self, outcome: dict[str, Any], rate: float) -> None:
         done, speed = self.position.step, self.clock.recent()
@@ -264,60 +297,37 @@ class Job:
                 "step",
                 done,
                 epoch=(done - 1) // self.steps_per_epoch,
-                loss=outcome["loss"],
-                accuracy=outcome["accuracy"],
-                grad_norm=outcome["grad_norm"],
+                **{name: outcome[name] for name in ("loss", "accuracy", "grad_norm")},
                 lr=rate,
                 **speed,
-                **self._counts(),
+                **self.position.counts(self.layout),
             )
 
     def _end_epoch(self, last: bool) -> None:
         done = self.position.step
         epoch = (done - 1) // self.steps_per_epoch
         steps = done - epoch * self.steps_per_epoch
-        values: dict[str, Any] = {
-            "epoch": epoch,
-            "loss": self.position.epoch_loss / steps,
-            "accuracy": self.position.epoch_accuracy / steps,
-        }
+        values: dict[str, Any] = {"epoch": epoch, **self.position.epoch_means()}
         if steps == self.steps_per_epoch:
-            self.position.corrupt = 0
-            self.position.epoch_loss = self.position.epoch_accuracy = 0.0
+            self.position.begin_epoch()
         if last or (epoch + 1) % self.config.run.eval_every == 0:
-            self.position.val = self.evaluate()
+            self.position.val = self.evaluate(lambda: self.watchdog.beat("evaluating", done))
             values |= self.position.val
         self.progress.say(epoch_line(values, self.config.run.epochs))
         if self.metrics:
-            self.metrics.write("epoch", done, **values, **self._counts())
+            self.metrics.write("epoch", done, **values, **self.position.counts(self.layout))
 
     def _count_corrupt(self, found: int) -> None:
         """Ends the run, on all ranks after the same step, when an epoch has met too many."""
         self.position.corrupt += found
         budget = self.config.data.corrupt_budget
         if self.position.corrupt > budget:
-            raise _agreed(
+            raise agreed(
                 DataError(
                     f"{self.position.corrupt} corrupt records in this epoch, --corrupt-budget is"
                     f" {budget}; `ba-dist data verify` lists them"
                 )
             )
-
-    def _not_finite(self) -> UserError:
-        return UserError(
-            f"the loss or gradient of step {self.position.step} is not finite; lower --lr-scale or"
-            f" use another --precision. The last checkpoint in"
-            f" {checkpoint.folder_of(self.folder)} is from before it"
-        )
-
-    def _counts(self) -> dict[str, int]:
-        """Distinct samples, instances and updates, counted apart."""
-        samples = self.position.step * self.layout.batch_size
-        return {
-            "updates": self.position.step - self.position.skipped,
-            "samples": samples,
-            "instances": samples * self.layout.multiplicity,
-        }
 
     # --- what is written down ---------------------------------------------------------------------
 
@@ -375,17 +385,14 @@ def _open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
 
 def _timed(batches: Any, job: Job) -> Iterator[dict[str, Any]]:
     """The batches; the seconds that each was waited for go to the job."""
-    source = iter(batches)
+    source, warm = iter(batches), False
     while True:
         begun = time.monotonic()
+        job.watchdog.beat("waiting for input", job.position.step)
         batch = next(source, None)
         if batch is None:
             return
+        job.watchdog.beat("in the step" if warm else "starting", job.position.step)
+        warm = True
         job.input_wait = time.monotonic() - begun
         yield batch
-
-
-def _agreed(error: UserError) -> UserError:
-    """Marks an error that all ranks raise at the same place."""
-    error.agreed = True
-    return error

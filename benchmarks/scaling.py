@@ -90,38 +90,10 @@ class Training:
     """ba_dist's step, telling how long its allreduce took."""
 
     def __init__(self, comm: Comm, layout: Layout, config: Any, shape: Any, classes: int):
-        self._step = training.train_step(comm, layout, config, shape, classes, timed_step())
+        self._step = training.train_step(comm, layout, config, shape, classes)
 
     def __call__(self, images: Any, labels: Any) -> float:
-        self._step(images, labels, 0.01, False)
-        return float(self._step.allreduce_seconds.numpy())
-
-
-def timed_step() -> Any:
-    """TrainStep with a clock before and after its allreduce, inside the graph."""
-    import tensorflow as tf
-
-    from ba_dist.step import TrainStep
-
-    def clock() -> Any:
-        # tf.timestamp refuses to work where operations must be deterministic.
-        return tf.numpy_function(time.perf_counter, [], tf.float64)
-
-    class TimedStep(TrainStep):
-        def __init__(self, *args: Any):
-            self.allreduce_seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-            super().__init__(*args)
-
-        def _sum(self, buffer: Any) -> Any:
-            with tf.control_dependencies([buffer]):
-                begun = clock()
-            with tf.control_dependencies([begun]):
-                summed = super()._sum(tf.identity(buffer))
-            with tf.control_dependencies([summed]):
-                self.allreduce_seconds.assign(clock() - begun)
-            return summed
-
-    return TimedStep
+        return float(self._step(images, labels, 0.01, False)["allreduce_seconds"])
 
 
 # --- on the ranks ---------------------------------------------------------------------------------

@@ -54,14 +54,9 @@ def layout_for(
 
 
 def train_step(
-    comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int,
-    kind: Any = None,
-) -> Any:  # fmt: skip
-    """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum.
-
-    Args:
-        kind: another class than TrainStep to make.
-    """
+    comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int
+) -> Any:
+    """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum."""
     from ba_dist import models, step
     from ba_dist.optim.sgd import SGD
 
@@ -69,7 +64,7 @@ def train_step(
     network = models.of_config(config, shape, classes, layout.ghost_batch)
     rule = config.optimizer
     optimizer = SGD(network.trainable_variables, rule.momentum, rule.weight_decay)
-    return (kind or step.TrainStep)(network, optimizer, layout, comm, precision)
+    return step.TrainStep(network, optimizer, layout, comm, precision)
 
 
 def configuration(

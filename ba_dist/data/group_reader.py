@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -105,6 +106,7 @@ class GroupReader:
         self._all_begun = False
         self._ready: deque[GroupBatch] = deque()
         self._closing = False
+        self.seconds = 0.0  # spent on this lane's parts so far
         self._failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
@@ -164,7 +166,9 @@ class GroupReader:
                     break
             epoch, wanted = self._sampler(step)
             turn = self._exchange.begin()
+            since = time.monotonic()
             begun = _Begun(step, epoch, wanted, turn, self._fetch.begin(turn, wanted))
+            self.seconds += time.monotonic() - since
             with self._changed:
                 self._begun = begun
                 self._changed.notify_all()

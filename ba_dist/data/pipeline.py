@@ -76,6 +76,11 @@ class InputPipeline:
         except tf.errors.OpError as error:
             raise (self._failure or error) from None
 
+    @property
+    def reading_seconds(self) -> float:
+        """That this rank has spent on reading and decoding its part so far."""
+        return self._reader.seconds
+
     def _dataset(self) -> Any:
         dataset = tf.data.Dataset.from_generator(self._elements, output_signature=self._signature())
         return dataset.map(self._finish).prefetch(1)
@@ -180,12 +185,19 @@ def trace_entry(batch: dict[str, Any], group: int, lane: int) -> dict[str, Any]:
         "epoch": int(batch["epoch"]),
         "group": group,
         "lane": lane,
-        "sample_ids": batch["sample_ids"].numpy().tolist(),
-        "copies": batch["copies"].numpy().tolist(),
-        "augment_keys": [f"{key:016x}" for key in batch["keys"].numpy().view(np.uint64)],
+        **instances(batch),
         "batch_sha256": batch["batch_sha256"].numpy().decode(),
         "replaced": {str(old): new for old, new in batch["replaced"].numpy().tolist()},
         "instance_sha256": [hashlib.sha256(image).hexdigest()[:16] for image in images],
+    }
+
+
+def instances(batch: dict[str, Any]) -> dict[str, Any]:
+    """What the instances of a batch are: an entry each of sample, copy and key."""
+    return {
+        "sample_ids": batch["sample_ids"].numpy().tolist(),
+        "copies": batch["copies"].numpy().tolist(),
+        "augment_keys": [f"{key:016x}" for key in batch["keys"].numpy().view(np.uint64)],
     }
 
 

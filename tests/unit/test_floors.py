@@ -16,9 +16,12 @@ ROOT = Path(ba_dist.__file__).parent
 
 # A name with a dot at its end holds for all modules of that package.
 FLOORS = [
-    ["", "errors", "topology", "sampling", "schedules", "config", "recipes."],
     [
-        *("comm", "runtime", "run_dir", "signals", "job_script", "models.", "optim."),
+        *("", "errors", "topology", "sampling", "schedules", "config", "recipes."),
+        *("position", "stragglers"),
+    ],
+    [
+        *("comm", "runtime", "run_dir", "signals", "inject", "job_script", "models.", "optim."),
         *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare"),
         *("data.crop", "data.colour", "data.auto_augment", "data.mixing", "data.augment"),
         *("data.images", "data.files", "data.examples", "data.tfrecord", "data.shard_index"),
@@ -26,9 +29,9 @@ FLOORS = [
     ],
     [
         *("data.catalog", "data.exchange", "data.record_exchange", "data.group_reader"),
-        *("step", "checkpoint", "metrics"),
+        *("step", "checkpoint", "metrics", "nonfinite", "watchdog"),
     ],
-    ["data.pipeline", "evaluate"],
+    ["data.pipeline", "evaluate", "saving"],
     ["train", "report", "record", "evaluate_run", "doctor", "submit", "analysis."],
     ["flags", "cli", "__main__"],
 ]

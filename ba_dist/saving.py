@@ -1,0 +1,94 @@
+"""When a run saves its state, copied at once and written beside training; how it is found again."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ba_dist import checkpoint
+from ba_dist.checkpoint import Checkpoint
+from ba_dist.comm import Comm
+from ba_dist.errors import CheckpointError, agreed
+
+
+class Saver:
+    """Saves the checkpoints of a run, one at a time, in a thread of its own; only rank 0 has one.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many stay.
+        every: steps between two.
+        minutes: between two as well; None for steps alone.
+        say: shows a line beside the progress bar.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        every: int,
+        minutes: float | None,
+        say: Callable[[str], None],
+    ):
+        self._folder, self._keep, self._say = folder, keep, say
+        self._every, self._seconds = every, minutes and 60 * minutes
+        self._last = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "checkpoint-writer")
+        self._writing: Future[Path] | None = None
+        self._step = 0
+
+    def due(self, step: int) -> bool:
+        """Whether the state after this step is to be saved."""
+        late = self._seconds and time.monotonic() - self._last >= self._seconds
+        return bool(step % self._every == 0 or late)
+
+    def save(self, step: int, variables: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Copies the state, once the checkpoint before it is written, and begins to write."""
+        self.finish()
+        # What numpy() gives may be the variable's own memory, which the next step changes.
+        arrays = {name: np.array(variable.numpy()) for name, variable in variables.items()}
+        state = Checkpoint(step, arrays, facts)
+        self._last, self._step = time.monotonic(), step
+        self._writing = self._writer.submit(checkpoint.save, self._folder, state, self._keep)
+
+    def finish(self) -> None:
+        """Waits for what is being written, and warns if it could not be."""
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        try:
+            writing.result()
+        except OSError as error:
+            # The one before is still there; losing it all to a full disk would be worse.
+            self._say(f"warning: no checkpoint of step {self._step}: {error}; going on")
+
+    def close(self) -> None:
+        """Ends the thread; what is being written is finished."""
+        self.finish()
+        self._writer.shutdown()
+
+
+def find(run_dir: Path, comm: Comm) -> Checkpoint | None:
+    """The newest good checkpoint of a run, on every rank; collective over the world.
+
+    Raises:
+        CheckpointError: on all ranks, when there are checkpoints but none can be read.
+    """
+    found: Checkpoint | None = None
+    complaints: list[str] = []
+    folder = checkpoint.folder_of(run_dir)
+    if comm.rank == 0:
+        found, complaints = checkpoint.newest(folder)
+        for complaint in complaints:
+            print(f"warning: {complaint}; trying the one before", flush=True)
+    if comm.world.share_object(found is None and bool(complaints)):
+        raise agreed(
+            CheckpointError(
+                f"no checkpoint in {folder} can be read; --no-resume starts from zero and keeps"
+                " them aside"
+            )
+        )
+    return checkpoint.share(found, comm)
