@@ -1,0 +1,200 @@
+"""What breaks in a training on several ranks, and what its user gets: counted, by the rows of
+docs/reliability.md. What needs several nodes is in tests/cluster/.
+"""
+
+import json
+import signal
+
+import numpy as np
+import psutil
+import pytest
+
+from ba_dist import checkpoint
+from ba_dist.analysis.audit import audit
+from tests.parallel.jobs import Job, host, metrics, small
+from tests.parallel.ranks import mpirun
+
+KILLS, EVERY = 20, 5
+
+pytestmark = pytest.mark.mpi
+
+
+def newest(run):
+    return checkpoint.newest_good(checkpoint.folder_of(run))
+
+
+def same_state(one, other):
+    return set(one.arrays) == set(other.arrays) and all(
+        value.tobytes() == other.arrays[name].tobytes() for name, value in one.arrays.items()
+    )
+
+
+def test_a_run_survives_sigkill_again_and_again(tmp_path, promise):
+    """One run is killed 20 times, at any step, and ends like one that never was."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    draw = np.random.default_rng(0)
+    gone = named = kept = done = 0
+    seconds = []
+    for attempt in range(KILLS):
+        victim = attempt % 2
+        with Job(
+            2, small(run, "--steps", 2000, "--checkpoint-every", EVERY, "--trace"), run
+        ) as job:
+            job.until_step(done + int(draw.integers(2, 10)))
+            job.kill(victim)
+            status, output, took = job.wait()
+            # One interval, and the checkpoint that was being written.
+            lost = job.last_step() - newest(run).step
+        done = newest(run).step
+        seconds.append(took)
+        gone += status != 0 and took < 60
+        named += f"process rank {victim} " in output and host() in output and "Killed" in output
+        kept += lost < 2 * EVERY
+    promise(1, "SIGKILL of a rank: all gone in 60 s, status not 0", gone, KILLS, seconds)
+    promise(1, "SIGKILL of a rank: the message names rank and host", named, KILLS)
+    promise(1, "SIGKILL of a rank: one checkpoint interval lost at most", kept, KILLS)
+    steps = done + 10
+    for folder in (run, whole):
+        mpirun(2, *small(folder, "--steps", steps, "--checkpoint-every", EVERY, "--trace"))
+    assert audit(run) == (steps, [])
+    equal = same_state(newest(run), newest(whole)) * KILLS
+    promise(4, "resumed in the middle of an epoch: bit for bit the undisturbed run", equal, KILLS)
+
+
+def test_resumed_on_other_numbers_of_ranks(tmp_path, promise):
+    """The samples, copies and keys of every step stay; sizes that cannot work are refused."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    flags = ["--trace", "--precision", "fp64", "--batch-size", "64"]
+    worlds = {2: 3, 4: 6, 1: 9}
+    for ranks, steps in worlds.items():
+        mpirun(ranks, *small(run, *flags, "--steps", steps))
+    mpirun(2, *small(whole, *flags, "--steps", 9))
+    steps, problems = audit(run)
+    instances = [sorted(traced(folder)) for folder in (run, whole)]
+    expected, found = newest(whole).arrays, newest(run).arrays
+    close = all(
+        np.abs(found[name] - value).max() <= 1e-9 * max(np.abs(value).max(), 1e-30)
+        for name, value in expected.items()
+    )
+    same = (steps, problems) == (9, []) and instances[0] == instances[1] and close
+    promise(5, "resumed on 4 and on 1 instead of 2 ranks: the same instances", 2 * same, 2)
+    refused = mpirun(3, *small(run, *flags, "--steps", 12), check=False)
+    told = refused.returncode == 2 and "values that work: " in refused.stderr
+    promise(5, "resumed on 3 ranks, which cannot work: refused, sizes listed", int(told), 1)
+
+
+def traced(run):
+    """(step, sample, copy, key) of every instance."""
+    for path in (run / "trace").iterdir():
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            for triple in zip(
+                entry["sample_ids"], entry["copies"], entry["augment_keys"], strict=True
+            ):
+                yield (entry["step"], *triple)
+
+
+@pytest.mark.parametrize("io", ["cooperative", "broadcast"])
+def test_the_reading_lane_dies_in_the_middle_of_an_exchange(io, tmp_path, promise):
+    good, seconds, tries = 0, [], 2
+    for attempt in range(tries):
+        run = tmp_path / f"run-{attempt}"
+        # A lane reads 16 or 32 records a step: the fatal one is in the middle of a batch.
+        words = small(
+            run, "--steps", 2000, "--io", io, "--inject", f"die-reading@{200 + attempt}:0"
+        )
+        with Job(2, words, run) as job:
+            job.until_step(1)
+            status, output, took = job.wait()
+            done = job.last_step()
+        seconds.append(took)
+        # Whole batches only: those that were exchanged before the fatal one.
+        good += status != 0 and "Killed" in output and done <= 200 // 16
+    promise(9, f"the reading lane dies ({io}): all gone, no partial batch", good, tries, seconds)
+
+
+def test_a_gradient_that_is_not_finite_on_one_rank(tmp_path, promise):
+    good = 0
+    for rank in range(2):
+        run = tmp_path / f"stop-{rank}"
+        words = small(run, "--steps", 40, "--checkpoint-every", EVERY, "--trace")
+        done = mpirun(2, *words, "--inject", f"nan@13:{rank}", check=False)
+        text = f"step 13 is not finite, by rank {rank} on {host()}."
+        (line,) = (run / "nonfinite.jsonl").read_text().splitlines()
+        facts = json.loads(line)
+        wrote = [(r["rank"], r["finite"]) for r in facts["ranks"]] == [
+            (0, rank == 1),
+            (1, rank == 0),
+        ]
+        for number, entry in enumerate(facts["ranks"]):
+            lines = (run / "trace" / f"rank-{number:05d}.jsonl").read_text().splitlines()
+            last = json.loads(lines[12])
+            wrote &= all(entry[k] == last[k] for k in ("sample_ids", "copies", "augment_keys"))
+        good += done.returncode == 1 and text in done.stderr and wrote and newest(run).step == 10
+    promise(12, "NaN on one rank: all stop at that step, samples and keys written", good, 2)
+    run = tmp_path / "skip"
+    words = small(run, "--steps", 20, "--on-nonfinite", "skip", "--nonfinite-budget")
+    skipped = mpirun(2, *words, 2, "--inject", "nan@5:0,nan@7:1")
+    summary = json.loads((run / "summary.json").read_text())
+    fine = "2 of at most 2" in skipped.stdout and summary["skipped_updates"] == 2
+    fine &= all(np.isfinite(a).all() for a in newest(run).arrays.values())
+    beyond = mpirun(2, *words, 1, "--no-resume", "--inject", "nan@5:0,nan@7:1", check=False)
+    fine &= beyond.returncode == 1 and "--nonfinite-budget is 1" in beyond.stderr
+    promise(12, "NaN on one rank with --on-nonfinite skip: left out, up to a budget", int(fine), 1)
+
+
+def test_a_straggler_is_named(tmp_path, promise):
+    """Slow reading is injected; slow computing comes from outside: the rank is stopped mostly."""
+    run = tmp_path / "input"
+    named = mpirun(2, *small(run, "--steps", 50, "--inject", "slow-input@1:1:0.05"))
+    good = f"rank 1 on {host()} is " in named.stdout and " in input " in named.stdout
+    promise(13, "a rank that reads slowly: named within 50 steps", int(good), 1)
+    run = tmp_path / "compute"
+    with Job(2, small(run, "--steps", 2000), run) as job:
+        job.until_step(5)
+        # Another job in the same folder is refused meanwhile, and disturbs nothing.
+        second = mpirun(2, *small(run, "--steps", 2000), check=False)
+        begun = job.last_step()
+        while not (found := [e for e in metrics(run) if e["event"] == "straggler"]):
+            assert job.last_step() < begun + 100
+            job.signal(1, signal.SIGSTOP)
+            psutil.wait_procs([], timeout=0.4)
+            job.signal(1, signal.SIGCONT)
+            psutil.wait_procs([], timeout=0.02)
+        job.signal(0, signal.SIGTERM)
+        status, output, _ = job.wait()
+    good = found[0]["rank"] == 1 and found[0]["phase"] == "compute" and status == 75
+    good &= found[0]["step"] - begun <= 50 and f"rank 1 on {host()} is " in output
+    promise(13, "a rank that computes 10 times slower: named within 50 steps", int(good), 1)
+    refused = second.returncode == 1 and "another job is using" in second.stderr
+    promise(14, "a second job in one run directory is refused", int(refused), 1)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_hangs_is_named_and_the_job_ended(victim, tmp_path, promise):
+    run = tmp_path / "run"
+    words = small(run, "--steps", 2000, "--stall-warning", 3, "--stall-timeout", 12)
+    with Job(3, [*words, "--multiplicity", "3"], run) as job:
+        job.until_step(3)
+        job.signal(victim, signal.SIGSTOP)
+        status, output, took = job.wait()
+    text = f"Missing: rank {victim} on {host()}: no answer"
+    good = status != 0 and output.count(text) == 2 and took < 60
+    promise(15, "a rank hangs: named after --stall-warning, job over", int(good), 1, took)
+
+
+def test_the_newest_checkpoint_is_corrupt(tmp_path, promise):
+    run = tmp_path / "run"
+    mpirun(2, *small(run, "--steps", 10, "--checkpoint-every", EVERY))
+    path = sorted(checkpoint.folder_of(run).iterdir())[-1]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    done = mpirun(2, *small(run, "--steps", 12, "--checkpoint-every", EVERY))
+    good = f"warning: {path} is damaged" in done.stdout and "going on at step 5" in done.stdout
+    for path in checkpoint.folder_of(run).iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    none = mpirun(2, *small(run, "--steps", 14), check=False)
+    never = none.returncode == 1 and "no checkpoint in" in none.stderr
+    promise(11, "the newest checkpoint is corrupt: the one before is used, with a warning", good, 1)
+    promise(11, "all checkpoints are corrupt: never a silent start from zero", int(never), 1)
