@@ -102,6 +102,9 @@ class Cluster:
             (self.folder / name).mkdir(mode=0o755)
         (self.folder / "hosts").write_text(texts.hosts(self.plan))
         self.plan.slurm_conf.write_text(texts.slurm_conf(self.plan))
+        (self.folder / "gres.conf").write_text(texts.gres_conf(self.plan))
+        for path in self.plan.gpus:
+            path.symlink_to("/dev/null")
         key = self.folder / "munge" / "key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))
@@ -286,9 +289,13 @@ class Cluster:
         """Pulls the plug of a node's network cable."""
         self.run("ip", "link", "set", texts.port(name), "down")
 
-    def mend_link(self, name: str) -> None:
-        """Puts the plug back."""
-        self.run("ip", "link", "set", texts.port(name), "up")
+    def mend(self) -> None:
+        """Ends all jobs, brings back what was broken, and waits until every node is idle."""
+        self.run("scancel", "--user=root")
+        for name in self.nodes:
+            self.start_node(name)
+            self.run("ip", "link", "set", texts.port(name), "up")
+        self.wait_until_idle()
 
     def mount_disk(self, folder: Path, size: str, on: str = CONTROLLER) -> None:
         """Mounts an empty disk of SIZE (`4m`) over a folder.
