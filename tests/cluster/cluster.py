@@ -252,8 +252,10 @@ class Cluster:
 
     def job(self, number: int) -> dict[str, str]:
         """What Slurm knows of a job: JobState, ExitCode, NodeList, Restarts, StdOut …"""
-        words = self.run("scontrol", "show", "job", "-o", number).stdout.split()
-        return dict(word.split("=", 1) for word in words if "=" in word)
+        ask = ("scontrol", "show", "job", "-o", number)
+        # On a machine that is busy with ranks an answer may come too late; the next one will not.
+        answer = self.run(*ask, check=False).stdout or self.run(*ask).stdout
+        return dict(word.split("=", 1) for word in answer.split() if "=" in word)
 
     def state(self, number: int) -> str:
         """PENDING, RUNNING, COMPLETED, FAILED, NODE_FAIL …"""
@@ -328,7 +330,7 @@ def until(condition: Callable[[], object], what: Any, timeout: float) -> float:
     """Asks again and again until something is so.
 
     Args:
-        condition: is asked ten times a second.
+        condition: is asked ten times a second, and twice a second after ten seconds.
         what: is waited for; a text, or a function that makes it, for the error.
         timeout: in seconds.
 
@@ -340,12 +342,13 @@ def until(condition: Callable[[], object], what: Any, timeout: float) -> float:
     """
     start = time.monotonic()
     while not condition():
-        if time.monotonic() - start > timeout:
+        waited = time.monotonic() - start
+        if waited > timeout:
             text = what() if callable(what) else what
             raise ClusterError(f"waited {timeout:.0f} s in vain for {text}")
         for child in _CHILDREN:
             child.poll()  # reaps it when it has ended
-        time.sleep(0.1)
+        time.sleep(0.1 if waited < 10 else 0.5)
     return time.monotonic() - start
 
 
