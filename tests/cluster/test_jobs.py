@@ -65,13 +65,18 @@ def wait_for_step(cluster, job, run, step):
 
 
 def wait_for_requeue(cluster, job):
-    """Waits until a job queues again, and lets it start: Slurm would hold it for two minutes."""
+    """Waits until a job queues again, and starts it as soon as its old steps are gone.
+
+    Slurm holds it for two minutes, which is long enough for them: their numbers are used again, and
+    a rank cannot be started where the socket of the old step still is.
+    """
 
     def requeued():
         facts = cluster.job(job)
         return facts["JobState"] == "PENDING" and facts["Restarts"] == "1"
 
     until(requeued, lambda: f"a requeue; {cluster.job(job)}\n{cluster.output(job)}", 90)
+    until(lambda: not cluster.find(f"slurmstepd: [{job}."), "the end of the job's old steps", 60)
     cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
