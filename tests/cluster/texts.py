@@ -166,6 +166,8 @@ def cable_script(plan: Plan, name: str, pid: int) -> str:
     """Joins a node, whose first process is `pid`, to the switch; run beside the controller."""
     return f"""\
 set -eu
+# Of a node that was killed: the kernel takes its network away when it finds the time.
+ip link del {port(name)} 2>/dev/null || true
 ip link add {port(name)} type veth peer name eth0 netns {pid}
 ip link set {port(name)} master switch up
 {limit(plan, port(name))}
