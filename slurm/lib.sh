@@ -236,6 +236,8 @@ finish() {
   # Slurm ends this script, too, when it queues the job again; there is nobody left to tell.
   trap '' TERM USR1 USR2
   if [ "$1" = 0 ]; then
+    # srun has been seen to end with 0 when it could start no rank at all.
+    [ -e "$RUN_DIR/summary.json" ] || unfinished
     say "finished; see $RUN_DIR"
     exit 0
   fi
@@ -246,6 +248,11 @@ finish() {
   fi
   say "failed with exit status $1; not requeued" >&2
   exit "$1"
+}
+
+unfinished() {
+  say "failed: the ranks ended with status 0, but left no summary.json in $RUN_DIR" >&2
+  exit 1
 }
 
 requeue() {
@@ -268,7 +275,10 @@ requeue() {
   fi
 }
 
-job_facts() { scontrol show job "$SLURM_JOB_ID" 2>/dev/null || true; }
+# Twice, because a busy controller lets a question time out now and then.
+job_facts() {
+  scontrol show job "$SLURM_JOB_ID" 2>/dev/null || scontrol show job "$SLURM_JOB_ID" 2>/dev/null || true
+}
 
 # Whether Slurm ends the job to make room for another one. It may have told the ranks only.
 preempted() { [[ $(job_facts) == *PreemptTime=[0-9]* ]]; }

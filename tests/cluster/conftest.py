@@ -3,7 +3,6 @@
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.texts import port
 
 
 def pytest_collection_modifyitems(items):
@@ -26,8 +25,4 @@ def running_cluster():
 def cluster(running_cluster):
     """Four idle nodes, also after a test that broke some or left jobs behind."""
     yield running_cluster
-    running_cluster.run("scancel", "--user=root")
-    for name in running_cluster.nodes:
-        running_cluster.start_node(name)
-        running_cluster.run("ip", "link", "set", port(name), "up")
-    running_cluster.wait_until_idle()
+    running_cluster.mend()

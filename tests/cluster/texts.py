@@ -5,6 +5,9 @@ from pathlib import Path
 
 CONTROLLER = "ctl"
 NETWORK = "10.111.0"
+# Most job scripts ask for GPUs. Slurm counts those that it is told of, and looks at nothing but
+# whether their files are devices.
+GPUS = 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Plan:
         return self.folder / "slurm.conf"
 
     @property
+    def gpus(self) -> list[Path]:
+        """The files that stand for the GPUs of each node."""
+        return [self.folder / f"gpu{number}" for number in range(GPUS)]
+
+    @property
     def munge_socket(self) -> Path:
         return self.folder / "munge" / "socket"
 
@@ -75,7 +83,8 @@ def slurm_conf(plan: Plan) -> str:
     and a grace time first and are queued again.
     """
     nodes = "\n".join(
-        f"NodeName={name} NodeAddr={address(name)} CPUs={plan.cpus} RealMemory=1000 State=UNKNOWN"
+        f"NodeName={name} NodeAddr={address(name)} CPUs={plan.cpus} RealMemory=1000"
+        f" Feature=gpu Gres=gpu:{GPUS} State=UNKNOWN"
         for name in plan.names
     )
     return f"""\
@@ -112,10 +121,16 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 MinJobAge=3600
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+GresTypes=gpu
 {nodes}
 PartitionName=batch Nodes=ALL Default=YES PriorityTier=1 GraceTime=30 PreemptMode=REQUEUE
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
+
+
+def gres_conf(plan: Plan) -> str:
+    """What Slurm is told of the nodes' GPUs."""
+    return "AutoDetect=off\n" + "".join(f"Name=gpu File={path}\n" for path in plan.gpus)
 
 
 def controller_script(plan: Plan) -> str:
@@ -151,6 +166,8 @@ def cable_script(plan: Plan, name: str, pid: int) -> str:
     """Joins a node, whose first process is `pid`, to the switch; run beside the controller."""
     return f"""\
 set -eu
+# Of a node that was killed: the kernel takes its network away when it finds the time.
+ip link del {port(name)} 2>/dev/null || true
 ip link add {port(name)} type veth peer name eth0 netns {pid}
 ip link set {port(name)} master switch up
 {limit(plan, port(name))}

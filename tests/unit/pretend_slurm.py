@@ -10,6 +10,18 @@ CLONE = Path(__file__).resolve().parents[2]
 # All that the scripts need besides bash; a real Slurm of this machine must not be found.
 TOOLS = ("bash", "cat", "env", "find", "grep", "lscpu", "mkdir", "sed", "sleep", "sort", "wc")
 
+# What the ranks of a run leave that has finished.
+FINISH = """
+while [ $# -gt 0 ]; do
+  case $1 in
+    --run-dir=*) run=${1#*=} ;;
+    --run-dir) run=$2 ;;
+  esac
+  shift
+done
+if [ -n "$run" ] && [ -z "$UNFINISHED" ]; then mkdir -p "$run" && echo {} >"$run/summary.json"; fi
+"""
+
 # Stands for srun: notes its words and variables, waits for a signal or the end, and saves a
 # checkpoint if asked. Like the real one it hands SIGUSR2 on to the ranks; SIGTERM kills them.
 SRUN = """#!/bin/bash
@@ -28,12 +40,15 @@ if [ -n "$SAVES" ]; then
   mkdir -p "$SAVES/checkpoints"
   echo >"$SAVES/checkpoints/step-00000007.safetensors"
 fi
-exit "${STEP_STATUS:-0}"
+if [ "${STEP_STATUS:-0}" != 0 ]; then exit "$STEP_STATUS"; fi
 """
+SRUN += FINISH
 SCONTROL = """#!/bin/bash
 printf '%s\\n' "$*" >>"$STAND_IN/scontrol"
 case $1 in
-  show) echo "JobId=7 JobName=x"; echo "   JobState=${JOB_STATE:-RUNNING} Reason=None"
+  show)
+    if [ -n "$BUSY" ] && [ ! -e "$STAND_IN/asked" ]; then echo >"$STAND_IN/asked"; exit 1; fi
+    echo "JobId=7 JobName=x"; echo "   JobState=${JOB_STATE:-RUNNING} Reason=None"
     echo "   PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=${PREEMPT_TIME:-None}"
     echo "   Command=${COMMAND_PATH:-/x/y.sh} a b" ;;
   requeue) echo "$REQUEUE_SAYS" >&2; exit "${REQUEUE_STATUS:-0}" ;;
@@ -67,7 +82,8 @@ class Cluster:
         (self.clone / "launch").mkdir()
         for name in ("srun", "mpirun"):
             path = self.clone / "launch" / f"{name}.sh"
-            path.write_text(f'#!/usr/bin/env bash\necho "{name}.sh $*" >>"$STAND_IN/launched"\n')
+            note = f'echo "{name}.sh $*" >>"$STAND_IN/launched"\n'
+            path.write_text(f"#!/usr/bin/env bash\n{note}{FINISH}")
             path.chmod(0o755)
 
     def program(self, name, text):

@@ -237,6 +237,11 @@ def test_what_has_finished_is_not_requeued(cluster):
     assert status == 0 and "finished; see" in out and cluster.requeues() == 0
 
 
+def test_status_0_without_a_result_is_a_failure(cluster):
+    status, _, err = cluster.run(UNFINISHED=1)
+    assert status == 1 and "left no summary.json" in err and cluster.requeues() == 0
+
+
 @pytest.mark.parametrize("status", [1, 2, 137, 143])
 def test_what_has_failed_is_not_requeued(cluster, status):
     found, _, err = cluster.run(STEP_STATUS=status)
@@ -288,6 +293,11 @@ def test_a_job_that_was_cancelled_does_not_come_back(cluster, state, preempted, 
     _, out, _ = cluster.run(STEP_STATUS=RUN_AGAIN, JOB_STATE=state, PREEMPT_TIME=preempted)
     assert cluster.requeues() == requeues
     assert ("not requeued: Slurm is ending this job" in out) == (not requeues)
+
+
+def test_a_controller_that_is_busy_is_asked_again(cluster):
+    cluster.run(STEP_STATUS=RUN_AGAIN, JOB_STATE="CANCELLED", BUSY=1)
+    assert cluster.requeues() == 0
 
 
 def test_ranks_that_preemption_has_killed(cluster):
