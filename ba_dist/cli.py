@@ -1,5 +1,6 @@
 """The `ba-dist` command. Imports what a subcommand needs when it runs, so that --help is quick."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ba_dist.schedules import format_regime
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 _AUGMENTATIONS = "augmentations"
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -353,3 +355,8 @@ def main() -> None:
         if error.agreed or comm.launched() is None:
             comm.leave_together(f"ba-dist: {error}", status, sys.stderr)
         comm.end_job(f"{error}", status)
+    except OSError as error:
+        if error.errno not in _DISK_TROUBLE:
+            raise
+        text = f"{error}. What was saved before is still there: make room and call it again"
+        comm.end_job(text, 1)

@@ -1,5 +1,6 @@
 """What a run says of itself: metrics.jsonl, TensorBoard events, a progress bar or plain lines."""
 
+import contextlib
 import json
 import os
 import sys
@@ -31,8 +32,11 @@ class Metrics:
             event: start, step, epoch, checkpoint or end.
             step: steps that are done.
         """
-        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:  # which does not say what file it was
+            raise OSError(error.errno, error.strerror, self._file.name) from None
         with self._board.as_default(step=step):
             for name, value in values.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -40,8 +44,11 @@ class Metrics:
 
     def close(self) -> None:
         """Flushes and closes both files."""
-        self._board.close()
-        self._file.close()
+        # A disk that was full has been told of before; nothing more can be saved here.
+        with contextlib.suppress(OSError, self._tf.errors.OpError):
+            self._board.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class Progress:

@@ -84,18 +84,26 @@ class Collector:
     """The promises of one session of pytest; its method `add` is the fixture `promise`."""
 
     def __init__(self) -> None:
-        self.promises: list[Promise] = []
+        self._lines: dict[tuple[int, str], Promise] = {}
+
+    @property
+    def promises(self) -> list[Promise]:
+        """The lines of the table."""
+        return list(self._lines.values())
 
     def add(
         self, row: int, what: str, passed: int, total: int, seconds: Sequence[float] | float = ()
     ) -> None:
-        """Notes a line of the table, then fails the test if the promise was broken.
+        """Counts tries of a line of the table, then fails the test if the promise was broken.
 
-        Args: as of `Promise`; `seconds` may be one number.
+        Args: as of `Promise`; `seconds` may be one number. The same row and words are one line.
         """
         times = [seconds] if isinstance(seconds, int | float) else list(seconds)
         promise = Promise(row, what, passed, total, times)
-        self.promises.append(promise)
+        before = self._lines.get((row, what), Promise(row, what, 0, 0))
+        self._lines[row, what] = Promise(
+            row, what, before.passed + passed, before.total + total, before.seconds + times
+        )
         assert promise.kept, f"{what}: kept {passed} times of {total}"
 
     def pytest_terminal_summary(self, terminalreporter) -> None:

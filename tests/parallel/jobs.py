@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 
@@ -63,13 +62,9 @@ class Job:
         steps = [entry["step"] for entry in metrics(self.run_dir)]
         return max(steps, default=0)
 
-    def signal(self, rank, number):
-        """Sends a signal to the process of a rank."""
-        self._ranks()[rank].send_signal(number)
-
-    def kill(self, rank):
-        """SIGKILL."""
-        self.signal(rank, signal.SIGKILL)
+    def process(self, rank):
+        """The process of a rank, to send signals to."""
+        return self._ranks()[rank]
 
     def wait(self, timeout=120):
         """(exit status, everything that was printed, seconds until the last process was gone)."""

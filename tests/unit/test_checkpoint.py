@@ -138,28 +138,35 @@ WRITE_BEYOND = """
 import numpy as np, resource, signal, sys
 from pathlib import Path
 from ba_dist.checkpoint import Checkpoint, save
-folder, handler = Path(sys.argv[1]), signal.Handlers[sys.argv[2]]
+folder, handler, limit = Path(sys.argv[1]), signal.Handlers[sys.argv[2]], int(sys.argv[3])
 save(folder, Checkpoint(1, {"a": np.zeros(1000)}, {}), 1)
 signal.signal(signal.SIGXFSZ, handler)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 save(folder, Checkpoint(2, {"a": np.zeros(100_000)}, {}), 1)
 """
 
 
 @pytest.mark.parametrize("handler", ["SIG_IGN", "SIG_DFL"], ids=["full disk", "killed"])
-def test_a_write_that_fails_in_the_middle_leaves_the_previous_checkpoint(tmp_path, handler):
+def test_a_write_that_fails_anywhere_leaves_the_previous_checkpoint(tmp_path, handler, promise):
     """A limit on file size stands in for the disk, and for the moment of the kill."""
-    command = [sys.executable, "-c", WRITE_BEYOND, str(tmp_path), handler]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if handler == "SIG_IGN":
-        assert done.returncode == 1 and "OSError" in done.stderr
-        assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.safetensors"]
-    else:
-        assert done.returncode == -signal.SIGXFSZ
-    found, complaints = checkpoint.newest(tmp_path)
-    assert found is not None and found.step == 1 and complaints == []
-    save(tmp_path, 2, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002.safetensors"]
+    limits = np.linspace(0, 800_000, 10, dtype=int)
+    for limit in limits:
+        folder = tmp_path / f"{limit}"
+        folder.mkdir()
+        command = [sys.executable, "-c", WRITE_BEYOND, str(folder), handler, str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if handler == "SIG_IGN":
+            assert done.returncode == 1 and "OSError" in done.stderr
+            assert [path.name for path in folder.iterdir()] == ["step-00000001.safetensors"]
+        else:
+            assert done.returncode == -signal.SIGXFSZ
+        found, complaints = checkpoint.newest(folder)
+        assert found is not None and found.step == 1 and complaints == []
+        save(folder, 2, keep=1)
+        assert [path.name for path in folder.iterdir()] == ["step-00000002.safetensors"]
+    what = "no room" if handler == "SIG_IGN" else "a kill"
+    text = f"{what} at a write of a checkpoint: the one before still loads"
+    promise(10, text, len(limits), len(limits))
 
 
 class Variable:

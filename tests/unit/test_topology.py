@@ -37,7 +37,7 @@ def offered(message: str) -> list[int]:
 
 
 @pytest.mark.parametrize("world", SIZES)
-def test_which_group_sizes_are_allowed(world):
+def test_which_group_sizes_are_allowed(world, promise):
     for copies, size in product(SIZES, range(1, 18)):
         arguments = {"world_size": world, "multiplicity": copies, "group_size": size}
         if divides(size, world) and divides(size, copies):
@@ -51,6 +51,8 @@ def test_which_group_sizes_are_allowed(world):
         assert offered(message) == group_sizes(world, copies) == allowed
         for value in allowed:
             Layout(batch_size=32 * world, **{**arguments, "group_size": value})
+    text = "W, M, R in 1..16: taken at once, or refused with values that work"
+    promise(6, text, 16 * 17, 16 * 17)
 
 
 @pytest.mark.parametrize("world", SIZES)

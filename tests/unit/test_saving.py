@@ -1,0 +1,98 @@
+"""When a run saves its state, and that training may go on meanwhile."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from ba_dist import checkpoint, saving
+from ba_dist.position import Position
+
+
+class Variable:
+    """A variable whose numpy() is its own memory, as TensorFlow's may be."""
+
+    def __init__(self, value):
+        self.value = np.asarray(value)
+
+    def numpy(self):
+        return self.value
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def saver(tmp_path, said):
+    saver = saving.Saver(tmp_path, 2, 5, None, said.append)
+    yield saver
+    saver.close()
+
+
+def test_every_so_many_steps(saver):
+    assert [step for step in range(1, 21) if saver.due(step)] == [5, 10, 15, 20]
+
+
+def test_after_so_many_minutes(tmp_path, said, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    saver = saving.Saver(tmp_path, 2, 1000, 0.5, said.append)
+    due = []
+    for step in range(1, 31):
+        now[0] += 4.0  # seconds
+        if saver.due(step):
+            due.append(step)
+            saver.save(step, {}, {})
+    saver.close()
+    assert due == [8, 16, 24]  # the first step after each 30 seconds
+
+
+def test_what_is_written_is_the_state_when_it_was_saved(saver, tmp_path, monkeypatch):
+    written, begun = threading.Event(), threading.Event()
+    save = checkpoint.save
+
+    def slow(*arguments):
+        begun.set()
+        assert written.wait(10)
+        return save(*arguments)
+
+    monkeypatch.setattr(saving.checkpoint, "save", slow)
+    variable = Variable(np.arange(4.0))
+    saver.save(5, {"a": variable}, {})
+    assert begun.wait(10)
+    variable.value[:] = -1  # the next step, while the disk is slow
+    written.set()
+    saver.finish()
+    assert checkpoint.newest_good(tmp_path).arrays["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(
+    saver, said, tmp_path, monkeypatch
+):
+    saver.save(5, {"a": Variable(1.0)}, {})
+    saver.finish()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving.checkpoint, "save", full)
+        saver.save(10, {"a": Variable(2.0)}, {})
+        saver.finish()
+    (line,) = said
+    assert "no checkpoint of step 10" in line and "No space left" in line
+    assert checkpoint.newest_good(tmp_path).step == 5
+    saver.save(15, {"a": Variable(3.0)}, {})
+    saver.finish()
+    assert checkpoint.newest_good(tmp_path).step == 15 and len(said) == 1
+
+
+def test_a_step_without_a_number_spoils_no_mean():
+    position = Position()
+    for loss in (1.0, float("nan"), 3.0):
+        position.count(loss, 0.5)
+    assert position.epoch_means() == {"loss": 2.0, "accuracy": 0.5}
+    position.begin_epoch()
+    assert position.epoch_means() == {"loss": 0.0, "accuracy": 0.0}

@@ -1,0 +1,71 @@
+"""Who is called a straggler, and who is not."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ba_dist.stragglers import FACTOR, StragglerWatch, stragglers
+
+
+def found(waits, inputs, computes, step):
+    columns = (np.array(column, np.float64) for column in (waits, inputs, computes))
+    return [(s.rank, s.phase) for s in stragglers(*columns, step)]
+
+
+def test_ten_times_slower_computing_is_named():
+    assert found([0, 0, 0], [0.1] * 3, [0.1, 1.0, 0.1], 1.0) == [(1, "compute")]
+    assert found([0, 0], [0.1] * 2, [1.0, 0.1], 1.0) == [(0, "compute")]
+
+
+def test_slow_input_counts_only_while_training_waits_for_it():
+    inputs = [0.1, 0.1, 1.0]
+    assert found([0.8, 0.8, 0.8], inputs, [0.2] * 3, 1.0) == [(2, "input")]
+    assert found([0.0, 0.0, 0.1], inputs, [0.9] * 3, 1.0) == []
+
+
+def test_a_lane_that_reads_for_all_is_no_straggler():
+    assert found([0.5, 0.5], [0.5, 0.0], [0.1, 0.1], 0.6) == []
+    # Of two such lanes one can be.
+    assert found([0.9] * 4, [0.9, 0.0, 0.1, 0.0], [0.1] * 4, 1.0) == [(0, "input")]
+
+
+def test_small_losses_are_not_worth_a_word():
+    assert found([0, 0], [0, 0], [0.001, 0.01], 1.0) == []
+
+
+@given(st.lists(st.floats(0.5, 0.5 * FACTOR), min_size=1, max_size=20))
+def test_ranks_that_differ_less_than_the_factor_are_never_named(computes):
+    waits = [1.0] * len(computes)
+    assert found(waits, computes, computes, max(computes)) == []
+
+
+@given(st.integers(2, 30), st.data())
+def test_one_slow_rank_is_always_named_alone(world, data):
+    rank = data.draw(st.integers(0, world - 1))
+    computes = [data.draw(st.floats(0.1, 0.12)) for _ in range(world)]
+    computes[rank] *= 10
+    assert found([0] * world, [0] * world, computes, max(computes)) == [(rank, "compute")]
+
+
+def table(slow):
+    return np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 1.0 if slow else 0.1]])
+
+
+def test_a_straggler_is_named_within_50_steps_once_until_it_recovers():
+    watch = StragglerWatch()
+    named = [step for step in range(1, 101) if watch.step(table(True), 1.0)]
+    assert len(named) == 1 and named[0] <= 50
+    assert not any(watch.step(table(False), 0.1) for _ in range(40))
+    assert sum(bool(watch.step(table(True), 1.0)) for _ in range(60)) == 1
+
+
+def test_one_long_step_is_a_hiccup():
+    watch = StragglerWatch(window=20)
+    assert not any(watch.step(table(step % 20 == 7), 0.2) for step in range(200))
+
+
+def test_its_words():
+    (straggler,) = stragglers(np.zeros(2), np.zeros(2), np.array([0.1, 1.0]), 1.0)
+    assert str(straggler) == (
+        "10.0 times slower than the others in compute (1 s a step, theirs 0.1 s)"
+    )

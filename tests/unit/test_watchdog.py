@@ -1,0 +1,44 @@
+"""Whom a stall is put down to. The stalls themselves are in tests/parallel/test_faults.py."""
+
+import pytest
+
+from ba_dist.comm import start
+from ba_dist.watchdog import PHASES, Watchdog, missing
+
+HOSTS = ["a", "a", "b", "b"]
+STEP, INPUT = PHASES.index("in the step"), PHASES.index("waiting for input")
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({1: (7, STEP, 60.0), 2: (7, STEP, 60.0)}, "Missing: rank 3 on b: no answer"),
+        ({1: (7, STEP, 60.0)}, "Missing: rank 2 on b, rank 3 on b: no answer"),
+        (
+            {1: (7, STEP, 60.0), 2: (7, INPUT, 61.0), 3: (7, STEP, 60.0)},
+            "rank 2 on b is waiting for input, its last sign 61 s ago.",
+        ),
+        (dict.fromkeys((1, 2, 3), (7, STEP, 60.0)), "All ranks answer, in the step"),
+    ],
+)
+def test_who_is_missing(answers, words):
+    assert missing(answers, 0, STEP, HOSTS).startswith(words)
+
+
+def test_the_list_of_thousands_is_short():
+    assert len(missing({}, 0, STEP, ["node"] * 5704)) < 300
+
+
+def test_progress_is_no_stall_and_building_the_first_step_neither(capfd):
+    watchdog = Watchdog(start(), warning=0.2, timeout=0)
+    try:
+        watchdog.beat("starting", 0)
+        assert not watchdog._ended.wait(0.6)
+        for step in range(6):
+            watchdog.beat("in the step", step)
+            assert not watchdog._ended.wait(0.1)
+        assert capfd.readouterr().err == ""
+        assert not watchdog._ended.wait(0.6)
+        assert capfd.readouterr().err.count("warning: no step for") == 1
+    finally:
+        watchdog.close()
