@@ -39,6 +39,7 @@ class Saver:
         self._writer = ThreadPoolExecutor(1, "checkpoint-writer")
         self._writing: Future[Path] | None = None
         self._step = 0
+        self.seconds = 0.0  # that training has waited for
 
     def due(self, step: int) -> bool:
         """Whether the state after this step is to be saved."""
@@ -47,12 +48,14 @@ class Saver:
 
     def save(self, step: int, variables: dict[str, Any], facts: dict[str, Any]) -> None:
         """Copies the state, once the checkpoint before it is written, and begins to write."""
+        begun = time.monotonic()
         self.finish()
         # What numpy() gives may be the variable's own memory, which the next step changes.
         arrays = {name: np.array(variable.numpy()) for name, variable in variables.items()}
         state = Checkpoint(step, arrays, facts)
         self._last, self._step = time.monotonic(), step
         self._writing = self._writer.submit(checkpoint.save, self._folder, state, self._keep)
+        self.seconds += time.monotonic() - begun
 
     def finish(self) -> None:
         """Waits for what is being written, and warns if it could not be."""

@@ -358,6 +358,7 @@ class Job:
             **self.position.val,
             images_per_second=self.clock.images_per_second(),
             seconds=self.position.seconds,
+            checkpoint_seconds=self.saver.seconds if self.saver else 0.0,
             input={
                 "mode": self.config.placement.io,
                 "wait_share": waited / self.layout.world_size,

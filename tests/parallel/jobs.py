@@ -54,7 +54,7 @@ class Job:
         while self.last_step() < step:
             if self._launcher.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"step {step} was not reached: {self._launcher.communicate()}")
-            psutil.wait_procs([], timeout=0.02)
+            time.sleep(0.02)
         self._ranks()
 
     def last_step(self):
@@ -70,13 +70,14 @@ class Job:
         """(exit status, everything that was printed, seconds until the last process was gone)."""
         begun = time.monotonic()
         output = self._launcher.communicate(timeout=timeout)[0]
-        psutil.wait_procs(self.left(), timeout=timeout)
+        while self.left() and time.monotonic() < begun + timeout:
+            time.sleep(0.02)
         return self._launcher.returncode, output, time.monotonic() - begun
 
     def left(self):
-        """Processes of ranks that are there."""
+        """Processes of ranks that are alive; a dead one may wait for long to be collected."""
         self._ranks()
-        return [process for process in self._known if process.is_running()]
+        return [process for process in self._known if alive(process)]
 
     def _ranks(self):
         """Rank → process, as long as the launcher runs."""
@@ -91,6 +92,14 @@ class Job:
                 continue
         self._known |= set(found.values())
         return found
+
+
+def alive(process):
+    """Whether a process can still do anything."""
+    try:
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def metrics(run_dir):

@@ -1,9 +1,6 @@
 """Where a run executes does not change what it computes; a stopped run goes on as if it had not."""
 
 import json
-import os
-import signal
-import subprocess
 
 import numpy as np
 import pytest
@@ -11,7 +8,8 @@ import pytest
 from ba_dist import checkpoint
 from ba_dist.analysis.audit import audit
 from tests.parallel.conftest import RESUMED, SAME
-from tests.parallel.ranks import LAUNCHER, WORLD_SIZES, mpirun, program
+from tests.parallel.jobs import Job
+from tests.parallel.ranks import WORLD_SIZES, mpirun, program
 
 
 def weights(run):
@@ -143,12 +141,12 @@ def test_one_copy_is_plain_data_parallel_sgd_bit_for_bit(ranks, tmp_path):
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint_and_status_75(tmp_path):
     flags = ["--steps", "400", "--train-samples", "2000", "--val-samples", "100", "--trace"]
     words = ["train", "quickstart", "--run-dir", str(tmp_path / "run"), *flags]
-    command = [str(LAUNCHER), "-n", "2", "--", *words]
-    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    os.kill(_rank_in_training(job, tmp_path / "run"), signal.SIGTERM)
-    out, err = job.communicate(timeout=120)
-    assert job.returncode == 75, err
-    assert "stopped on request" in out
+    with Job(2, words, tmp_path / "run") as job:
+        job.until_step(10)
+        job.process(1).terminate()
+        status, output, _ = job.wait()
+    assert status == 75, output
+    assert "stopped on request" in output
     found = checkpoint.newest_good(checkpoint.folder_of(tmp_path / "run"))
     assert 0 < found.step < 400
     steps, problems = audit(tmp_path / "run")
@@ -156,18 +154,3 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint_and_status_75(tmp_path
     done = mpirun(2, *words[:-1], "--steps", found.step + 2, "--trace")
     assert f"going on at step {found.step}" in done.stdout
     assert audit(tmp_path / "run") == (found.step + 2, [])
-
-
-def _rank_in_training(job, run):
-    """The process id of rank 1 once the metrics have begun: waits for the file, not for a time."""
-    import psutil
-
-    while job.poll() is None:
-        metrics = run / "metrics.jsonl"
-        if metrics.exists() and metrics.stat().st_size:
-            for process in psutil.process_iter(["pid", "environ"]):
-                environ = process.info["environ"] or {}
-                if environ.get("OMPI_COMM_WORLD_RANK") == "1" and "ba_dist" in process.cmdline():
-                    return process.pid
-        psutil.wait_procs([], timeout=0.1)
-    raise AssertionError(f"the job ended early: {job.communicate()}")
