@@ -46,7 +46,7 @@ class Evaluator:
     ):
         self._model, self._source, self._augmentation = model, source, augmentation
         self._comm, self._workers, self._skip = comm, workers or Workers(1), skip
-        self._measure = tf.function(self._forward, reduce_retracing=True)
+        self._measure = tf.function(self._forward, reduce_retracing=True, autograph=False)
         height, width, _ = augmentation.image_shape
         self._size = max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
 

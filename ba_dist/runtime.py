@@ -1,6 +1,9 @@
 """How TensorFlow runs in this process: silent, on its own cores and device, repeatable."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +41,9 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
         UserError: when a node has more ranks than GPUs.
     """
     quiet()
-    import keras
-    import tensorflow as tf
+    with _left_out("matplotlib", "sklearn"):
+        import keras
+        import tensorflow as tf
 
     threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", max(1, cores() // local_size)))
     # TensorFlow refuses to be set a second time, by a second run in one process.
@@ -59,6 +63,18 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed % 2**32)
     return tf
+
+
+@contextmanager
+def _left_out(*names: str) -> Iterator[None]:
+    """Keras imports these where they are found, to plot and to wrap: a second on every rank."""
+    absent: dict[str, Any] = {name: None for name in names if name not in sys.modules}
+    sys.modules.update(absent)
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def default_microbatch() -> int:

@@ -83,7 +83,9 @@ class TrainStep:
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-        self._step = tf.function(self._run, reduce_retracing=True)
+        # Without autograph, whose reading of the source costs each rank seconds before its first
+        # step: what branches or loops in the graph says so itself.
+        self._step = tf.function(self._run, reduce_retracing=True, autograph=False)
 
     def __call__(
         self,
@@ -140,7 +142,7 @@ class TrainStep:
         """Whether this rank's own gradient of these instances is finite; changes nothing."""
         moving = [v.value for v in self.model.non_trainable_variables]
         before = [tf.identity(variable) for variable in moving]
-        _, gradients = tf.function(self._accumulate)(images, labels)
+        _, gradients = tf.function(self._accumulate, autograph=False)(images, labels)
         for variable, value in zip(moving, before, strict=True):
             variable.assign(value)
         return bool(np.isfinite(tf.linalg.global_norm(gradients).numpy()))
@@ -179,13 +181,17 @@ class TrainStep:
         shape = (count, self.layout.microbatch)
         images = tf.reshape(images, (*shape, *images.shape[1:]))
         labels = tf.reshape(labels, (*shape, *labels.shape[1:]))
-        totals = tf.zeros(2, self.precision.variables)
-        sums = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
-        for i in tf.range(count):
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+        zeros = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
+
+        def add(i: Any, totals: Any, *sums: Any) -> list[Any]:
             part_totals, parts = self._microbatch(images[i], labels[i], i == 0)
-            totals += part_totals
-            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+            added = [total + part for total, part in zip(sums, parts, strict=True)]
+            return [i + 1, totals + part_totals, *added]
+
+        start = [tf.constant(0), tf.zeros(2, self.precision.variables), *zeros]
+        _, totals, *sums = tf.while_loop(
+            lambda i, *_: i < count, add, start, parallel_iterations=1, maximum_iterations=count
+        )
         return totals / count, [total / count for total in sums]
 
     def _microbatch(self, images: Any, labels: Any, first: Any) -> tuple[Any, list[Any]]:
@@ -235,8 +241,12 @@ class TrainStep:
 
     def _update(self, gradients: list[Any], rate: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
-        if finite:
+
+        def move() -> Any:
             self.optimizer.apply(gradients, rate)
+            return tf.no_op()
+
+        tf.cond(finite, move, tf.no_op)
         if self.precision.scaled:
             self._adapt_scale(finite)
 

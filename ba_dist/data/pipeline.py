@@ -83,7 +83,9 @@ class InputPipeline:
 
     def _dataset(self) -> Any:
         dataset = tf.data.Dataset.from_generator(self._elements, output_signature=self._signature())
-        return dataset.map(self._finish).prefetch(1)
+        # Without autograph, whose reading of the source takes seconds.
+        finish = tf.autograph.experimental.do_not_convert(self._finish)
+        return dataset.map(finish).prefetch(1)
 
     def _signature(self) -> dict[str, Any]:
         rows = self._layout.instances_per_rank
