@@ -105,6 +105,18 @@ class Channel:
         self._posts = [post for post in self._posts if not post[0].Test()]
         self._posts.append((self._mpi.Isend(numbers, dest=rank), numbers))
 
+    def send_through(self, array: Bytes, rank: int) -> float:
+        """Seconds until another rank has all of this, which calls `receive_through`."""
+        begun = time.perf_counter()
+        self._mpi.Send(array, dest=rank)
+        self._mpi.recv(source=rank)
+        return time.perf_counter() - begun
+
+    def receive_through(self, array: Bytes, rank: int) -> None:
+        """Takes what another rank sends by `send_through`, and says so."""
+        self._mpi.Recv(array, source=rank)
+        self._mpi.send(None, dest=rank)
+
     def received(self) -> list[tuple[int, npt.NDArray[np.float64]]]:
         """(rank, numbers) of what was posted to this rank and has arrived; not collective."""
         from mpi4py import MPI
@@ -186,6 +198,23 @@ class Comm:
     def group(self, layout: Layout) -> Channel:
         """The ranks of this rank's group, on a new communicator; collective over the world."""
         return Channel(self._mpi.Split(layout.group(self.rank), self.rank))
+
+    def link_seconds(self, size: int = 2**18) -> npt.NDArray[np.float64]:
+        """[W] seconds that `size` bytes take from each rank to the next; collective.
+
+        No rank sends and receives at a time, so that a link is measured alone.
+        """
+        mine, buffer = np.inf, np.zeros(size, np.uint8)
+        world, rank = self.world_size, self.rank
+        # Ranks of even number send first; the last one of an odd world has a turn of its own.
+        turn_of = [2 if world % 2 and r == world - 1 else r % 2 for r in range(world)]
+        for turn in (0, 1, 2) * 2:
+            self.world.barrier()
+            if turn_of[rank] == turn:
+                mine = min(mine, self.world.send_through(buffer, (rank + 1) % world))
+            elif turn_of[rank - 1] == turn:
+                self.world.receive_through(buffer, (rank - 1) % world)
+        return self.world.gather_all(np.array(mine))
 
     def another_channel(self) -> Channel:
         """The world on a communicator of its own; collective over the world."""

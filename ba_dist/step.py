@@ -29,8 +29,8 @@ _INITIAL_SCALE = 2.0**15
 _SCALE_GROWTH_STEPS = 2000
 # What ranks tell each other in every step, before the table of seconds.
 _FLAGS = ("stop", "corrupt")
-# Columns of that table: waiting for input, reading this rank's part of it, computing.
-PHASES = ("wait", "input", "compute")
+# Columns of that table: waiting for input, reading this rank's part of it, computing, summing.
+PHASES = ("wait", "input", "compute", "allreduce")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 FACTOR = 3.0  # times the typical rank: less is noise on a shared machine
 SHARE = 0.2  # of a step that must be lost before it is worth a word
+_PROBE_WINDOWS = 10  # between two looks at the links; a network may be slow everywhere
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Straggler:
 
     Args:
         rank: of the world.
-        phase: input or compute.
+        phase: input, compute or allreduce.
         seconds: that it takes for a step.
         typical: seconds that the others take.
     """
@@ -67,6 +68,25 @@ def _slow(phase: str, seconds: npt.NDArray[np.float64], worth: float) -> list[St
     return [Straggler(int(rank), phase, float(seconds[rank]), typical) for rank in slow]
 
 
+def slow_links(seconds: npt.NDArray[np.float64], hosts: list[str]) -> list[Straggler]:
+    """The ranks at which a host begins whose link is slow both ways; of fewer than 3 hosts, none.
+
+    Args:
+        seconds: [W] that a message takes from each rank to the next, the last one to the first.
+        hosts: of the ranks, those of a host one after the other.
+    """
+    world = len(hosts)
+    begins = [rank for rank in range(world) if hosts[rank] != hosts[rank - 1]]
+    if len(begins) < 3:
+        return []
+    arriving = np.array([seconds[rank - 1] for rank in begins])
+    leaving = np.roll(arriving, -1)  # where the next host begins, the message left this one
+    both = np.minimum(arriving, leaving)
+    typical = float(np.median(both))
+    slow = np.flatnonzero(both > FACTOR * typical)
+    return [Straggler(begins[i], "allreduce", float(both[i]), typical) for i in slow]
+
+
 class StragglerWatch:
     """Looks at windows of steps, and names a straggler once for as long as it stays one.
 
@@ -79,27 +99,33 @@ class StragglerWatch:
         self._window = window
         self._skip = warm_up
         self._tables: list[npt.NDArray[np.float64]] = []
-        self._seconds: list[float] = []
         self._known: set[tuple[int, str]] = set()
+        self._probe_in = 0
+        self.links_suspected = False  # whether the links are to be looked at, on all ranks alike
 
-    def step(self, table: npt.NDArray[np.float64], seconds: float) -> list[Straggler]:
+    def step(self, table: npt.NDArray[np.float64]) -> list[Straggler]:
         """Counts a step; at the end of a window the stragglers that are new.
 
         Args:
-            table: [W, 3] seconds of waiting for input, of reading, of computing.
-            seconds: of the whole step.
+            table: [W, 4] seconds of waiting for input, reading, computing and the allreduce, the
+                same on every rank.
         """
+        self.links_suspected = False
         if self._skip:
             self._skip -= 1
             return []
         self._tables.append(table)
-        self._seconds.append(seconds)
         if len(self._tables) < self._window:
             return []
         # The median of computing: one long step is a hiccup. Read-ahead comes in bursts: the mean.
         means, medians = np.mean(self._tables, axis=0), np.median(self._tables, axis=0)
-        found = stragglers(means[:, 0], means[:, 1], medians[:, 2], float(np.mean(self._seconds)))
-        self._tables, self._seconds = [], []
+        self._tables = []
+        step_seconds = float(means[:, [0, 2, 3]].sum(axis=1).max())
+        found = stragglers(means[:, 0], means[:, 1], medians[:, 2], step_seconds)
+        # The rank that comes last does not wait for others: what it spends is the network's time.
+        self._probe_in -= 1
+        if self._probe_in <= 0 and medians[:, 3].min() > SHARE * step_seconds:
+            self.links_suspected, self._probe_in = True, _PROBE_WINDOWS
         new = [s for s in found if (s.rank, s.phase) not in self._known]
         self._known = {(s.rank, s.phase) for s in found}
         return new

@@ -26,7 +26,7 @@ from ba_dist.recipes.quickstart import on_digits
 from ba_dist.report import epoch_line, opening
 from ba_dist.schedules import learning_rate
 from ba_dist.signals import stop_requests
-from ba_dist.stragglers import StragglerWatch
+from ba_dist.stragglers import StragglerWatch, slow_links
 from ba_dist.topology import Layout
 from ba_dist.watchdog import Watchdog
 
@@ -250,7 +250,7 @@ class Job:
         seconds = time.monotonic() - begun + self.input_wait
         self.position.seconds += seconds
         self.clock.step(seconds, self.input_wait)
-        self._watch_stragglers(outcome, held + outcome["compute_seconds"], seconds)
+        self._watch_stragglers(outcome, held)
         done = self.position.step
         last = done == self.total_steps
         if done % self.config.run.log_every == 0 or last:
@@ -261,12 +261,16 @@ class Job:
             self.save()
         return outcome
 
-    def _watch_stragglers(self, outcome: dict[str, Any], compute: float, seconds: float) -> None:
+    def _watch_stragglers(self, outcome: dict[str, Any], held: float) -> None:
         """Names the ranks that all others wait for; what this rank has spent goes out next step."""
         read = self.pipeline.reading_seconds
-        self.spent = (self.input_wait, read - self.reading, compute)
+        compute, allreduce = held + outcome["compute_seconds"], outcome["allreduce_seconds"]
+        self.spent = (self.input_wait, read - self.reading, compute, allreduce)
         self.reading = read
-        for slow in self.stragglers.step(outcome["seconds"], seconds):
+        found = self.stragglers.step(outcome["seconds"])
+        if self.stragglers.links_suspected:
+            found += slow_links(self.comm.link_seconds(), self.watchdog.hosts)
+        for slow in found:
             host = self.watchdog.hosts[slow.rank]
             self.progress.say(f"warning: rank {slow.rank} on {host} is {slow}")
             if self.metrics:

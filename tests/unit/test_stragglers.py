@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ba_dist.stragglers import FACTOR, StragglerWatch, stragglers
+from ba_dist.stragglers import FACTOR, StragglerWatch, slow_links, stragglers
 
 
 def found(waits, inputs, computes, step):
@@ -47,21 +47,57 @@ def test_one_slow_rank_is_always_named_alone(world, data):
     assert found([0] * world, [0] * world, computes, max(computes)) == [(rank, "compute")]
 
 
-def table(slow):
-    return np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 1.0 if slow else 0.1]])
+def table(slow, allreduce=0.0):
+    return np.array([[0, 0, 0.1, allreduce], [0, 0, 1.0 if slow else 0.1, allreduce]])
 
 
 def test_a_straggler_is_named_within_50_steps_once_until_it_recovers():
     watch = StragglerWatch()
-    named = [step for step in range(1, 101) if watch.step(table(True), 1.0)]
+    named = [step for step in range(1, 101) if watch.step(table(True))]
     assert len(named) == 1 and named[0] <= 50
-    assert not any(watch.step(table(False), 0.1) for _ in range(40))
-    assert sum(bool(watch.step(table(True), 1.0)) for _ in range(60)) == 1
+    assert not any(watch.step(table(False)) for _ in range(40))
+    assert sum(bool(watch.step(table(True))) for _ in range(60)) == 1
 
 
 def test_one_long_step_is_a_hiccup():
     watch = StragglerWatch(window=20)
-    assert not any(watch.step(table(step % 20 == 7), 0.2) for step in range(200))
+    assert not any(watch.step(table(step % 20 == 7)) for step in range(200))
+
+
+def test_links_are_looked_at_now_and_then_while_the_network_takes_its_share():
+    watch = StragglerWatch()
+    looks = []
+    for step in range(1, 501):
+        watch.step(table(False, allreduce=0.3 if step > 100 else 0.01))
+        looks += [step] * watch.links_suspected
+    assert 100 < looks[0] <= 150 and len(looks) == 2
+
+
+def test_a_slow_link_is_that_of_the_host_which_is_slow_both_ways():
+    hosts = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    seconds = np.array([0.001, 0.01] * 4)
+    assert slow_links(seconds, hosts) == []
+    seconds[[3, 5]] = 0.2  # from b to c, and from c to d
+    (link,) = slow_links(seconds, hosts)
+    assert (link.rank, link.phase, link.seconds, link.typical) == (4, "allreduce", 0.2, 0.01)
+
+
+def test_two_hosts_share_one_link_and_one_host_has_none():
+    assert slow_links(np.array([0.2, 0.2]), ["a", "b"]) == []
+    assert slow_links(np.array([0.2, 0.001, 0.001]), ["a"] * 3) == []
+
+
+@given(st.lists(st.integers(1, 4), min_size=3, max_size=12), st.data())
+def test_whichever_host_is_slow_is_found(sizes, data):
+    hosts = [f"node{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    bad = data.draw(st.integers(0, len(sizes) - 1))
+    seconds = [
+        0.001 if hosts[r] == hosts[(r + 1) % len(hosts)]
+        else 0.3 if f"node{bad}" in (hosts[r], hosts[(r + 1) % len(hosts)])
+        else 0.01
+        for r in range(len(hosts))
+    ]  # fmt: skip
+    assert [hosts[s.rank] for s in slow_links(np.array(seconds), hosts)] == [f"node{bad}"]
 
 
 def test_its_words():
