@@ -183,8 +183,9 @@ run() {
   exit "$STATUS"
 }
 
-# Open MPI 5 ends with status 0 when it has lost a host, and may crash when ranks end together with
-# a status that is not 0; but it says before what happened.
+# Open MPI 5 ends with status 0 when it has lost a host, and may crash or stay for ever when ranks
+# end together with a status that is not 0; but it says before what happened.
+LINGER_SECONDS=${BA_DIST_LINGER_SECONDS:-30}
 FAILURE=""
 read_status() {
   if [ -n "$REPORTED" ]; then return 0; fi

@@ -90,9 +90,22 @@ request_stop() {
     STOPPING=1
     printf '%s: stopping; once more to stop at once\n' "$PROGRAM" >&2
     kill -"$STOP_SIGNAL" "$CHILD" 2>/dev/null || true
-    later "${BA_DIST_STOP_SECONDS:-60}" kill -"$END_SIGNAL" "$CHILD"
+    later "${BA_DIST_STOP_SECONDS:-60}" end_child
     PATIENCE=$LATER
   fi
+}
+
+end_child() {
+  kill -"$END_SIGNAL" "$CHILD"
+  sleep 10
+  kill -KILL "$CHILD"
+}
+
+# The launcher has said that it ends, and how: if it stays, it hangs.
+expect_end() {
+  INTERRUPTED=1
+  later "$LINGER_SECONDS" kill -KILL "$CHILD"
+  LINGERING=$LATER
 }
 
 # Starts a command, hands requests to stop on to it as STOP_SIGNAL or END_SIGNAL, and sets STATUS.
@@ -105,16 +118,20 @@ start_and_wait() {
   CHILD=$!
   set +m
   trap request_stop INT TERM HUP USR1 USR2
+  trap expect_end ALRM
   while :; do
     INTERRUPTED="" STATUS=0
     wait "$CHILD" || STATUS=$?
     if [ -z "$INTERRUPTED" ]; then break; fi
   done
+  trap '' ALRM
   never "${PATIENCE:-}"
+  never "${LINGERING:-}"
 }
 
 # As start_and_wait, but where the launcher tells the status of the first rank that failed among its
-# errors, that is STATUS: `read_status LINE`, of the calling script, finds it and sets REPORTED.
+# errors, that is STATUS: `read_status LINE`, of the calling script, finds it and sets REPORTED. If
+# LINGER_SECONDS is set the launcher is killed when it is still there so long after.
 start_and_listen() {
   local errors listener reported=0
   exec {errors}> >(listen)
@@ -132,13 +149,17 @@ start_and_listen() {
 # Passes lines on to the errors of this script, until they end or SIGALRM comes; its status is the
 # one that was reported in them.
 listen() {
-  local line
+  local line told=""
   REPORTED=""
   trap '' INT TERM HUP USR1 USR2
   trap 'exit "${REPORTED:-0}"' ALRM
   while IFS= read -r line || [ -n "$line" ]; do
     printf '%s\n' "$line" >&2
     read_status "$line"
+    if [ -z "$told" ] && [ -n "$REPORTED" ] && [ -n "${LINGER_SECONDS:-}" ]; then
+      told=1
+      kill -ALRM "$$"
+    fi
   done
   exit "${REPORTED:-0}"
 }

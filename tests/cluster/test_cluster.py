@@ -15,7 +15,7 @@ LAUNCHERS = {name: f"{ROOT}/launch/{name}.sh -- python" for name in ("srun", "mp
 ON_FOUR_NODES = ("--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2", "--no-requeue")
 # A try takes as long as Slurm needs to give a silent node up. The job's script, and with it the
 # launcher, runs on node1, so that one is lost too.
-LOST_NODES = ("node3", "node2", "node1")
+LOST_NODES = ("node3", "node1")
 
 
 def on_the_machine():

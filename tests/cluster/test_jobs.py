@@ -64,8 +64,8 @@ def wait_for_step(cluster, job, run, step):
     until(there, lambda: f"step {step}\n{cluster.output(job)}", 200)
 
 
-def wait_for_requeue(cluster, job):
-    """Waits until a job queues again, and starts it as soon as its old steps are gone.
+def wait_for_requeue(cluster, job, restarts):
+    """Waits until a job queues again for the n-th time; starts it when its old steps are gone.
 
     Slurm holds it for two minutes, which is long enough for them: their numbers are used again, and
     a rank cannot be started where the socket of the old step still is.
@@ -73,7 +73,7 @@ def wait_for_requeue(cluster, job):
 
     def requeued():
         facts = cluster.job(job)
-        return facts["JobState"] == "PENDING" and facts["Restarts"] == "1"
+        return facts["JobState"] == "PENDING" and facts["Restarts"] == f"{restarts}"
 
     until(requeued, lambda: f"a requeue; {cluster.job(job)}\n{cluster.output(job)}", 90)
     until(lambda: not cluster.find(f"slurmstepd: [{job}."), "the end of the job's old steps", 60)
@@ -152,38 +152,39 @@ def shorten(cluster, job, folder):
     cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=2")
 
 
-@pytest.mark.parametrize("disturb", [preempt, shorten], ids=lambda disturb: disturb.__name__)
-def test_a_job_that_is_stopped_goes_on_as_if_it_had_not_been(
-    cluster, undisturbed, disturb, tmp_path, promise
+def test_a_job_that_is_stopped_twice_goes_on_as_if_it_had_not_been(
+    cluster, undisturbed, tmp_path, promise
 ):
     job = sbatch(cluster, tmp_path, "cpu", [*ON_FOUR_NODES, "--time=60"], LONG, UNCHECKED)
     run = run_dir(tmp_path, job)
-    wait_for_step(cluster, job, run, 5)
-    other = disturb(cluster, job, tmp_path)
-    wait_for_requeue(cluster, job)
-    stopped = checkpoint.newest_good(checkpoint.folder_of(run)).step
-    if disturb is preempt:
-        assert cluster.wait(other, 60) == "COMPLETED"
-    else:
-        cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    stops = [0]
+    for disturb in (preempt, shorten):
+        wait_for_step(cluster, job, run, stops[-1] + 5)
+        other = disturb(cluster, job, tmp_path)
+        wait_for_requeue(cluster, job, len(stops))
+        stops.append(checkpoint.newest_good(checkpoint.folder_of(run)).step)
+        if disturb is preempt:
+            assert cluster.wait(other, 60) == "COMPLETED"
+        else:
+            cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     assert cluster.wait(job) == "COMPLETED", cluster.output(job)
 
     output = cluster.output(job)
-    assert "Exited with exit code 75" in output and "queueing this job again" in output
-    assert [f"start {number} of quickstart" in output for number in (1, 2, 3)] == [1, 1, 0]
-    assert f"going on at step {stopped} of {STEPS}" in output
-    assert stopped % EPOCH, "it stopped between two epochs, which is the simple case"
+    assert output.count("Exited with exit code 75") == output.count("queueing this job again") == 2
+    assert [f"start {number} of quickstart" in output for number in (1, 2, 3, 4)] == [1, 1, 1, 0]
+    assert all(f"going on at step {stop} of {STEPS}" in output for stop in stops[1:])
+    assert all(stop % EPOCH for stop in stops[1:]), "between two epochs is the simple case"
     assert steps_of(run) == list(range(1, STEPS + 1))
     audit = cluster.run(PYTHON, "-m", "ba_dist", "audit", run)
     assert f"clean: {STEPS} steps" in audit.stdout
-    how = {preempt: "preempted", shorten: "USR2 before the time limit"}[disturb]
-    promise(3, f"{how} on 4 nodes: saves, ends with 75, queues again, finishes", 1, 1)
+    what = "preempted, then USR2 before the time limit, on 4 nodes: status 75, queues again"
+    promise(3, what, 2, 2)
     arrays = final_arrays(run)
     assert set(arrays) == set(undisturbed)
     same = [name for name in undisturbed if np.array_equal(arrays[name], undisturbed[name])]
-    where = f"at step {stopped} of an epoch of {EPOCH}"
-    what = f"{how} {where}: all {len(undisturbed)} variables equal bit for bit"
-    promise(4, what, int(len(same) == len(undisturbed)), 1)
+    where = " and ".join(f"{stop}" for stop in stops[1:])
+    what = f"queued again at steps {where} of an epoch of {EPOCH}: all variables bit for bit"
+    promise(4, what, len(same), len(undisturbed))
 
 
 def test_what_is_cancelled_stays_away_and_goes_on_by_hand(cluster, tmp_path):
