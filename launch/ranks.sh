@@ -108,6 +108,31 @@ expect_end() {
   LINGERING=$LATER
 }
 
+# Whether a process has a child that lives; the dead ones stay until it looks at them.
+has_children() {
+  local list pid pids
+  for list in "/proc/$1/task"/*/children; do
+    { read -r -a pids <"$list" || true; } 2>/dev/null
+    for pid in "${pids[@]}"; do
+      if ! grep -q '^State:.*zombie' "/proc/$pid/status" 2>/dev/null && [ -d "/proc/$pid" ]; then
+        return 0
+      fi
+    done
+  done
+  return 1
+}
+
+# Kills a launcher that stays when all that it had started is gone.
+end_when_alone() {
+  local seconds=0
+  [ -r "/proc/$$/task/$$/children" ] || return 0
+  while kill -0 "$CHILD" && [ "$seconds" -lt "$LINGER_SECONDS" ]; do
+    sleep 1
+    if has_children "$CHILD"; then seconds=0; else seconds=$((seconds + 1)); fi
+  done
+  kill -KILL "$CHILD"
+}
+
 # Starts a command, hands requests to stop on to it as STOP_SIGNAL or END_SIGNAL, and sets STATUS.
 # It gets its own process group, so that Ctrl-C reaches this script alone, and ends with it.
 start_and_wait() {
@@ -119,6 +144,10 @@ start_and_wait() {
   set +m
   trap request_stop INT TERM HUP USR1 USR2
   trap expect_end ALRM
+  if [ -n "${LINGER_SECONDS:-}" ]; then
+    later 1 end_when_alone
+    WATCHING=$LATER
+  fi
   while :; do
     INTERRUPTED="" STATUS=0
     wait "$CHILD" || STATUS=$?
@@ -127,11 +156,12 @@ start_and_wait() {
   trap '' ALRM
   never "${PATIENCE:-}"
   never "${LINGERING:-}"
+  never "${WATCHING:-}"
 }
 
 # As start_and_wait, but where the launcher tells the status of the first rank that failed among its
 # errors, that is STATUS: `read_status LINE`, of the calling script, finds it and sets REPORTED. If
-# LINGER_SECONDS is set the launcher is killed when it is still there so long after.
+# LINGER_SECONDS is set the launcher is killed when it is still there so long after, or so long alone.
 start_and_listen() {
   local errors listener reported=0
   exec {errors}> >(listen)

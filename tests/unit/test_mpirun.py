@@ -55,3 +55,17 @@ def test_a_launcher_that_does_not_stop_when_asked_is_killed(start):
     job.terminate()
     _, said = job.communicate(timeout=60)
     assert job.returncode == 128 + 9, said
+
+
+def test_a_launcher_that_stays_when_all_its_ranks_are_gone_is_killed(start):
+    """It has said nothing; the ranks are dead, and it does not look at them."""
+    dead = "exec python3 -c 'import os, time; os.fork() or os._exit(3); time.sleep(1000)'"
+    job = start(dead, BA_DIST_LINGER_SECONDS="2")
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 128 + 9, said
+
+
+def test_a_launcher_whose_ranks_run_is_left_alone(start):
+    job = start("echo ready >&2; sleep 6; exit 3", BA_DIST_LINGER_SECONDS="2")
+    _, said = job.communicate(timeout=60)
+    assert (job.returncode, said) == (3, "ready\n")
