@@ -83,8 +83,8 @@ class TrainStep:
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-        # Without autograph, whose reading of the source costs each rank seconds before its first
-        # step: what branches or loops in the graph says so itself.
+        # Without autograph, whose reading of the source cost each rank over a second before its
+        # first step: what branches or loops in the graph says so itself.
         self._step = tf.function(self._run, reduce_retracing=True, autograph=False)
 
     def __call__(

@@ -83,7 +83,7 @@ class InputPipeline:
 
     def _dataset(self) -> Any:
         dataset = tf.data.Dataset.from_generator(self._elements, output_signature=self._signature())
-        # Without autograph, whose reading of the source takes seconds.
+        # Without autograph: reading the source would only delay the first step.
         finish = tf.autograph.experimental.do_not_convert(self._finish)
         return dataset.map(finish).prefetch(1)
 
