@@ -195,6 +195,11 @@ class Comm:
 
         return Channel(self._mpi.Split_type(MPI.COMM_TYPE_SHARED))
 
+    @cached_property
+    def hosts(self) -> list[str]:
+        """The host of every rank; the first time it is collective over the world."""
+        return self.world.gather_objects(self.host)
+
     def group(self, layout: Layout) -> Channel:
         """The ranks of this rank's group, on a new communicator; collective over the world."""
         return Channel(self._mpi.Split(layout.group(self.rank), self.rank))
@@ -276,14 +281,24 @@ class Comm:
         os._exit(status)
 
 
+# Components of Open MPI that are left out, unless a person says otherwise.
+_OPEN_MPI = {
+    # Shared windows use the shared-memory component; the one for UCX complains on every rank.
+    "OMPI_MCA_osc": "^ucx",
+    # ofi, for one-sided messages between nodes, which nobody sends, sleeps 1 s at every start;
+    # openib, the old InfiniBand transport of Open MPI 4, cannot be used by two threads.
+    "OMPI_MCA_btl": "^ofi,openib",
+}
+
+
 def start() -> Comm:
     """Joins the world of ranks; from here on an uncaught exception on any rank ends the job.
 
     Raises:
         UserError: when MPI cannot serve several threads at a time.
     """
-    # Shared windows use the shared-memory component; the one for UCX complains on every rank.
-    os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+    for name, value in _OPEN_MPI.items():
+        os.environ.setdefault(name, value)
     from mpi4py import MPI
 
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:

@@ -1,5 +1,6 @@
 """How TensorFlow runs in this process: silent, on its own cores and device, repeatable."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
         UserError: when a node has more ranks than GPUs.
     """
     quiet()
-    with _left_out("matplotlib", "sklearn"):
+    with _left_out("matplotlib", "scipy", "sklearn"), _kept():
         import keras
         import tensorflow as tf
 
@@ -67,7 +68,7 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
 
 @contextmanager
 def _left_out(*names: str) -> Iterator[None]:
-    """Keras imports these where they are found, to plot and to wrap: a second on every rank."""
+    """Keras imports these where they are found, for plots and wrappers: a second on every rank."""
     absent: dict[str, Any] = {name: None for name in names if name not in sys.modules}
     sys.modules.update(absent)
     try:
@@ -75,6 +76,17 @@ def _left_out(*names: str) -> Iterator[None]:
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Python's collector leaves alone what is made meanwhile: half a million objects that stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def default_microbatch() -> int:

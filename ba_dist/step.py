@@ -86,6 +86,7 @@ class TrainStep:
         # Without autograph, whose reading of the source cost each rank over a second before its
         # first step: what branches or loops in the graph says so itself.
         self._step = tf.function(self._run, reduce_retracing=True, autograph=False)
+        self._gradients = tf.function(self._accumulate, reduce_retracing=True, autograph=False)
 
     def __call__(
         self,
@@ -142,7 +143,7 @@ class TrainStep:
         """Whether this rank's own gradient of these instances is finite; changes nothing."""
         moving = [v.value for v in self.model.non_trainable_variables]
         before = [tf.identity(variable) for variable in moving]
-        _, gradients = tf.function(self._accumulate, autograph=False)(images, labels)
+        _, gradients = self._gradients(images, labels)
         for variable, value in zip(moving, before, strict=True):
             variable.assign(value)
         return bool(np.isfinite(tf.linalg.global_norm(gradients).numpy()))

@@ -12,13 +12,7 @@ from typing import Any
 
 from ba_dist import checkpoint, inject, nonfinite, record, run_dir, runtime, saving
 from ba_dist.comm import Comm, start
-from ba_dist.config import (
-    Config,
-    computed_part,
-    differences,
-    layout_of,
-    plan_steps,
-)
+from ba_dist.config import Config, computed_part, differences, layout_of, plan_steps
 from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.errors import CheckpointError, DataError, agreed
 from ba_dist.position import Position
@@ -269,9 +263,9 @@ class Job:
         self.reading = read
         found = self.stragglers.step(outcome["seconds"])
         if self.stragglers.links_suspected:
-            found += slow_links(self.comm.link_seconds(), self.watchdog.hosts)
+            found += slow_links(self.comm.link_seconds(), self.comm.hosts)
         for slow in found:
-            host = self.watchdog.hosts[slow.rank]
+            host = self.comm.hosts[slow.rank]
             self.progress.say(f"warning: rank {slow.rank} on {host} is {slow}")
             if self.metrics:
                 facts = dataclasses.asdict(slow)
@@ -337,7 +331,7 @@ class Job:
 
     def describe(self) -> None:
         """Writes config.json, and says once what is about to run."""
-        hosts = self.comm.world.gather_objects(self.comm.host)
+        hosts = self.comm.hosts
         if self.comm.rank != 0:
             return
         path = self.folder / "config.json"

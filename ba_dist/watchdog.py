@@ -31,7 +31,7 @@ class Watchdog:
 
     def __init__(self, comm: Comm, warning: float, timeout: float):
         self._comm, self._warning, self._timeout = comm, warning, timeout
-        self.hosts = comm.world.gather_objects(comm.host)
+        self._hosts = comm.hosts
         self._channel = comm.another_channel()
         self._beat = (time.monotonic(), 0, 0)
         self._reported = -1  # the step of which somebody has said that it takes long
@@ -103,7 +103,7 @@ class Watchdog:
             self._comm.abort()
 
     def _who_is_missing(self, step: int) -> str:
-        return missing(self._ask_all(step), self._comm.rank, self._beat[1], self.hosts)
+        return missing(self._ask_all(step), self._comm.rank, self._beat[1], self._hosts)
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

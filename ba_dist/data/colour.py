@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as pillow
 from PIL import ImageEnhance
-from scipy import special
 
 from ba_dist.data.crop import Floats
 
@@ -76,6 +75,8 @@ def lighting_offsets(numbers: Floats, deviation: float) -> npt.NDArray[np.float3
     Source: Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural
     Networks"; the values are those of fb.resnet.torch.
     """
+    from scipy import special  # few recipes need it, and every rank would load it
+
     # The numbers are multiples of 2^-53; 0 would become minus infinity.
     alpha = deviation * special.ndtri(np.maximum(numbers, 2.0**-54))
     return (255 * (alpha * _VALUES) @ _VECTORS.T).astype(np.float32)

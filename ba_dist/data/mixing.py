@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from ba_dist.data.crop import Floats, Integers
 from ba_dist.errors import ConfigError
@@ -48,6 +47,8 @@ def draw(
     Sources: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019,
     "CutMix".
     """
+    from scipy import special  # few recipes need it, and every rank would load it
+
     partner = partners(numbers[:, 0], ghost_batch)
     cut = np.full(len(numbers), cutmix > 0) if not (mixup and cutmix) else numbers[:, 1] < 0.5
     alpha = np.where(cut, cutmix, mixup)

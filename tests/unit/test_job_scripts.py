@@ -30,8 +30,8 @@ VARIABLES = {
     "cray-xc": {"MPICH_MAX_THREAD_SAFETY": "multiple", "NCCL_IB_HCA": "ipogif0"},
     "cray-ex": {"NCCL_NET": "AWS Libfabric", "MPICH_GPU_SUPPORT_ENABLED": "0"},
     "lumi": {"NCCL_SOCKET_IFNAME": "hsn0,hsn1,hsn2,hsn3", "OMP_NUM_THREADS": "7"},
-    "gpu": {"OMPI_MCA_btl": "^openib", "OMP_NUM_THREADS": "8"},
-    "cpu": {"OMPI_MCA_btl": "^openib"},
+    "gpu": {"NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": "8"},
+    "cpu": {"OMPI_MCA_mpi_yield_when_idle": "1"},
 }
 
 

@@ -1,4 +1,4 @@
-"""What TensorFlow brings along."""
+"""What a rank loads."""
 
 import subprocess
 import sys
@@ -7,11 +7,12 @@ PROGRAM = """
 import sys
 from ba_dist import runtime
 runtime.prepare(0, 1, 0)
-print(sorted({"matplotlib", "sklearn", "keras"} & set(sys.modules)))
-import matplotlib.pyplot, sklearn.base
+from ba_dist.data import augment
+print(sorted({"matplotlib", "scipy", "sklearn", "keras"} & set(sys.modules)))
+import matplotlib.pyplot, scipy.special, sklearn.base
 """
 
 
-def test_a_rank_loads_no_plotting_but_may_later():
+def test_a_rank_loads_neither_plots_nor_statistics_but_may_later():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "['keras']\n"), done.stderr
