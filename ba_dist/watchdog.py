@@ -18,6 +18,7 @@ _ASK, _ANSWER = 0, 1
 _ANSWER_SECONDS = 3.0
 _LATE_SECONDS = 15.0  # later than the rank that asked, the others end the job, too
 _TURN_SECONDS = 5.0  # a rank asks so much later than the one before it
+_SLOWER = 3.0  # a step that takes so many times as long as the last one is no stall yet
 
 
 class Watchdog:
@@ -25,8 +26,8 @@ class Watchdog:
 
     Args:
         comm: the world.
-        warning: seconds without progress before it is reported.
-        timeout: seconds without progress before the job is ended; 0 waits for ever.
+        warning: seconds without progress before it is reported; more where steps are slow.
+        timeout: seconds without progress before the job is ended, likewise; 0 waits for ever.
     """
 
     def __init__(self, comm: Comm, warning: float, timeout: float):
@@ -34,6 +35,7 @@ class Watchdog:
         self._hosts = comm.hosts
         self._channel = comm.another_channel()
         self._beat = (time.monotonic(), 0, 0)
+        self._pace = 0.0  # seconds of the last step
         self._reported = -1  # the step of which somebody has said that it takes long
         self._asked = False  # whether it was this rank that said so
         self._answers: dict[int, tuple[int, int, float]] = {}
@@ -43,7 +45,10 @@ class Watchdog:
 
     def beat(self, phase: str, step: int) -> None:
         """This rank makes progress: it enters this phase, `step` steps being done."""
-        self._beat = (time.monotonic(), PHASES.index(phase), step)
+        now, (since, last, _) = time.monotonic(), self._beat
+        if PHASES[last] in ("starting", "in the step"):
+            self._pace = now - since
+        self._beat = (now, PHASES.index(phase), step)
 
     def close(self) -> None:
         """Training is over."""
@@ -57,10 +62,11 @@ class Watchdog:
             age = time.monotonic() - since
             # Building the graph of the first step is long, and no stall.
             warned = self._reported == step or PHASES[phase] == "starting"
-            if age > self._warning + _TURN_SECONDS * self._comm.rank and not warned:
+            slow = _SLOWER * self._pace
+            if age > max(self._warning, slow) + _TURN_SECONDS * self._comm.rank and not warned:
                 self._report(age, step)
             late = 0.0 if self._asked else _LATE_SECONDS
-            if self._timeout and age > self._timeout + late:
+            if self._timeout and age > max(self._timeout, slow) + late:
                 self._end(age, step)
 
     def _listen(self) -> None:
@@ -134,5 +140,7 @@ def missing(
         _, other, age = answers[rank]
         parts.append(f"{name(rank)} is {PHASES[other]}, its last sign {age:.0f} s ago")
     if not parts:
-        parts.append(f"All ranks answer, {PHASES[phase]}: the network or a device is stuck")
+        parts.append(
+            f"All ranks answer, {PHASES[phase]}: slow, or the network or a device is stuck"
+        )
     return "; ".join(parts) + "."

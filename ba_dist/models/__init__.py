@@ -20,7 +20,7 @@ def build(
         name: of the network.
         image_shape: (H, W, C).
         classes: how many.
-        norm: makes a normalisation layer, called with its name.
+        norm: makes a normalisation layer, called with the arguments of Keras' own.
 
     Raises:
         ConfigError: listing the networks when there is none of this name.

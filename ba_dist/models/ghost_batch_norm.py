@@ -52,6 +52,7 @@ class GhostBatchNormalization(keras.layers.Layer):
             one ghost batch; a larger one must be a multiple.
         momentum: m, the share of the old moving statistics kept by a step.
         epsilon: ε.
+        gamma_initializer: of γ, as in keras.layers.BatchNormalization.
 
     Call: x float [n, H, W, C] or [n, C]; returns the same shape and dtype. Statistics are float32
     (float64 for float64).
@@ -65,12 +66,14 @@ class GhostBatchNormalization(keras.layers.Layer):
         ghost_batch_size: int = 32,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
+        gamma_initializer: str = "ones",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.ghost_batch_size = ghost_batch_size
         self.momentum = momentum
         self.epsilon = epsilon
+        self.gamma_initializer = gamma_initializer
 
     def build(self, input_shape: Any) -> None:
         shape = (input_shape[-1],)
@@ -86,7 +89,7 @@ class GhostBatchNormalization(keras.layers.Layer):
                 autocast=False,
             )
 
-        self.gamma = weight("gamma", "ones", True)
+        self.gamma = weight("gamma", self.gamma_initializer, True)
         self.beta = weight("beta", "zeros", True)
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
@@ -108,6 +111,7 @@ class GhostBatchNormalization(keras.layers.Layer):
             "ghost_batch_size": self.ghost_batch_size,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
+            "gamma_initializer": self.gamma_initializer,
         }
 
     def compute_output_shape(self, input_shape: Any) -> Any:

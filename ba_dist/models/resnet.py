@@ -62,11 +62,14 @@ def imagenet_resnet(
 ) -> Any:
     """The ImageNet family with bottlenecks, the stride in the 3x3 convolution (torchvision's v1.5).
 
+    Each block begins as its shortcut, and the logits begin small (Goyal et al. 2017, section 5.1):
+    otherwise the first steps at the rate 0.1 go up.
+
     Args:
         depth: 50, 101 or 152.
         image_shape: (H, W, C).
         classes: how many logits.
-        norm: makes a normalisation layer, called with its name.
+        norm: makes a normalisation layer, called with the arguments of Keras' own.
 
     Returns:
         A Keras model: images [n, H, W, C] → logits [n, classes].
@@ -80,7 +83,10 @@ def imagenet_resnet(
             stride = 2 if stage > 0 and block == 0 else 1
             x = _bottleneck(x, 64 * 2**stage, stride, norm, f"stage{stage}_block{block}")
     x = keras.layers.GlobalAveragePooling2D()(x)
-    logits = keras.layers.Dense(classes, name="logits", dtype=_full_precision())(x)
+    small = keras.initializers.RandomNormal(stddev=0.01)
+    logits = keras.layers.Dense(
+        classes, kernel_initializer=small, name="logits", dtype=_full_precision()
+    )(x)
     return keras.Model(images, logits, name=f"resnet{depth}")
 
 
@@ -89,7 +95,8 @@ def _bottleneck(x: Any, width: int, stride: int, norm: Callable[..., Any], name:
     y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
     y = _conv(width, 3, stride, f"{name}_conv1")(y)
     y = keras.layers.ReLU()(norm(name=f"{name}_norm1")(y))
-    y = norm(name=f"{name}_norm2")(_conv(4 * width, 1, 1, f"{name}_conv2")(y))
+    y = _conv(4 * width, 1, 1, f"{name}_conv2")(y)
+    y = norm(name=f"{name}_norm2", gamma_initializer="zeros")(y)
     if stride != 1 or x.shape[-1] != 4 * width:
         x = norm(name=f"{name}_shortcut_norm")(_conv(4 * width, 1, stride, f"{name}_shortcut")(x))
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))

@@ -42,3 +42,15 @@ def test_progress_is_no_stall_and_building_the_first_step_neither(capfd):
         assert capfd.readouterr().err.count("warning: no step for") == 1
     finally:
         watchdog.close()
+
+
+def test_slow_steps_are_no_stall(capfd):
+    watchdog = Watchdog(start(), warning=0.2, timeout=0)
+    try:
+        watchdog.beat("starting", 0)
+        assert not watchdog._ended.wait(1.0)
+        watchdog.beat("in the step", 1)
+        assert not watchdog._ended.wait(1.0)
+        assert capfd.readouterr().err == ""
+    finally:
+        watchdog.close()
