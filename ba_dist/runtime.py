@@ -1,6 +1,7 @@
 """How TensorFlow runs in this process: silent, on its own cores and device, repeatable."""
 
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -42,9 +43,11 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
         UserError: when a node has more ranks than GPUs.
     """
     quiet()
-    with _left_out("matplotlib", "scipy", "sklearn"), _kept():
-        import keras
-        import tensorflow as tf
+    if "tensorflow" not in sys.modules:
+        with _left_out("matplotlib", "scipy", "sklearn"), _kept():
+            importlib.import_module("keras")  # and with it TensorFlow
+    import keras
+    import tensorflow as tf
 
     threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", max(1, cores() // local_size)))
     # TensorFlow refuses to be set a second time, by a second run in one process.
@@ -80,13 +83,15 @@ def _left_out(*names: str) -> Iterator[None]:
 
 @contextmanager
 def _kept() -> Iterator[None]:
-    """Python's collector leaves alone what is made meanwhile: half a million objects that stay."""
+    """Python's collector leaves alone what is made meanwhile, now and later: it stays anyway."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if enabled:
+            gc.enable()
 
 
 def default_microbatch() -> int:
