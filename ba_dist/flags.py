@@ -24,7 +24,7 @@ class RecipeCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            known = [param for param in self.params if isinstance(param, click.Option)]
+            known = [p for p in self.params if isinstance(p, click.Option) and not p.hidden]
             flags = [flag for param in known for flag in (*param.opts, *param.secondary_opts)]
             close = (
                 f" Did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""

@@ -123,6 +123,7 @@ def test_unknown_flags(ba_dist):
     answer = ba_dist("train", "quickstart", "--batchsize", "3")
     refused(answer, "--batchsize", "Did you mean --batch-size", *flags, "--no-resume")
     refused(ba_dist("train", "quickstart", "--xyzzy"), "there is no flag --xyzzy", *flags)
+    assert "--inject" not in answer[2]
 
 
 def test_unknown_commands(ba_dist):
