@@ -285,8 +285,9 @@ class Comm:
 _OPEN_MPI = {
     # Shared windows use the shared-memory component; the one for UCX complains on every rank.
     "OMPI_MCA_osc": "^ucx",
-    # ofi, for one-sided messages between nodes, which nobody sends, sleeps 1 s at every start;
-    # openib, the old InfiniBand transport of Open MPI 4, cannot be used by two threads.
+    # ofi, for one-sided messages between nodes, which nobody sends, slept 1 s at each start on a
+    # single node (Open MPI 5.0.11); openib, the old transport of Open MPI 4, cannot serve two
+    # threads.
     "OMPI_MCA_btl": "^ofi,openib",
 }
 

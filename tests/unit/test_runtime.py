@@ -1,7 +1,10 @@
 """What a rank loads."""
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 PROGRAM = """
 import gc, sys
@@ -19,3 +22,17 @@ import matplotlib.pyplot, scipy.special, sklearn.base
 def test_a_rank_loads_neither_plots_nor_statistics_but_may_later():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "['keras']\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"), [({}, "^ofi,openib\n"), ({"OMPI_MCA_btl": "self,sm"}, "self,sm\n")]
+)
+def test_open_mpi_leaves_components_out_unless_told(given, seen):
+    program = (
+        "import os; from ba_dist.comm import start; start(); print(os.environ['OMPI_MCA_btl'])"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "OMPI_MCA_btl"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=clean | given, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, seen), done.stderr
