@@ -185,7 +185,10 @@ def shuffle(kind: str, block: int, window: int) -> Shuffle:
 
 
 class GroupSampler:
-    """(step) → the epoch and the sample ids of one group.
+    """(step) → the epoch and the sample ids of one group; several threads may ask at a time.
+
+    It keeps nothing between two calls, because the reading thread is in the next epoch already when
+    the gathering thread replaces a corrupt sample of this one.
 
     Args:
         num_samples: N.
@@ -206,19 +209,16 @@ class GroupSampler:
         self.steps_per_epoch = steps_per_epoch(num_samples, layout.batch_size)
         self._num_samples, self._seed, self._shuffle = num_samples, seed, order
         self._layout, self._group = layout, group
-        self._epoch = 0
-        self._order = order(num_samples, seed, 0)
 
     def __call__(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
         """The epoch, and int64 [b] sample ids."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order, self._epoch = self._shuffle(self._num_samples, self._seed, epoch), epoch
+        order = self._shuffle(self._num_samples, self._seed, epoch)
         layout = self._layout
         positions = step_positions(
             step_in_epoch, self._group, layout.batch_size, layout.group_batch
         )
-        return epoch, self._order(positions)
+        return epoch, order(positions)
 
     def later(self, step: int, steps: int) -> npt.NDArray[np.int64]:
         """Samples that can take the place of those of a step: its epoch's, so many steps later.

@@ -4,7 +4,10 @@ All seeds are fixed, so a statistical test gives the same p-value in every run.
 """
 
 import itertools
+import sys
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from scipy import stats
 
 from ba_dist.sampling import (
     MAX_SAMPLES,
+    GroupSampler,
     Permutation,
     augmentation_keys,
     integers,
@@ -22,6 +26,7 @@ from ba_dist.sampling import (
     steps_per_epoch,
     uniforms,
 )
+from ba_dist.topology import Layout
 
 SEEDS = st.integers(0, 2**63 - 1)
 EPOCHS = st.integers(0, 10_000)
@@ -263,3 +268,29 @@ def test_integers_with_a_bound_for_each_key():
         mine = drawn[high == bound]
         assert np.array_equal(mine, integers(KEYS[high == bound], 0, bound, stream=4))
         assert set(mine.tolist()) == set(range(bound + 1))
+
+
+# --- the sampler --------------------------------------------------------------------------------
+
+
+def test_two_threads_ask_a_sampler_at_the_end_of_an_epoch():
+    """One thread reads ahead into the next epoch while another replaces corrupt samples of this."""
+    sampler = GroupSampler(96, 3, Layout(1, 1, 32), 0)
+    expected = [Permutation(96, 3, epoch)(np.arange(96))[64:] for epoch in range(2)]
+    begin = threading.Barrier(2)
+
+    def ask(step):
+        wrong = 0
+        for _ in range(1500):
+            begin.wait()
+            epoch, ids = sampler(step)
+            wrong += epoch != step // 3 or not np.array_equal(ids, expected[epoch])
+        return wrong
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(ask, (2, 5))) == [0, 0]
+    finally:
+        sys.setswitchinterval(interval)
