@@ -100,6 +100,14 @@ class Channel:
         """Returns when every rank has come here."""
         _wait(self._mpi.Ibarrier())
 
+    def duplicate(self) -> "Channel":
+        """The same ranks on a communicator of its own; collective."""
+        return Channel(self._mpi.Dup())
+
+    def free(self) -> None:
+        """Gives the communicator back; collective."""
+        self._mpi.Free()
+
     def post(self, rank: int, numbers: npt.NDArray[np.float64]) -> None:
         """Sends a few numbers to one rank and does not wait; not collective."""
         self._posts = [post for post in self._posts if not post[0].Test()]
@@ -220,10 +228,6 @@ class Comm:
             elif turn_of[rank - 1] == turn:
                 self.world.receive_through(buffer, (rank - 1) % world)
         return self.world.gather_all(np.array(mine))
-
-    def another_channel(self) -> Channel:
-        """The world on a communicator of its own; collective over the world."""
-        return Channel(self._mpi.Dup())
 
     def sum(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The sum over all ranks, in float64 (whole numbers to 2^53 are exact)."""

@@ -33,7 +33,7 @@ class Watchdog:
     def __init__(self, comm: Comm, warning: float, timeout: float):
         self._comm, self._warning, self._timeout = comm, warning, timeout
         self._hosts = comm.hosts
-        self._channel = comm.another_channel()
+        self._channel = comm.world.duplicate()
         self._beat = (time.monotonic(), 0, 0)
         self._pace = 0.0  # seconds of the last step
         self._reported = -1  # the step of which somebody has said that it takes long

@@ -66,14 +66,16 @@ class GroupReader:
 
     One reads and decodes this lane's part of a step, while the other gathers the step before from
     the lanes that may be later. They may be at most `prefetch` batches ahead of the steps that
-    training has begun, which `advance` counts. Training begins the same steps on every rank, so all
-    lanes make the same exchanges even when a run is stopped early: nobody waits for a lane that has
-    gone.
+    training has begun, which `advance` counts. When it is left early, the lanes agree on the last
+    step that any of them may have begun to exchange, and all go on to that one: nobody waits for a
+    lane that has gone.
+
+    It is made by all lanes of the group together, and closed by all.
 
     Args:
         source: the samples.
         sampler: step → epoch and sample ids.
-        channel: the ranks of the group, on a communicator of the reader's own.
+        channel: the ranks of the group, on a communicator that nobody else uses meanwhile.
         mode: how the group reads.
         first: step to begin with.
         last: step to end before.
@@ -95,6 +97,8 @@ class GroupReader:
         sharing: int = 1,
     ):
         self._source, self._sampler, self._channel = source, sampler, channel
+        # The threads may be in an exchange on the other one when the lanes agree on the end.
+        self._farewell = channel.duplicate()
         # Before a lane writes the slot of step t it has gathered step t-2, which no lane does
         # before its training has begun step t-2-prefetch: that slot's images are used up.
         self._exchange = Exchange(channel, prefetch + 2, sharing)
@@ -105,7 +109,7 @@ class GroupReader:
         self._begun: _Begun | None = None
         self._all_begun = False
         self._ready: deque[GroupBatch] = deque()
-        self._closing = False
+        self._stopped = self._closing = False
         self.seconds = 0.0  # spent on this lane's parts so far
         self._failure: BaseException | None = None
         self._threads = [
@@ -128,26 +132,35 @@ class GroupReader:
         """The batches in order of steps; raises what a thread failed of."""
         for _ in range(self._first, self._last):
             with self._changed:
-                self._changed.wait_for(lambda: self._ready or self._failure or self._closing)
+                self._changed.wait_for(lambda: self._ready or self._failure or self._stopped)
                 if self._failure:
                     raise self._failure
-                if not self._ready:
+                if self._stopped:
                     return
                 batch = self._ready.popleft()
             yield batch
+
+    def stop(self) -> None:
+        """Gives no more batches: who waits for one comes back. Not collective."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Ends the threads after the exchanges that the other lanes count on; collective.
 
         Images that were read may not be looked at any more.
         """
+        self.stop()
+        allowed = self._farewell.gather_all(np.array(self._allowed))
         with self._changed:
-            self._closing = True
+            self._allowed, self._closing = int(allowed.max()), True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
         self._ready.clear()
         self._exchange.close()
+        self._farewell.free()
         self._source.counters.bytes_exchanged = self._channel.bytes_sent
 
     def _run(self, work: Callable[[], None]) -> None:

@@ -1,7 +1,9 @@
-"""Group reader → tf.data → augmented instances, ready for the network."""
+"""Group reader → augmented instances, ready for the network, made ahead in a thread."""
 
+import atexit
 import hashlib
 import itertools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,19 +19,22 @@ from ba_dist.data.augment import Augmentation
 from ba_dist.data.group_reader import GroupBatch, GroupReader
 from ba_dist.data.record_exchange import ReadMode
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, Workers, workers
-from ba_dist.errors import ConfigError
+from ba_dist.errors import ConfigError, UserError
 from ba_dist.sampling import GroupSampler, augmentation_keys, shuffle
 from ba_dist.topology import Layout
 
 
 class InputPipeline:
-    """The instances of one rank, a step at a time.
+    """The instances of one rank, a step at a time; one batch lies ready.
 
     Instance i = k·b + s is sample s of the group's batch in the copy l·K + k: consecutive instances
     are different samples with the same copy index, as ghost batches need them.
 
+    A thread of its own makes them, not tf.data, because it must be known to have ended before the
+    memory that it reads from is given back.
+
     Args:
-        reader: the batches of the group.
+        reader: the batches of the group; the pipeline closes it.
         augmentation: how copies are made.
         layout: of the ranks.
         rank: this one.
@@ -58,63 +63,73 @@ class InputPipeline:
         self._workers = workers or Workers(1)
         self._smoothing = smoothing
         self._traced = traced
+        self._finish: Any = None  # the graph of `_finished`, once the first batch is there
+        self._changed = threading.Condition()
+        self._ready: dict[str, Any] | None = None
+        self._over = self._closed = False
         self._failure: BaseException | None = None
-        self.dataset = self._dataset()
+        self._thread = threading.Thread(target=self._make_all, name="augment", daemon=True)
+        self._thread.start()
+        # A script may end without having closed what it left early.
+        atexit.register(self.close)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Dictionaries of `step`, `epoch`, `images` float32 [b·K, H, W, C], `labels` int64 [b·K],
-        or float32 [b·K, classes] where they are mixed or smoothed, `sample_ids`, `copies`, `keys`
-        int64 [b·K] (keys are the bits of uint64), and `replaced` int64 [n, 2], pairs of a corrupt
-        sample and the one in its place.
+        or float32 [b·K, classes] where they are mixed or smoothed, `sample_ids`, `copies` int64,
+        `keys` uint64 [b·K], and `replaced` int64 [n, 2], pairs of a corrupt sample and the one in
+        its place. Images and labels are tensors, the rest numpy arrays and numbers.
 
         Raises what the reader failed of.
         """
-        try:
-            for batch in self.dataset:
-                self._reader.advance()
-                yield batch
-        except tf.errors.OpError as error:
-            raise (self._failure or error) from None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ready is not None or self._over)
+                batch, self._ready = self._ready, None
+                self._changed.notify_all()
+            if batch is None:
+                if self._failure:
+                    raise self._failure
+                return
+            self._reader.advance()
+            yield batch
+
+    def close(self) -> None:
+        """Ends the threads, then gives the memory back; collective over the group.
+
+        The lanes may have taken different numbers of batches ahead, but all must close.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+        self._reader.stop()
+        self._thread.join()
+        self._reader.close()
+        atexit.unregister(self.close)
 
     @property
     def reading_seconds(self) -> float:
         """That this rank has spent on reading and decoding its part so far."""
         return self._reader.seconds
 
-    def _dataset(self) -> Any:
-        dataset = tf.data.Dataset.from_generator(self._elements, output_signature=self._signature())
-        # Without autograph: reading the source would only delay the first step.
-        finish = tf.autograph.experimental.do_not_convert(self._finish)
-        return dataset.map(finish).prefetch(1)
-
-    def _signature(self) -> dict[str, Any]:
-        rows = self._layout.instances_per_rank
-        drawn = self._augmentation.draw(
-            np.zeros(rows, np.uint64), np.full((rows, 2), 2**10), self._layout.ghost_batch
-        )
-        return {
-            "step": tf.TensorSpec((), tf.int64),
-            "epoch": tf.TensorSpec((), tf.int64),
-            "images": tf.TensorSpec((rows, *self._augmentation.image_shape), tf.uint8),
-            **{
-                name: tf.TensorSpec((rows,), tf.int64)
-                for name in ("labels", "sample_ids", "copies", "keys")
-            },
-            "parameters": {
-                name: tf.TensorSpec(values.shape, values.dtype)
-                for name, values in self._augmentation.finish_parameters(drawn).items()
-            },
-            "replaced": tf.TensorSpec((None, 2), tf.int64),
-            "batch_sha256": tf.TensorSpec((), tf.string),
-        }
-
-    def _elements(self) -> Iterator[dict[str, Any]]:
+    def _make_all(self) -> None:
+        """The thread: one batch after the other, each when the one before has been taken."""
         try:
             for batch in self._reader:
-                yield self._element(batch)
-        except BaseException as error:
-            self._failure = error  # tf.data passes on only its text
-            raise
+                made = self._element(batch)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ready is None or self._closed)
+                    if self._closed:
+                        return
+                    self._ready = made
+                    self._changed.notify_all()
+        except BaseException as error:  # handed to the thread that asks for the next batch
+            self._failure = error
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
 
     def _element(self, batch: GroupBatch) -> dict[str, Any]:
         copies, samples = len(self._copies), len(batch.sample_ids)
@@ -129,24 +144,28 @@ class InputPipeline:
             self._augmentation.render(batch.images[i % samples], drawn, i, images[i])
 
         self._workers.map(render, list(range(len(keys))))
+        finishing = self._augmentation.finish_parameters(drawn)
+        unfinished = (images, np.tile(batch.labels, copies), finishing)
+        if self._finish is None:
+            # Without autograph: reading the source would only delay the first step.
+            graph = tf.function(self._finished, autograph=False)
+            self._finish = graph.get_concrete_function(*unfinished)
+        finished, targets = self._finish(*unfinished)
         return {
             "step": batch.step,
             "epoch": batch.epoch,
-            "images": images,
-            "labels": np.tile(batch.labels, copies),
+            "images": finished,
+            "labels": targets,
             "sample_ids": np.tile(batch.sample_ids, copies),
             "copies": np.repeat(self._copies, samples),
-            "keys": keys.view(np.int64),
-            "parameters": self._augmentation.finish_parameters(drawn),
+            "keys": keys,
             "replaced": np.array(list(batch.replaced.items()), np.int64).reshape(-1, 2),
             "batch_sha256": batch.sha256() if self._traced else "",
         }
 
-    def _finish(self, element: dict[str, Any]) -> dict[str, Any]:
-        parameters = element.pop("parameters")
-        images = self._augmentation.finish(element["images"], parameters)
-        labels = self._augmentation.targets(element["labels"], parameters, self._smoothing)
-        return {**element, "images": images, "labels": labels}
+    def _finished(self, images: Any, labels: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
+        images = self._augmentation.finish(images, parameters)
+        return images, self._augmentation.targets(labels, parameters, self._smoothing)
 
 
 @contextmanager
@@ -164,12 +183,18 @@ def open_pipeline(
             source, sampler, comm.group(layout), mode, first, last, placement.prefetch,
             pool, comm.node.size,
         )  # fmt: skip
-        yield InputPipeline(
+        pipeline = InputPipeline(
             reader, augmentation, layout, comm.rank, seed, pool,
             config.optimizer.label_smoothing, config.run.trace,
         )  # fmt: skip
-        # Not in a finally: after an exception on this rank the other lanes will not exchange.
-        reader.close()
+        try:
+            yield pipeline
+        except UserError as error:
+            # After an error of this rank alone the other lanes will not come to close.
+            if error.agreed:
+                pipeline.close()
+            raise
+        pipeline.close()
 
 
 def io_threads(config: Config, source: Source) -> int:
@@ -183,13 +208,13 @@ def trace_entry(batch: dict[str, Any], group: int, lane: int) -> dict[str, Any]:
     """One line of a rank's trace: what it trained on in a step, an entry an instance."""
     images = batch["images"].numpy()
     return {
-        "step": int(batch["step"]),
-        "epoch": int(batch["epoch"]),
+        "step": batch["step"],
+        "epoch": batch["epoch"],
         "group": group,
         "lane": lane,
         **instances(batch),
-        "batch_sha256": batch["batch_sha256"].numpy().decode(),
-        "replaced": {str(old): new for old, new in batch["replaced"].numpy().tolist()},
+        "batch_sha256": batch["batch_sha256"],
+        "replaced": {str(old): new for old, new in batch["replaced"].tolist()},
         "instance_sha256": [hashlib.sha256(image).hexdigest()[:16] for image in images],
     }
 
@@ -197,9 +222,9 @@ def trace_entry(batch: dict[str, Any], group: int, lane: int) -> dict[str, Any]:
 def instances(batch: dict[str, Any]) -> dict[str, Any]:
     """What the instances of a batch are: an entry each of sample, copy and key."""
     return {
-        "sample_ids": batch["sample_ids"].numpy().tolist(),
-        "copies": batch["copies"].numpy().tolist(),
-        "augment_keys": [f"{key:016x}" for key in batch["keys"].numpy().view(np.uint64)],
+        "sample_ids": batch["sample_ids"].tolist(),
+        "copies": batch["copies"].tolist(),
+        "augment_keys": [f"{key:016x}" for key in batch["keys"]],
     }
 
 
@@ -260,15 +285,14 @@ def input_pipeline(
         # Each time that the dataset is gone through, training goes on `steps` further.
         first = next(begun)
         reader = GroupReader(source, sampler, channel, ReadMode(), first, first + steps)
+        pipeline = InputPipeline(reader, Augmentation(augment, info), layout, comm.rank, seed)
         try:
-            for batch in InputPipeline(
-                reader, Augmentation(augment, info), layout, comm.rank, seed
-            ):
+            for batch in pipeline:
                 yield batch["images"], batch["labels"]
         except GeneratorExit:  # left early, on every rank after the same step
-            reader.close()
+            pipeline.close()
             raise
-        reader.close()
+        pipeline.close()
 
     rows = layout.instances_per_rank
     mixed = augment.mixup or augment.cutmix

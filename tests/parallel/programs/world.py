@@ -58,10 +58,11 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     }
     (folder / "config.json").write_text(json.dumps(facts)) if rank == 0 else None
     with (folder / "trace" / f"rank-{rank:05d}.jsonl").open("w") as file:
-        for batch in InputPipeline(reader, augmentation, layout, rank, seed, traced=True):
+        pipeline = InputPipeline(reader, augmentation, layout, rank, seed, traced=True)
+        for batch in pipeline:
             entry = trace_entry(batch, layout.group(rank), layout.lane(rank))
             file.write(json.dumps(entry) + "\n")
-    reader.close()
+        pipeline.close()
 
 
 modes = [
