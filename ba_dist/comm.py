@@ -234,6 +234,10 @@ class Comm:
         mine = np.atleast_1d(np.asarray(values, np.float64))
         return self.world.gather_all(mine).sum(axis=0)
 
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so; collective over the world."""
+        return bool(self.world.gather_all(np.array(flag)).any())
+
     def together(self, work: Callable[[], Any]) -> Any:
         """Does `work` on every rank; when it fails on any, every rank raises the first failure."""
         result, failure = None, None

@@ -117,10 +117,21 @@ class Model:
 class Optimizer:
     """How weights move."""
 
-    lr: Regime = _field(((0.0, 0.1),), "learning rate as EPOCH:RATE pairs, e.g. 0:0.1,81:0.01")
-    lr_shape: Literal["step", "linear", "cosine"] = _field("step", "how the rate goes between them")
+    lr: Regime = _field(
+        ((0.0, 0.1),),
+        "learning rate as EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says how it goes"
+        " to the next point",
+    )
+    lr_shape: Literal["step", "linear", "cosine"] = _field(
+        "step", "how the rate goes from a point of --lr that names no shape"
+    )
     lr_scale: float = _field(1.0, "factor on every rate", low=0.0)
-    warmup_epochs: float = _field(0.0, "linear warm-up from 0", low=0.0)
+    warmup_epochs: float = _field(0.0, "epochs of linear warm-up", low=0.0)
+    warmup_from: float = _field(
+        0.0,
+        "rate of the first step of warm-up (Goyal et al.: the rate before --lr-scale)",
+        low=0.0,
+    )
     momentum: float = _field(0.9, "momentum of SGD", low=0.0, high=1.0)
     nesterov: bool = _field(False, "Nesterov momentum")
     label_smoothing: float = _field(

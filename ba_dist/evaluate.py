@@ -12,7 +12,7 @@ import tensorflow as tf
 from ba_dist.comm import Comm
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.sources import Source, Workers
-from ba_dist.errors import CorruptRecord
+from ba_dist.errors import CorruptRecord, agreed
 
 _MOST_IMAGES, _MOST_PIXELS = 250, 2**22
 
@@ -24,7 +24,8 @@ class Evaluator:
     """Accuracy and loss of a model on the plain images of a source.
 
     Rank r takes samples r, r + W, r + 2W, …; the last batch is filled up by images that do not
-    count. The next batch is read while the network works on one.
+    count. The next batch is read while the network works on one. All ranks go through as many
+    batches, one perhaps without a sample, so that they can agree on stopping between them.
 
     Args:
         model: Keras model, images → logits.
@@ -50,41 +51,49 @@ class Evaluator:
         height, width, _ = augmentation.image_shape
         self._size = max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
 
-    def __call__(self, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
+    def __call__(
+        self, beat: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
         """Collective over the world.
 
         Args:
             beat: is called after every batch.
+            stop: whether this rank wishes to stop; asked after every batch.
 
         Returns:
-            `val_top1`, correct answers over all samples, and `val_loss`, the mean cross entropy.
+            `val_top1`, correct answers over all samples, and `val_loss`, the mean cross entropy;
+            None on all ranks when any wished to stop before the end.
 
         Raises:
             CorruptRecord: naming file and place, on the rank that found it.
         """
         correct, loss, samples = 0, 0.0, 0
-        for images, labels, counted in self._batches():
-            hits, losses = self._measure(images, labels)
-            correct += int(hits.numpy()[counted].sum())
-            loss += float(losses.numpy()[counted].astype(np.float64).sum())
-            samples += int(counted.sum())
+        for left, (images, labels, counted) in self._batches():
+            if counted.any():
+                hits, losses = self._measure(images, labels)
+                correct += int(hits.numpy()[counted].sum())
+                loss += float(losses.numpy()[counted].astype(np.float64).sum())
+                samples += int(counted.sum())
             beat()
+            if left and self._comm.any(stop()):
+                return None
         total_correct, total_loss, total = self._comm.sum([correct, loss, samples])
         if not total:
-            raise CorruptRecord("not one validation sample can be read")
+            raise agreed(CorruptRecord("not one validation sample can be read"))
         return {"val_top1": total_correct / total, "val_loss": total_loss / total}
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[tuple[int, Batch]]:
+        """(how many batches are left behind this one, batch), as many on every rank."""
         ids = np.arange(self._comm.rank, len(self._source), self._comm.world_size)
-        parts = [ids[start : start + self._size] for start in range(0, len(ids), self._size)]
+        most = -(-len(self._source) // self._comm.world_size)
+        parts = [ids[start : start + self._size] for start in range(0, most, self._size)]
         with ThreadPoolExecutor(1, "evaluation-reader") as ahead:
-            coming = ahead.submit(self._read, parts[0]) if parts else None
-            for part in [*parts[1:], None]:
-                if coming is None:
-                    return
+            coming = ahead.submit(self._read, parts[0])
+            for number in range(1, len(parts) + 1):
                 batch = coming.result()
-                coming = None if part is None else ahead.submit(self._read, part)
-                yield batch
+                if number < len(parts):
+                    coming = ahead.submit(self._read, parts[number])
+                yield len(parts) - number, batch
 
     def _read(self, ids: npt.NDArray[np.int64]) -> Batch:
         images = np.zeros((self._size, *self._augmentation.image_shape), np.uint8)

@@ -14,7 +14,7 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     """The step and the metrics of the newest good checkpoint; collective over the world."""
     comm = start()
     config, facts = comm.together(lambda: load_config(folder))
-    runtime.prepare(comm.node.rank, comm.node.size, config.run.seed)
+    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     from ba_dist import models, step
     from ba_dist.data.pipeline import io_threads
     from ba_dist.evaluate import Evaluator
@@ -38,4 +38,6 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     with workers(io_threads(config, dataset.validation)) as pool:
         skip = config.data.on_corrupt == "skip"
         evaluate = Evaluator(model, dataset.validation, augmentation, comm, pool, skip)
-        return found.step, evaluate()
+        result = evaluate()
+        assert result is not None  # nobody asks it to stop
+        return found.step, result

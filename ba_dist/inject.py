@@ -2,6 +2,7 @@
 
     --inject nan@5:1            the images of step 5 on rank 1 are not numbers
     --inject raise@5:1          an exception on rank 1 before step 5
+    --inject split@5:1          the weights of rank 1 are moved before step 5
     --inject slow-compute@5:1:2   from step 5 on rank 1 takes 2 seconds more for each
     --inject slow-input@5:1:2     from its 5th record on rank 1 takes 2 seconds more for each
     --inject die-reading@5:1      SIGKILL to rank 1 while it reads its 5th record
@@ -19,7 +20,7 @@ from typing import Any
 
 from ba_dist.errors import ConfigError
 
-KINDS = ("nan", "raise", "slow-compute", "slow-input", "die-reading")
+KINDS = ("nan", "raise", "split", "slow-compute", "slow-input", "die-reading")
 _FORM = re.compile(r"([a-z-]+)@(\d+):(\d+)(?::(\d+(?:\.\d+)?))?")
 
 
@@ -66,13 +67,21 @@ class Injector:
     def __init__(self, faults: list[Fault], rank: int):
         self._faults = [fault for fault in faults if fault.rank == rank]
 
-    def before_step(self, step: int, images: Any) -> Any:
-        """The images to train on in this step; sleeps or raises where it is so asked."""
+    def before_step(self, step: int, images: Any, weights: Any) -> Any:
+        """The images to train on in this step; sleeps, raises or moves where it is so asked.
+
+        Args:
+            step: from 1.
+            images: of this rank.
+            weights: variables, of which `split` moves the first.
+        """
         for fault in self._faults:
             if fault.kind == "slow-compute" and step >= fault.at:
                 time.sleep(fault.seconds)
             if step == fault.at and fault.kind == "raise":
                 raise InjectedFault(f"injected before step {step}")
+            if step == fault.at and fault.kind == "split":
+                weights[0].assign(weights[0].value * (1 + 1e-6))
             if step == fault.at and fault.kind == "nan":
                 images = images * float("nan")
         return images

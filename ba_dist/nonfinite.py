@@ -4,25 +4,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ba_dist.comm import Comm
 from ba_dist.config import Run
 from ba_dist.errors import UserError, agreed
 
-# In the run directory: one line for each such step, with what every rank trained on.
-FILE = "nonfinite.jsonl"
+# In the run directory: one file a rank, a line for each such step, with what it trained on.
+FOLDER = "nonfinite"
 
 
 def act(
-    comm: Comm, run_dir: Path, run: Run, step: int, skipped: int, finite: bool, held: dict[str, Any]
+    comm: Comm, run_dir: Path, run: Run, step: int, count: int, finite: bool, held: dict[str, Any]
 ) -> str:
-    """Writes down what the ranks had trained on, and decides; collective over the world.
+    """Writes down what this rank had trained on, and decides; collective over the world.
 
     Args:
         comm: the world.
-        run_dir: gets the file.
+        run_dir: gets the files.
         run: says whether to stop.
         step: that is not finite.
-        skipped: updates left out, with this one.
+        count: updates left out for this reason, with this one.
         finite: whether this rank's own gradient is finite.
         held: `sample_ids`, `copies` and `augment_keys` of this rank's instances.
 
@@ -32,13 +34,13 @@ def act(
     Raises:
         UserError: on all ranks, when the run is to stop.
     """
-    mine = {"rank": comm.rank, "host": comm.host, "finite": finite, **held}
-    ranks = comm.world.gather_objects(mine)
-    path = run_dir / FILE
-    if comm.rank == 0:
-        with path.open("a") as file:
-            print(json.dumps({"step": step, "ranks": ranks}), file=file)
-    text = describe(step, ranks, path)
+    # Each rank its own: all instances of a large world are more than one rank should hold.
+    folder = run_dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    with (folder / f"rank-{comm.rank:05d}.jsonl").open("a") as file:
+        print(json.dumps({"step": step, "host": comm.host, "finite": finite, **held}), file=file)
+    bad = np.flatnonzero(~comm.world.gather_all(np.array(finite)))
+    text = describe(step, bad.tolist(), comm.hosts, folder)
     if run.on_nonfinite == "stop":
         raise agreed(
             UserError(
@@ -46,21 +48,21 @@ def act(
                 " --precision; --on-nonfinite skip leaves such updates out"
             )
         )
-    if skipped > run.nonfinite_budget:
+    if count > run.nonfinite_budget:
         raise agreed(
             UserError(
-                f"{text} That makes {skipped} updates left out, --nonfinite-budget is"
+                f"{text} That makes {count} updates left out, --nonfinite-budget is"
                 f" {run.nonfinite_budget}"
             )
         )
-    return f"warning: {text} Update left out, {skipped} of at most {run.nonfinite_budget}"
+    return f"warning: {text} Update left out, {count} of at most {run.nonfinite_budget}"
 
 
-def describe(step: int, ranks: list[dict[str, Any]], path: Path) -> str:
+def describe(step: int, bad: list[int], hosts: list[str], folder: Path) -> str:
     """Which ranks' gradients are not finite, and where their samples are written down."""
-    names = [f"rank {rank['rank']} on {rank['host']}" for rank in ranks if not rank["finite"]]
+    names = [f"rank {rank} on {hosts[rank]}" for rank in bad]
     who = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
     return (
         f"the loss or gradient of step {step} is not finite, by {who or 'their sum'}."
-        f" Samples, copies and keys are in {path}."
+        f" Samples, copies and keys are in {folder}."
     )

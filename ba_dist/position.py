@@ -8,10 +8,17 @@ from ba_dist.topology import Layout
 
 @dataclass
 class Position:
-    """Steps done, updates left out; sums and corrupt records of the epoch that is going on."""
+    """Steps done, updates left out; sums and corrupt records of the epoch that is going on.
+
+    `nonfinite` are the updates left out of which something was wrong; the others, in fp16, are how
+    the scale of the loss is found. `ended` is the step at which an epoch was last ended: evaluated
+    where that was due, and written down.
+    """
 
     step: int = 0
     skipped: int = 0
+    nonfinite: int = 0
+    ended: int = 0
     epoch_steps: int = 0
     epoch_loss: float = 0.0
     epoch_accuracy: float = 0.0

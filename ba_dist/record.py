@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ba_dist import run_dir, runtime
 from ba_dist.config import Config, from_dict, to_dict
@@ -80,18 +78,48 @@ def trace_path(folder: Path, rank: int) -> Path:
     return folder / "trace" / f"rank-{rank:05d}.jsonl"
 
 
-@contextmanager
-def tracer(path: Path | None, group: int, lane: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that writes down what a batch holds; it does nothing without a path."""
-    if path is None:
-        yield lambda batch: None
-        return
-    from ba_dist.data.pipeline import trace_entry
+class Trace:
+    """What one rank trained on, a line a step, and the digests of its weights in between.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Line by line, so that the trace is never behind a checkpoint.
-    with path.open("a", buffering=1) as file:
-        yield lambda batch: print(json.dumps(trace_entry(batch, group, lane)), file=file)
+    Args:
+        path: of the file; None writes nothing.
+        group: of the rank.
+        lane: of the rank.
+    """
+
+    def __init__(self, path: Path | None, group: int, lane: int):
+        self._file: TextIO | None = None
+        self._group, self._lane = group, lane
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Line by line, so that the trace is never behind a checkpoint.
+            self._file = path.open("a", buffering=1)
+
+    def step(self, batch: dict[str, Any]) -> None:
+        """The instances of a batch of the pipeline."""
+        if self._file is not None:
+            from ba_dist.data.pipeline import trace_entry
+
+            print(json.dumps(trace_entry(batch, self._group, self._lane)), file=self._file)
+
+    def weights(self, step: int, digest: str) -> None:
+        """The digest of everything that is trained, after so many steps."""
+        if self._file is not None:
+            print(json.dumps({"weights_after": step, "sha256": digest}), file=self._file)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def cut_back_traces(folder: Path, steps: int, rank: int, world_size: int) -> None:
+    """Drops what a resumed run will write again; each rank cuts every world_size-th file.
+
+    A job before may have had more ranks than this one.
+    """
+    for path in sorted((folder / "trace").glob("rank-*.jsonl"))[rank::world_size]:
+        run_dir.cut_back(path, steps)
 
 
 def load_config(folder: Path) -> tuple[Config, dict[str, Any]]:

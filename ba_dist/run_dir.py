@@ -64,11 +64,29 @@ def cut_back(path: Path, steps: int) -> None:
             entry = json.loads(line)
         except ValueError:
             continue
-        # A trace counts steps from 0, the metrics count those that are done.
-        done = entry["step"] + 1 if "sample_ids" in entry else entry.get("step", 0)
+        # A step of a trace counts from 0; weights and metrics tell the steps that are done.
+        done = entry.get("weights_after", entry.get("step", 0)) + ("sample_ids" in entry)
         if done <= steps:
             kept.append(line + "\n")
     write_whole(path, "".join(kept))
+
+
+def epoch_event(path: Path, step: int) -> dict[str, Any] | None:
+    """What metrics.jsonl says of the epoch that ended after so many steps, if it was ended.
+
+    Args:
+        path: of the file, cut back before; it may be missing.
+        step: steps that are done.
+    """
+    if not path.exists():
+        return None
+    found: dict[str, Any] | None = None
+    with path.open() as lines:
+        for line in lines:
+            event = json.loads(line)
+            if event.get("event") == "epoch" and event.get("step") == step:
+                found = event
+    return found
 
 
 def write_whole(path: Path, text: str) -> None:

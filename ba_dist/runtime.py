@@ -33,7 +33,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def prepare(local_rank: int, local_size: int, seed: int) -> Any:
+def prepare(local_rank: int, local_size: int) -> Any:
     """Sets TensorFlow up for one rank and returns it.
 
     One GPU a rank by local rank, memory growth on; threads as the launcher says, else the node's
@@ -46,7 +46,6 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
     if "tensorflow" not in sys.modules:
         with _left_out("matplotlib", "scipy", "sklearn"), _kept():
             importlib.import_module("keras")  # and with it TensorFlow
-    import keras
     import tensorflow as tf
 
     threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", max(1, cores() // local_size)))
@@ -65,8 +64,19 @@ def prepare(local_rank: int, local_size: int, seed: int) -> Any:
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed % 2**32)
+    tf.get_logger().setLevel("ERROR")  # else several runs in one process are warned of retracing
     return tf
+
+
+def seed(number: int) -> None:
+    """Seeds all random numbers that weights and dropout are drawn from, the same on every rank.
+
+    Keras' initialisers take seeds from Python's own generator, which anything else may draw from:
+    call it right before a network is built.
+    """
+    import keras
+
+    keras.utils.set_random_seed(number % 2**32)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from ba_dist import checkpoint
 from ba_dist.checkpoint import Checkpoint
 from ba_dist.comm import Comm
+from ba_dist.config import differences
 from ba_dist.errors import CheckpointError, agreed
 
 
@@ -72,6 +73,26 @@ class Saver:
         """Ends the thread; what is being written is finished."""
         self.finish()
         self._writer.shutdown()
+
+
+def check_same_run(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another run.
+
+    Args:
+        saved: facts of the checkpoint.
+        now: `config` and `data` of this run.
+
+    Raises:
+        CheckpointError: naming every setting or fact of the data that has changed.
+    """
+    data = differences({"data": saved.get("data", {})}, {"data": now["data"]})
+    settings = differences(saved["config"], now["config"])
+    for what, changed in (("settings", settings), ("data", data)):
+        if changed:
+            raise CheckpointError(
+                f"the run directory holds a run with other {what}: {'; '.join(changed)}. Use the"
+                f" same {what}, another --run-dir, or --no-resume to start anew"
+            )
 
 
 def find(run_dir: Path, comm: Comm) -> Checkpoint | None:

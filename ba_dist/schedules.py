@@ -1,4 +1,7 @@
-"""Step → learning rate: regimes are data, a few (epoch, rate) points and how to go between them."""
+"""Step → learning rate: regimes are data, a few points and how the rate goes from each to the next.
+
+A point is (epoch, rate) or (epoch, rate, shape).
+"""
 
 import math
 from collections.abc import Callable
@@ -6,54 +9,69 @@ from typing import Any
 
 from ba_dist.errors import ConfigError
 
-Regime = tuple[tuple[float, float], ...]
+Regime = tuple[tuple[float, float] | tuple[float, float, str], ...]
+SHAPES = ("step", "linear", "cosine")
+_FORM = "EPOCH:RATE or EPOCH:RATE:SHAPE points such as 0:0.1,81:0.01 or 0:0.1:linear,5:0.4,30:0.04"
 
 
 def parse_regime(text: str) -> Regime:
-    """Reads `0:0.1,81:0.01,122:0.001` as ((0, 0.1), (81, 0.01), (122, 0.001)).
+    """Reads `0:0.1,81:0.01` as ((0, 0.1), (81, 0.01)), `0:0.1:linear,5:0.4` likewise.
 
     Raises:
         ConfigError: when it is not of this form, does not start at epoch 0, or goes back in time.
     """
     try:
-        points = tuple(
-            (float(epoch), float(rate))
-            for epoch, rate in (pair.split(":") for pair in text.split(","))
-        )
-    except ValueError:
-        raise ConfigError(
-            f"--lr {text!r} cannot be read; write EPOCH:RATE pairs such as 0:0.1,81:0.01"
-        ) from None
+        points = tuple(_parse_point(*point.split(":")) for point in text.split(","))
+    except (ValueError, TypeError):
+        raise ConfigError(f"--lr {text!r} cannot be read; write {_FORM}") from None
     check_regime(points)
     return points
 
 
+def _parse_point(epoch: str, rate: str, *shape: str) -> Any:
+    if len(shape) > 1:
+        raise ValueError(shape)
+    return (float(epoch), float(rate), *(name.strip() for name in shape))
+
+
 def format_regime(regime: Regime) -> str:
     """The text that `parse_regime` reads back."""
-    return ",".join(f"{_shortest(epoch)}:{_shortest(rate)}" for epoch, rate in regime)
+    return ",".join(
+        ":".join([_shortest(epoch), _shortest(rate), *shape]) for epoch, rate, *shape in regime
+    )
 
 
 def check_regime(regime: Regime) -> None:
-    """Raises ConfigError unless epochs start at 0 and grow, and all is finite and not negative."""
-    if not _is_made_of_pairs(regime):
+    """Raises ConfigError unless epochs start at 0 and grow, numbers and shapes are possible."""
+    if not _is_made_of_points(regime):
         raise ConfigError(
-            f"--lr {regime!r} is not a regime; expected (EPOCH, RATE) pairs: ((0, 0.1), (81, 0.01))"
+            f"--lr {regime!r} is not a regime; expected (EPOCH, RATE) points such as"
+            " ((0, 0.1), (81, 0.01))"
         )
-    epochs = [epoch for epoch, _ in regime]
+    text = format_regime(regime)
+    epochs = [point[0] for point in regime]
     if (
         not regime
         or epochs[0] != 0
         or any(b <= a for a, b in zip(epochs, epochs[1:], strict=False))
     ):
-        raise ConfigError(f"--lr {format_regime(regime)}: epochs must start at 0 and grow")
-    if not all(math.isfinite(number) and number >= 0 for point in regime for number in point):
-        raise ConfigError(
-            f"--lr {format_regime(regime)}: every number must be finite and at least 0"
-        )
+        raise ConfigError(f"--lr {text}: epochs must start at 0 and grow")
+    if not all(math.isfinite(number) and number >= 0 for point in regime for number in point[:2]):
+        raise ConfigError(f"--lr {text}: every number must be finite and at least 0")
+    for shape in [name for point in regime for name in point[2:]]:
+        if shape not in SHAPES:
+            raise ConfigError(
+                f"--lr {text}: {shape!r} is no shape; choose from {', '.join(SHAPES)}"
+            )
 
 
 def learning_rate(
-    regime: Regime, shape: str, warmup_epochs: float, steps_per_epoch: int
+    regime: Regime,
+    steps_per_epoch: int,
+    shape: str = "step",
+    scale: float = 1.0,
+    warmup_epochs: float = 0.0,
+    warmup_from: float = 0.0,
 ) -> Callable[[int], float]:
     """Makes the function step → learning rate.
 
@@ -63,37 +81,51 @@ def learning_rate(
         linear:  r_i + (r_{i+1} - r_i)·t             t = (e - e_i) / (e_{i+1} - e_i)
         cosine:  r_{i+1} + (r_i - r_{i+1})·(1 + cos πt) / 2
 
-    after the last point, its rate. During warm-up the rate is multiplied by e / warmup_epochs,
-    counted from the end of the first step (Goyal et al. 2017, section 2.2, starting near 0).
+    after the last point, its rate; all times the scale. In the first W = warmup_epochs ·
+    steps_per_epoch steps the rate r is replaced by
+
+        warmup_from + (r - warmup_from)·step / W
+
+    Args:
+        regime: points (epoch, rate) or (epoch, rate, shape).
+        steps_per_epoch: N // B.
+        shape: of the points that name none.
+        scale: on every rate of the regime.
+        warmup_epochs: how long it lasts.
+        warmup_from: the rate of the first step; with linear scaling, the rate before scaling.
+
+    Source: Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.2 (gradual warm-up).
     """
+    warm_up = warmup_epochs * steps_per_epoch
 
     def at(step: int) -> float:
-        epoch = step / steps_per_epoch
-        rate = _between(regime, shape, epoch)
-        if epoch < warmup_epochs:
-            rate *= min(1.0, (step + 1) / (warmup_epochs * steps_per_epoch))
+        rate = scale * _between(regime, shape, step / steps_per_epoch)
+        if step < warm_up:
+            rate = warmup_from + (rate - warmup_from) * step / warm_up
         return rate
 
     return at
 
 
 def _between(regime: Regime, shape: str, epoch: float) -> float:
-    index = max(i for i, (start, _) in enumerate(regime) if start <= epoch)
-    start, rate = regime[index]
+    index = max(i for i, point in enumerate(regime) if point[0] <= epoch)
+    start, rate, *named = regime[index]
+    shape = named[0] if named else shape
     if shape == "step" or index + 1 == len(regime):
         return rate
-    end, goal = regime[index + 1]
+    end, goal = regime[index + 1][:2]
     t = (epoch - start) / (end - start)
     if shape == "linear":
         return rate + (goal - rate) * t
     return goal + (rate - goal) * (1 + math.cos(math.pi * t)) / 2
 
 
-def _is_made_of_pairs(value: Any) -> bool:
+def _is_made_of_points(value: Any) -> bool:
     return isinstance(value, tuple) and all(
         isinstance(point, tuple)
-        and len(point) == 2
-        and all(isinstance(number, (int, float)) for number in point)
+        and len(point) in (2, 3)
+        and all(isinstance(number, (int, float)) for number in point[:2])
+        and all(isinstance(name, str) for name in point[2:])
         for point in value
     )
 
@@ -106,10 +138,10 @@ def _shortest(number: float) -> str:
 
 def notice(regime: Regime, epochs: float) -> str | None:
     """What a person should know of a regime that does not fit the length of the run."""
-    last_epoch, last_rate = regime[-1]
+    last_epoch, last_rate = regime[-1][:2]
     if last_epoch < epochs and last_rate == 0:
         return f"the learning rate is 0 from epoch {last_epoch:g} on; --lr changes it"
-    unreached = [f"{epoch:g}" for epoch, _ in regime if epoch > epochs]
+    unreached = [f"{point[0]:g}" for point in regime if point[0] > epochs]
     if unreached:
         return f"the run ends after {epochs:g} epochs, before --lr's epochs {', '.join(unreached)}"
     return None

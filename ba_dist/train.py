@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ba_dist import checkpoint, inject, nonfinite, record, run_dir, runtime, saving
+from ba_dist import checkpoint, inject, nonfinite, record, replicas, run_dir, runtime, saving
 from ba_dist.comm import Comm, start
-from ba_dist.config import Config, computed_part, differences, layout_of, plan_steps
-from ba_dist.data.catalog import Dataset, open_dataset
-from ba_dist.errors import CheckpointError, DataError, agreed
+from ba_dist.config import Config, computed_part, layout_of, plan_steps
+from ba_dist.data.catalog import Dataset, digest, open_dataset
+from ba_dist.errors import DataError, agreed
 from ba_dist.position import Position
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.report import epoch_line, opening
@@ -83,7 +83,7 @@ class Job:
     ):  # fmt: skip
         self.config, self.layout, self.comm, self.folder = config, layout, comm, folder
         self.injector = inject.Injector(faults, comm.rank)
-        comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed))
+        comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
         comm.together(comm.start_horovod)
         if config.placement.microbatch is None:
             size = layout.microbatch_within(runtime.default_microbatch())
@@ -91,8 +91,11 @@ class Job:
         self.dataset = self._open_data()
         config = self.config
         self.steps_per_epoch, self.total_steps = plan_steps(config, len(self.dataset.train))
+        self.facts = self._facts()
         self.position = Position()
+        self._agreed = self._saved = -1
         self._stack = stack
+        self._epoch_event: dict[str, Any] | None = None
         self._build()
 
     def _open_data(self) -> Dataset:
@@ -119,6 +122,8 @@ class Job:
 
         config = self.config
         precision = step.set_precision(config.run.precision)
+        # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
+        runtime.seed(config.run.seed)
         self.augmentation = Augmentation(config.augment, self.dataset.info, config.data.image_size)
         self.model = models.of_config(
             config,
@@ -136,7 +141,10 @@ class Job:
             self.model, self.dataset.validation, self.augmentation, self.comm, pool,
             config.data.on_corrupt == "skip",
         )  # fmt: skip
-        self.rate = learning_rate(rule.lr, rule.lr_shape, rule.warmup_epochs, self.steps_per_epoch)
+        self.rate = learning_rate(
+            rule.lr, self.steps_per_epoch, rule.lr_shape, rule.lr_scale,
+            rule.warmup_epochs, rule.warmup_from,
+        )  # fmt: skip
         self.clock = StepClock(self.layout.batch_size * self.layout.multiplicity)
 
     # --- resume ---------------------------------------------------------------------------------
@@ -145,13 +153,16 @@ class Job:
         """Goes on from the newest good checkpoint of the run directory, if there is one."""
         found = saving.find(self.folder, self.comm)
         if found is not None:
-            self.comm.together(lambda: self._check_same(found.facts["config"]))
+            self.comm.together(lambda: saving.check_same_run(found.facts, self.facts))
             self.comm.together(lambda: checkpoint.restore(found.arrays, self.step.state()))
             self.position = Position(**found.facts["position"])
-        if self.comm.rank == 0:
-            run_dir.cut_back(self.folder / "metrics.jsonl", self.position.step)
-            for path in (self.folder / "trace").glob("rank-*.jsonl"):
-                run_dir.cut_back(path, self.position.step)
+        replicas.spread(self.step.state(), self.comm)
+        rank, done = self.comm.rank, self.position.step
+        if rank == 0:
+            run_dir.cut_back(self.folder / "metrics.jsonl", done)
+            self._epoch_event = run_dir.epoch_event(self.folder / "metrics.jsonl", done)
+        self._epoch_event = self.comm.world.share_object(self._epoch_event)
+        record.cut_back_traces(self.folder, done, rank, self.comm.world_size)
         self.comm.world.barrier()
 
     def finished(self) -> bool:
@@ -160,50 +171,61 @@ class Job:
         there = self.comm.rank == 0 and (self.folder / "summary.json").exists()
         return bool(done and self.comm.world.share_object(there))
 
-    def _check_same(self, saved: dict[str, Any]) -> None:
-        if changed := differences(saved, computed_part(self.config, self.layout)):
-            raise CheckpointError(
-                f"the run directory holds a run with other settings: {'; '.join(changed)}."
-                " Use the same settings, another --run-dir, or --no-resume to start anew"
-            )
+    def _facts(self) -> dict[str, Any]:
+        """What makes it this run, as its checkpoints hold it."""
+        data = {"samples": len(self.dataset.train), "digest": digest(self.dataset.train)}
+        return {"config": computed_part(self.config, self.layout), "data": data}
 
     def save(self) -> None:
-        """Begins to write a checkpoint on rank 0; the state is the same on all ranks."""
-        if self.saver is None:
+        """Begins to write a checkpoint on rank 0; collective over the world.
+
+        Not before all ranks have the same state: one of replicas that differ would be lost work.
+        """
+        done = self.position.step
+        if done == self._saved:
             return
-        facts = {
-            "config": computed_part(self.config, self.layout),
-            "position": dataclasses.asdict(self.position),
-        }
-        self.watchdog.beat("saving", self.position.step)
-        self.saver.save(self.position.step, self.step.state(), facts)
+        self.watchdog.beat("saving", done)
+        self._agree_on_weights()
+        self._saved = done
+        if self.saver:
+            facts = {**self.facts, "position": dataclasses.asdict(self.position)}
+            self.saver.save(done, self.step.state(), facts)
+
+    def _agree_on_weights(self) -> None:
+        """Ends the run where the ranks' weights differ; collective over the world."""
+        done = self.position.step
+        if done != self._agreed:
+            self.trace.weights(done, replicas.agree(self.step.state(), self.comm, done))
+            self._agreed = done
 
     # --- the steps --------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Trains to the last step; returns True when it was asked to stop before."""
+        """Trains to the end; returns True when it was asked to stop before."""
         from ba_dist.data.pipeline import open_pipeline
 
         rank, layout = self.comm.rank, self.layout
         self._open_outputs()
         path = record.trace_path(self.folder, rank) if self.config.run.trace else None
-        tracing = record.tracer(path, layout.group(rank), layout.lane(rank))
+        self.trace = record.Trace(path, layout.group(rank), layout.lane(rank))
+        self._stack.callback(self.trace.close)
         pipeline = open_pipeline(
             self.config, layout, self.comm, self.injector.source(self.dataset.train),
             self.augmentation, self.position.step, self.total_steps,
         )  # fmt: skip
-        with pipeline as self.pipeline, tracing as trace, stop_requests() as stop:
-            for batch in _timed(self.pipeline, self):
-                trace(batch)
-                outcome = self._train_on(batch, stop.wanted)
-                if outcome["stop"] and self.position.step < self.total_steps:
-                    stop.agreed = True
-                    self.save()
-                    break
+        with pipeline as self.pipeline, stop_requests() as self.stop:
+            self._agree_on_weights()
+            # A job before may have been stopped in the evaluation of its last epoch.
+            stopped = self._end_epoch_if_due()
+            batches = _timed(self.pipeline, self)
+            while not stopped and (batch := next(batches, None)) is not None:
+                self.trace.step(batch)
+                stopped = self._train_on(batch)
+            self.stop.agreed = stopped
         self.watchdog.close()
         if self.saver:
             self.saver.finish()
-        return self.position.step < self.total_steps
+        return stopped
 
     def _open_outputs(self) -> None:
         """Progress, metrics and checkpoints of rank 0, and what watches over the training."""
@@ -228,32 +250,38 @@ class Job:
         self.input_wait = self.reading = 0.0
         self.spent: tuple[float, ...] = ()
 
-    def _train_on(self, batch: dict[str, Any], stop: bool) -> dict[str, Any]:
-        """One step and everything that is due after it."""
-        begun = time.monotonic()
-        rate = self.rate(self.position.step) * self.config.optimizer.lr_scale
-        reports = len(batch["replaced"]) if self.layout.lane(self.comm.rank) == 0 else 0
-        images = self.injector.before_step(self.position.step + 1, batch["images"])
+    def _train_on(self, batch: dict[str, Any]) -> bool:
+        """One step and everything that is due after it; True when the run is to stop."""
+        begun, next_step = time.monotonic(), self.position.step + 1
+        rate = self.rate(self.position.step)
+        weights = self.model.trainable_variables
+        images = self.injector.before_step(next_step, batch["images"], weights)
         held = time.monotonic() - begun
-        outcome = self.step(images, batch["labels"], rate, stop, reports, self.spent)
+        outcome = self.step(
+            images,
+            batch["labels"],
+            rate,
+            stop=self.stop.wanted,
+            save=self.saver is not None and self.saver.due(next_step),
+            corrupt=len(batch["replaced"]) if self.layout.lane(self.comm.rank) == 0 else 0,
+            seconds=self.spent,
+        )
         if not outcome["finite"]:
             self._leave_out(batch, images)
-        self.position.step += 1
+        self.position.step = next_step
         self._count_corrupt(outcome["corrupt"])
         self.position.count(outcome["loss"], outcome["accuracy"])
         seconds = time.monotonic() - begun + self.input_wait
         self.position.seconds += seconds
         self.clock.step(seconds, self.input_wait)
         self._watch_stragglers(outcome, held)
-        done = self.position.step
-        last = done == self.total_steps
-        if done % self.config.run.log_every == 0 or last:
+        last = next_step == self.total_steps
+        if next_step % self.config.run.log_every == 0 or last:
             self._log_step(outcome, rate)
-        if done % self.steps_per_epoch == 0 or last:
-            self._end_epoch(last)
-        if last or (self.saver and self.saver.due(done)):
+        # Before the evaluation, which may be long: a time limit must not cost the epoch.
+        if outcome["save"] or outcome["stop"] or last:
             self.save()
-        return outcome
+        return (outcome["stop"] and not last) or self._end_epoch_if_due()
 
     def _watch_stragglers(self, outcome: dict[str, Any], held: float) -> None:
         """Names the ranks that all others wait for; what this rank has spent goes out next step."""
@@ -281,9 +309,11 @@ class Job:
         self.position.skipped += 1
         if self.step.precision.scaled and float(self.step.loss_scale.numpy()) > 1:
             return
+        self.position.nonfinite += 1
+        finite = self.step.is_finite_here(images, batch["labels"])
         warning = nonfinite.act(
-            self.comm, self.folder, self.config.run, self.position.step + 1, self.position.skipped,
-            self.step.is_finite_here(images, batch["labels"]), instances(batch),
+            self.comm, self.folder, self.config.run, self.position.step + 1,
+            self.position.nonfinite, finite, instances(batch),
         )  # fmt: skip
         self.progress.say(warning)
 
@@ -301,19 +331,46 @@ class Job:
                 **self.position.counts(self.layout),
             )
 
-    def _end_epoch(self, last: bool) -> None:
-        done = self.position.step
+    def _end_epoch_if_due(self) -> bool:
+        """Evaluates and writes down an epoch that is over; True when asked to stop meanwhile."""
+        done, last = self.position.step, self.position.step == self.total_steps
+        whole = done % self.steps_per_epoch == 0
+        if done in (0, self.position.ended) or not (whole or last):
+            return False
+        self._agree_on_weights()
         epoch = (done - 1) // self.steps_per_epoch
-        steps = done - epoch * self.steps_per_epoch
         values: dict[str, Any] = {"epoch": epoch, **self.position.epoch_means()}
-        if steps == self.steps_per_epoch:
+        due = last or (epoch + 1) % self.config.run.eval_every == 0
+        if not self._ended_by_an_earlier_job(due):
+            if due and not self._evaluate(values):
+                self.save()
+                return True
+            self.progress.say(epoch_line(values, self.config.run.epochs))
+            if self.metrics:
+                self.metrics.write("epoch", done, **values, **self.position.counts(self.layout))
+        self.position.ended = done
+        if whole:
             self.position.begin_epoch()
-        if last or (epoch + 1) % self.config.run.eval_every == 0:
-            self.position.val = self.evaluate(lambda: self.watchdog.beat("evaluating", done))
-            values |= self.position.val
-        self.progress.say(epoch_line(values, self.config.run.epochs))
-        if self.metrics:
-            self.metrics.write("epoch", done, **values, **self.position.counts(self.layout))
+        return False
+
+    def _ended_by_an_earlier_job(self, due: bool) -> bool:
+        """The checkpoint is from before an evaluation that an earlier job may have finished."""
+        event, self._epoch_event = self._epoch_event, None
+        if event is None or (due and "val_top1" not in event):
+            return False
+        self.position.val |= {name: v for name, v in event.items() if name.startswith("val_")}
+        return True
+
+    def _evaluate(self, values: dict[str, Any]) -> bool:
+        """Adds what comes of it to the values; False when the ranks agreed to stop meanwhile."""
+        done = self.position.step
+        found = self.evaluate(
+            beat=lambda: self.watchdog.beat("evaluating", done), stop=lambda: self.stop.wanted
+        )
+        if found is not None:
+            self.position.val = found
+            values |= found
+        return found is not None
 
     def _count_corrupt(self, found: int) -> None:
         """Ends the run, on all ranks after the same step, when an epoch has met too many."""

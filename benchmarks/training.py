@@ -23,7 +23,8 @@ GHOST_BATCH = 32
 def join(seed: int = 0) -> Comm:
     """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does."""
     comm = ba_comm.start()
-    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, seed))
+    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+    runtime.seed(seed)
     comm.together(comm.start_horovod)
     return comm
 

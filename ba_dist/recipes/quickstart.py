@@ -17,7 +17,11 @@ def quickstart() -> Config:
         augment=Augment(pad_crop=2, flip=True, cutout=8),
         model=Model(model="resnet8"),
         optimizer=Optimizer(
-            lr=((0, 0.2), (5, 0.0)), lr_shape="linear", warmup_epochs=0.5, weight_decay=1e-4
+            lr=((0, 0.2), (5, 0.0)),
+            lr_shape="linear",
+            warmup_epochs=0.5,
+            warmup_from=0.02,
+            weight_decay=1e-4,
         ),
         run=Run(epochs=5),
     )

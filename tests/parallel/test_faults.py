@@ -3,6 +3,7 @@ docs/reliability.md. What needs several nodes is in tests/cluster/.
 """
 
 import json
+import re
 import time
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 from ba_dist import checkpoint
 from ba_dist.analysis.audit import audit
+from tests import pictures
 from tests.parallel.jobs import Job, host, metrics, small
-from tests.parallel.ranks import mpirun
+from tests.parallel.ranks import mpirun, program
 
 KILLS, EVERY = 20, 5
 
@@ -56,6 +58,8 @@ def test_a_run_survives_sigkill_again_and_again(tmp_path, promise):
     for folder in (run, whole):
         mpirun(2, *small(folder, "--steps", steps, "--checkpoint-every", EVERY, "--trace"))
     assert audit(run) == (steps, [])
+    ends = [[e["step"] for e in metrics(r) if e["event"] == "epoch"] for r in (run, whole)]
+    assert ends[0] == ends[1]  # each epoch is evaluated and told once
     equal = same_state(newest(run), newest(whole)) * KILLS
     promise(4, "resumed in the middle of an epoch: bit for bit the undisturbed run", equal, KILLS)
 
@@ -82,11 +86,16 @@ def test_resumed_on_other_numbers_of_ranks(tmp_path, promise):
     promise(5, "resumed on 3 ranks, which cannot work: refused, sizes listed", int(told), 1)
 
 
+def steps_of(run, rank):
+    """The steps in a rank's trace."""
+    lines = (run / "trace" / f"rank-{rank:05d}.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if "sample_ids" in entry]
+
+
 def traced(run):
     """(step, sample, copy, key) of every instance."""
-    for path in (run / "trace").iterdir():
-        for line in path.read_text().splitlines():
-            entry = json.loads(line)
+    for rank in range(len(list((run / "trace").iterdir()))):
+        for entry in steps_of(run, rank):
             for triple in zip(
                 entry["sample_ids"], entry["copies"], entry["augment_keys"], strict=True
             ):
@@ -119,15 +128,11 @@ def test_a_gradient_that_is_not_finite_on_one_rank(tmp_path, promise):
         words = small(run, "--steps", 40, "--checkpoint-every", EVERY, "--trace")
         done = mpirun(2, *words, "--inject", f"nan@13:{rank}", check=False)
         text = f"step 13 is not finite, by rank {rank} on {host()}."
-        (line,) = (run / "nonfinite.jsonl").read_text().splitlines()
-        facts = json.loads(line)
-        wrote = [(r["rank"], r["finite"]) for r in facts["ranks"]] == [
-            (0, rank == 1),
-            (1, rank == 0),
-        ]
-        for number, entry in enumerate(facts["ranks"]):
-            lines = (run / "trace" / f"rank-{number:05d}.jsonl").read_text().splitlines()
-            last = json.loads(lines[12])
+        wrote = True
+        for number in range(2):
+            (line,) = (run / "nonfinite" / f"rank-{number:05d}.jsonl").read_text().splitlines()
+            entry, last = json.loads(line), steps_of(run, number)[12]
+            wrote &= entry["step"] == 13 and entry["finite"] == (number != rank)
             wrote &= all(entry[k] == last[k] for k in ("sample_ids", "copies", "augment_keys"))
         good += done.returncode == 1 and text in done.stderr and wrote and newest(run).step == 10
     promise(12, "NaN on one rank: all stop at that step, samples and keys written", good, 2)
@@ -169,6 +174,51 @@ def test_a_straggler_is_named(tmp_path, promise):
     promise(13, "a rank that computes 10 times slower: named within 50 steps", int(good), 1)
     refused = second.returncode == 1 and "another job is using" in second.stderr
     promise(14, "a second job in one run directory is refused", int(refused), 1)
+
+
+def test_fp16_searches_its_scale_at_no_cost_to_the_budget(tmp_path):
+    """The scale begins at 2^15: fifteen overflows lower it to 1, and only then is one an error."""
+    run = tmp_path / "run"
+    faults = ",".join(f"nan@{step}:1" for step in range(2, 18))
+    words = small(run, "--steps", 20, "--precision", "fp16", "--on-nonfinite", "skip")
+    done = mpirun(2, *words, "--nonfinite-budget", 1, "--inject", faults)
+    assert done.stdout.count("Update left out, 1 of at most 1") == 1
+    assert json.loads((run / "summary.json").read_text())["skipped_updates"] == 16
+
+
+def test_other_data_than_the_run_began_with(tmp_path, promise):
+    """Data that grew between two starts, and data of another origin: refused, both told."""
+    folder, run = tmp_path / "data", tmp_path / "run"
+    pictures.make_folder(folder, classes=2, per_class=16, low=16, high=24)
+    words = ["train", "quickstart", "--dataset", "pictures", "--image-size", 16, "--batch-size", 8]
+    words += ["--crop", "random-resized", "--resize", 16, "--run-dir", run, "--data-dir"]
+    mpirun(2, *words, folder, "--steps", 2)
+    picture = next((folder / "train" / "class-000").iterdir())
+    (picture.parent / f"zz{picture.suffix}").write_bytes(picture.read_bytes())
+    grown = mpirun(2, *words, folder, "--steps", 4, check=False)
+    good = grown.returncode == 1 and "samples was 32, now 33" in grown.stderr
+    good &= "digest was " in grown.stderr
+    (picture.parent / f"zz{picture.suffix}").unlink()
+    picture.rename(picture.with_name("other.jpeg"))
+    changed = mpirun(2, *words, folder, "--steps", 4, check=False)
+    good &= changed.returncode == 1 and "with other data: digest was " in changed.stderr
+    promise(19, "the data changed between two starts: refused, digests and numbers told", good, 1)
+
+
+def test_a_run_is_stopped_in_its_evaluation(tmp_path, promise):
+    tries = 20
+    output = program("evaluating.py", 2, tmp_path, tries)
+    good = [int(n) for n in re.findall(rf"rank \d: (\d+) of {tries}", output)]
+    what = "asked to stop in an evaluation: saved before, over after one more batch at most"
+    assert len(good) == 2
+    promise(20, what, min(good), tries)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert same_state(newest(run), newest(whole))
+    told = [
+        [(e["step"], e["loss"], e["val_loss"]) for e in metrics(r) if e["event"] == "epoch"]
+        for r in (run, whole)
+    ]
+    assert told[0] == told[1] and len(told[0]) == 12
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -38,6 +38,8 @@ def trace(run):
     for path in (run / "trace").iterdir():
         for line in path.read_text().splitlines():
             entry = json.loads(line)
+            if "sample_ids" not in entry:
+                continue
             fields = ("sample_ids", "copies", "augment_keys", "instance_sha256")
             steps.setdefault(entry["step"], []).extend(
                 zip(*(entry[f] for f in fields), strict=True)
@@ -109,9 +111,12 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     source = open_source(config.data, "train")
     augmentation = Augmentation(config.augment, source.info)
     lines = (runs(1) / "fp64" / "trace" / "rank-00000.jsonl").read_text().splitlines()
-    steps = [reference.instances(json.loads(line), source, augmentation) for line in lines]
+    entries = [entry for entry in map(json.loads, lines) if "sample_ids" in entry]
+    steps = [reference.instances(entry, source, augmentation) for entry in entries]
     rule = config.optimizer
-    rate = learning_rate(rule.lr, rule.lr_shape, rule.warmup_epochs, 10_000 // 192)
+    rate = learning_rate(
+        rule.lr, 10_000 // 192, rule.lr_shape, rule.lr_scale, rule.warmup_epochs, rule.warmup_from
+    )
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
         keras.utils.set_random_seed(0)
         train_step.set_precision(precision)

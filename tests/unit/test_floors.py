@@ -29,7 +29,7 @@ FLOORS = [
     ],
     [
         *("data.catalog", "data.exchange", "data.record_exchange", "data.group_reader"),
-        *("step", "checkpoint", "metrics", "nonfinite", "watchdog"),
+        *("step", "checkpoint", "metrics", "nonfinite", "replicas", "watchdog"),
     ],
     ["data.pipeline", "evaluate", "saving"],
     ["train", "report", "record", "evaluate_run", "doctor", "submit", "analysis."],

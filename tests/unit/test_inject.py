@@ -25,11 +25,11 @@ def test_a_fault_is_at_its_step_on_its_rank():
     faults = parse("nan@5:1,raise@6:1")
     images = np.ones(3)
     other, mine = Injector(faults, 0), Injector(faults, 1)
-    assert all(other.before_step(step, images) is images for step in range(1, 9))
-    assert mine.before_step(4, images) is images
-    assert np.isnan(mine.before_step(5, images)).all()
+    assert all(other.before_step(step, images, []) is images for step in range(1, 9))
+    assert mine.before_step(4, images, []) is images
+    assert np.isnan(mine.before_step(5, images, [])).all()
     with pytest.raises(InjectedFault):
-        mine.before_step(6, images)
+        mine.before_step(6, images, [])
 
 
 def test_a_source_without_faults_is_itself():

@@ -139,6 +139,28 @@ def test_traces_count_from_zero(tmp_path, torn, steps):
     assert [json.loads(line) for line in path.read_text().splitlines()] == entries[:steps]
 
 
+@pytest.mark.parametrize("steps", [0, 2, 3, 9])
+def test_digests_of_weights_are_of_steps_that_are_done(tmp_path, steps):
+    path = tmp_path / "rank-00000.jsonl"
+    entries = []
+    for done in range(5):
+        entries.append({"weights_after": done, "sha256": "x"})
+        entries.append({"step": done, "sample_ids": [done]})
+    write_lines(path, entries)
+    run_dir.cut_back(path, steps)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert found == entries[: 2 * steps + 1]
+
+
+def test_the_epoch_that_was_ended_at_a_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert run_dir.epoch_event(path, 4) is None
+    epochs = [{"event": "epoch", "step": s, "val_top1": s / 10} for s in (2, 4)]
+    write_lines(path, [{"event": "step", "step": 4}, *epochs, {"event": "straggler", "step": 4}])
+    assert run_dir.epoch_event(path, 4) == epochs[1]
+    assert run_dir.epoch_event(path, 3) is None
+
+
 def test_lines_go_on_after_a_torn_one(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write_lines(path, [{"event": "step", "step": 1}], '{"event": "st')

@@ -9,9 +9,9 @@ import pytest
 PROGRAM = """
 import gc, sys
 from ba_dist import runtime
-runtime.prepare(0, 1, 0)
+runtime.prepare(0, 1)
 kept = gc.get_freeze_count()
-runtime.prepare(0, 1, 0)  # of a second run in this process, whose garbage is not kept
+runtime.prepare(0, 1)  # of a second run in this process, whose garbage is not kept
 assert gc.isenabled() and gc.get_freeze_count() <= kept > 100_000
 from ba_dist.data import augment
 print(sorted({"matplotlib", "scipy", "sklearn", "keras"} & set(sys.modules)))

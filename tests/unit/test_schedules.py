@@ -31,7 +31,7 @@ def test_text_is_what_a_person_would_write():
     assert parse_regime(" 0:1e-1, 2.5:0 ") == ((0.0, 0.1), (2.5, 0.0))
 
 
-@pytest.mark.parametrize("text", ["", "0.1", "0:0.1,", "0:0.1:3", "0:fast", "0=0.1", ","])
+@pytest.mark.parametrize("text", ["", "0.1", "0:0.1,", "0:0.1:step:3", "0:fast", "0=0.1", ","])
 def test_unreadable_text(text):
     with pytest.raises(ConfigError, match=r"--lr .* cannot be read; write EPOCH:RATE"):
         parse_regime(text)
@@ -68,7 +68,7 @@ def test_no_points():
 
 def test_step_regime_of_the_authors():
     """Each rate holds from the first step of its epoch to the last before the next."""
-    rate = learning_rate(RESNET44, "step", 0, steps_per_epoch=781)
+    rate = learning_rate(RESNET44, 781)
     for epoch, expected in [(0, 0.1), (80, 0.1), (81, 0.01), (121, 0.01), (122, 0.001)]:
         assert rate(epoch * 781) == rate(epoch * 781 + 780) == expected
     assert rate(164 * 781 - 1) == 0.001
@@ -89,38 +89,69 @@ def test_closed_forms(regime, shape, steps, data):
         t = (e - epochs[here]) / (epochs[here + 1] - epochs[here])
         low, high = rates[here + 1], rates[here]
         expected = low + (high - low) * math.cos(math.pi * t / 2) ** 2
-    found = learning_rate(regime, shape, 0, steps)(step)
+    found = learning_rate(regime, steps, shape)(step)
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-9 * rates.max())
 
 
 def test_cosine_from_end_to_end():
-    rate = learning_rate(((0, 0.025), (600, 0)), "cosine", 0, steps_per_epoch=10)
+    rate = learning_rate(((0, 0.025), (600, 0)), 10, "cosine")
     assert rate(0) == 0.025 and rate(3000) == pytest.approx(0.0125) and rate(6000) == 0
     assert rate(1500) == pytest.approx(0.025 * (1 + math.sqrt(0.5)) / 2)
 
 
 @pytest.mark.parametrize("shape", ["step", "linear", "cosine"])
 def test_regimes_with_fractions_of_epochs(shape):
-    rate = learning_rate(((0, 0.0), (0.3, 1.0), (0.7, 2.0)), shape, 0, steps_per_epoch=10)
+    rate = learning_rate(((0, 0.0), (0.3, 1.0), (0.7, 2.0)), 10, shape)
     assert (rate(3), rate(7)) == (1.0, 2.0)
 
 
+@pytest.mark.parametrize("begin", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("warmup", [0.5, 1, 2.5, 5])
 @pytest.mark.parametrize("steps", [1, 3, 100])
-def test_warm_up_is_a_straight_line_to_the_full_rate(warmup, steps):
+def test_warm_up_is_a_straight_line_to_the_full_rate(warmup, steps, begin):
     regime = ((0, 0.4), (50, 0.04))
-    warm, plain = (learning_rate(regime, "step", w, steps) for w in (warmup, 0))
+    warm = learning_rate(regime, steps, scale=2, warmup_epochs=warmup, warmup_from=begin)
+    plain = learning_rate(regime, steps, scale=2)
     length = warmup * steps
     for step in range(math.ceil(length) + 5):
-        expected = 0.4 * min(1, (step + 1) / length)
-        assert warm(step) == pytest.approx(expected, rel=1e-12)
+        expected = np.interp(step, [0, length], [begin, 0.8])
+        assert warm(step) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert warm(0) == begin
     assert all(warm(step) == plain(step) for step in range(math.ceil(length), 60 * steps))
-    assert warm(0) > 0
+
+
+def test_the_large_batch_of_goyal_et_al():
+    """B = 8192: from 0.1 to 32 times 0.1 in five epochs, a tenth at epochs 30, 60 and 80."""
+    regime = ((0, 0.1), (30, 0.01), (60, 0.001), (80, 0.0001))
+    rate = learning_rate(regime, 156, scale=32, warmup_epochs=5, warmup_from=0.1)
+    assert rate(0) == 0.1
+    assert rate(390) == pytest.approx((0.1 + 3.2) / 2)
+    assert [rate(156 * epoch) for epoch in (5, 29, 30, 60, 80)] == pytest.approx(
+        [3.2, 3.2, 0.32, 0.032, 0.0032]
+    )
 
 
 def test_warm_up_follows_the_regime_below_it():
-    warm = learning_rate(((0, 0.0), (10, 1.0)), "linear", 5, steps_per_epoch=10)
-    assert warm(24) == pytest.approx(0.24 * 25 / 50)
+    warm = learning_rate(((0, 0.0), (10, 1.0)), 10, "linear", warmup_epochs=5)
+    assert warm(24) == pytest.approx(0.24 * 24 / 50)
+
+
+def test_a_shape_for_each_piece():
+    """Linear to epoch 5, then steps, then a cosine to the end: the same as each piece alone."""
+    regime = parse_regime("0:0.1:linear,5:0.4,30:0.04:cosine,40:0")
+    assert regime == ((0, 0.1, "linear"), (5, 0.4), (30, 0.04, "cosine"), (40, 0))
+    assert format_regime(regime) == "0:0.1:linear,5:0.4,30:0.04:cosine,40:0"
+    rate = learning_rate(regime, 10)
+    assert rate(25) == pytest.approx(0.25) and rate(50) == rate(299) == 0.4
+    assert rate(300) == 0.04 and rate(350) == pytest.approx(0.02) and rate(400) == 0
+    other = learning_rate(regime, 10, "linear")
+    assert other(25) == rate(25) and other(175) == pytest.approx(0.22) and other(350) == rate(350)
+
+
+@pytest.mark.parametrize("text", ["0:0.1:wavy", "0:0.1:"])
+def test_what_is_no_shape(text):
+    with pytest.raises(ConfigError, match="is no shape; choose from step, linear, cosine"):
+        parse_regime(text)
 
 
 @pytest.mark.parametrize(
