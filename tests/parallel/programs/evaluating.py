@@ -46,6 +46,7 @@ def is_stopped(attempt: int) -> bool:
     watchdog.Watchdog.beat = noted
     outcome = run("run")
     watchdog.Watchdog.beat = beat
+    comm.world.barrier()  # rank 0 has written it
     saved = checkpoint.newest_good(checkpoint.folder_of(out / "run"))
     return bool(
         outcome.summary is None
