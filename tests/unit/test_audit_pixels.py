@@ -3,14 +3,17 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from ba_dist import record
 from ba_dist.analysis.audit import audit
+from ba_dist.analysis.rendering import spread
 from ba_dist.data.sources import ArraySource
+from ba_dist.sampling import Permutation
 
 from . import traces
-from .traces import RANKS, STEPS, produce, small
+from .traces import RANKS, STEPS, Damaged, produce, small
 
 BROKEN = "a broken trace: the audit names what is wrong, step and rank"
 
@@ -67,6 +70,26 @@ def test_copies_that_nothing_makes_differ_are_no_problem_but_said(tmp_path):
     run = produce(tmp_path / "run", small(pad_crop=0, cutout=0))
     assert audit(run, say=notes.append) == (STEPS, [])
     assert notes[0] == "no augmentation is on: the copies of a sample are all the same"
+
+
+def test_corrupt_samples_that_were_replaced_are_clean(tmp_path):
+    """At the end of an epoch too, and where the first one in their place is corrupt as well."""
+    order = Permutation(170, 0, 0)
+    damaged = set(order([3, 32 + 3, 4 * 32 + 7, 9, 4 * 32 + 9]).tolist())
+    run = produce(tmp_path / "run", small(), source=lambda source: Damaged(source, damaged))
+    entries = [json.loads(line) for line in record.trace_path(run, 1).read_text().splitlines()]
+    replaced = {int(sample) for entry in entries for sample in entry.get("replaced", {})}
+    assert damaged <= replaced
+    assert audit(run) == (STEPS, [])
+
+
+@pytest.mark.parametrize(("total", "wanted"), [(1, 1), (7, 64), (64, 64), (10**9, 64), (0, 3)])
+def test_what_is_rendered_is_spread_over_the_run(total, wanted):
+    chosen = spread(total, wanted, seed=3)
+    assert chosen == sorted(set(chosen)) == spread(total, wanted, seed=3)
+    assert len(chosen) == min(total, wanted)
+    edges = np.linspace(0, total, min(total, wanted) + 1)
+    assert all(low <= at < high for low, at, high in zip(edges, chosen, edges[1:], strict=False))
 
 
 # --- every way to be wrong ------------------------------------------------------------------------

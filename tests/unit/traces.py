@@ -18,6 +18,7 @@ from ba_dist.data.catalog import Dataset, open_source
 from ba_dist.data.group_reader import GroupReader
 from ba_dist.data.pipeline import InputPipeline, trace_entry
 from ba_dist.data.record_exchange import ReadMode
+from ba_dist.errors import CorruptRecord
 from ba_dist.recipes import recipe
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.sampling import GroupSampler
@@ -80,7 +81,7 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
     seed, group = config.run.seed, layout.group(rank)
     sampler = GroupSampler(len(source), seed, layout, group)
     alone = start().group(Layout(1, 1, 1))
-    reader = GroupReader(source, sampler, alone, ReadMode("replicate"), 0, steps)
+    reader = GroupReader(source, sampler, alone, ReadMode("replicate", skip=True), 0, steps)
     batches = InputPipeline(
         change(reader) if change else reader, augmentation, layout, rank, seed, traced=True
     )
@@ -185,6 +186,19 @@ class Changed:
 class OtherSamples(Changed):
     def read(self, sample_id):
         return self.original.read((sample_id + 1) % len(self))
+
+
+class Damaged(Changed):
+    """Some samples cannot be read."""
+
+    def __init__(self, original, damaged):
+        super().__init__(original)
+        self.damaged = damaged
+
+    def read(self, sample_id):
+        if sample_id in self.damaged:
+            raise CorruptRecord("damaged")
+        return self.original.read(sample_id)
 
 
 class OtherLabels(Changed):
