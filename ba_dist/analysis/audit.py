@@ -18,7 +18,7 @@ from typing import Any
 from ba_dist.analysis.alike import CopiesChecker
 from ba_dist.analysis.rendering import Renderer, source_of
 from ba_dist.analysis.rules import Checker, Rules
-from ba_dist.analysis.trace import last_step, moments
+from ba_dist.analysis.trace import last_step, moments, traces
 from ba_dist.analysis.weights import WeightsChecker
 from ba_dist.config import Config
 from ba_dist.data.augment import Augmentation
@@ -67,6 +67,7 @@ class _Run:
         path = run_dir / "config.json"
         config, facts = _load(path)
         self._rules = _rules(path, config, facts)
+        self._paths = traces(run_dir, self._rules.ranks)
         info = _info(path, facts)
         augmentation = Augmentation(config.augment, info, config.data.image_size)
         self._ids = Checker(self._rules)
@@ -84,13 +85,13 @@ class _Run:
                     f" {there}; no pixels were compared"
                 ]
             else:
-                steps = last_step(run_dir) + 1
+                steps = last_step(self._paths[0]) + 1
                 self._renderer = Renderer(self._rules, augmentation, source, steps, render)
 
     def problems(self) -> Iterator[str]:
         """Every broken rule; meanwhile `steps` counts those that were checked."""
         yield from self._other_data
-        for moment in moments(self._run_dir, self._rules.ranks, self._rules.world_size):
+        for moment in moments(self._paths, self._rules.world_size):
             step, entries = moment.step, moment.entries
             yield from moment.problems
             yield from self._weights.check(step, moment.weights)

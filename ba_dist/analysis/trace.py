@@ -45,18 +45,32 @@ class Moment:
     next: int | None = None
 
 
-def moments(run_dir: Path, ranks: int, world_size: Callable[[int], int]) -> Iterator[Moment]:
+def traces(run_dir: Path, ranks: int) -> list[Path]:
+    """The trace of each rank of a run.
+
+    Raises:
+        UserError: when one is missing.
+    """
+    paths = [trace_path(run_dir, rank) for rank in range(ranks)]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing; train with --trace to have a run that can be audited"
+            )
+    return paths
+
+
+def moments(paths: list[Path], world_size: Callable[[int], int]) -> Iterator[Moment]:
     """The steps in order, one line of each rank at a time; steps that nobody has are left out.
 
     Args:
-        run_dir: of the run.
-        ranks: that have a trace.
+        paths: the trace of each rank.
         world_size: step → how many ranks it ran on.
 
     Raises:
-        UserError: naming file and line, when a trace is missing or a line cannot be read.
+        UserError: naming file and line, when a line cannot be read.
     """
-    cursors = [_Cursor(rank, trace_path(run_dir, rank)) for rank in range(ranks)]
+    cursors = [_Cursor(rank, path) for rank, path in enumerate(paths)]
     step: int | None = 0
     while step is not None:
         moment = Moment(step)
@@ -71,11 +85,9 @@ def moments(run_dir: Path, ranks: int, world_size: Callable[[int], int]) -> Iter
         yield moment
 
 
-def last_step(run_dir: Path) -> int:
-    """The last step in the trace of rank 0, found from the end of its file; -1 without any."""
-    path = trace_path(run_dir, 0)
-    size = path.stat().st_size if path.is_file() else 0
-    tail = _BLOCK
+def last_step(path: Path) -> int:
+    """The last step in a trace, found from the end of the file; -1 without any."""
+    size, tail = path.stat().st_size, _BLOCK
     while size:
         with path.open("rb") as file:
             file.seek(max(0, size - tail))
@@ -93,10 +105,6 @@ class _Cursor:
     """A place in the trace of a rank."""
 
     def __init__(self, rank: int, path: Path):
-        if not path.is_file():
-            raise UserError(
-                f"{path} is missing; train with --trace to have a run that can be audited"
-            )
         self.rank = rank
         self._lines = _parsed(path)
         self._head = next(self._lines, None)

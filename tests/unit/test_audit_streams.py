@@ -1,12 +1,13 @@
 """The audit reads a step at a time: what it still knows of an epoch, and what it costs."""
 
+import json
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ba_dist.analysis.trace import moments
+from ba_dist.analysis.trace import last_step, moments, traces
 from ba_dist.sampling import Permutation
 from ba_dist.topology import Layout
 
@@ -108,11 +109,23 @@ def test_a_long_run_needs_no_more_memory_than_a_short_one(tmp_path):
     assert long < 1.1 * short + 10_000
 
 
+@pytest.mark.parametrize("length", [10, 2**16, 2**19])
+def test_the_last_step_is_found_from_the_end_of_a_file(tmp_path, right, length):
+    write(tmp_path, [(0, LAYOUT)], SAMPLES, right)
+    path = traces(tmp_path, 4)[2]
+    with path.open("a") as file:
+        file.write(json.dumps({"weights_after": 5, "sha256": "0" * length}) + "\n")
+    assert last_step(path) == 4
+    path.write_text("")
+    assert last_step(path) == -1
+
+
 def test_files_are_not_kept_open(tmp_path):
     layout = Layout(64, 1, 128, 1, ghost_batch_size=2)
     write(tmp_path, [(0, layout)], 300, entries_of(layout, 300, range(4)))
     before = files_open()
-    steps = [(moment.step, files_open()) for moment in moments(tmp_path, 64, lambda step: 64)]
+    paths = traces(tmp_path, 64)
+    steps = [(moment.step, files_open()) for moment in moments(paths, lambda step: 64)]
     assert steps == [(step, before) for step in range(5)]
 
 

@@ -255,3 +255,5 @@ def test_audit_where_the_data_is_not(ba_dist, tmp_path):
     answer = ba_dist("audit", run)
     refused(answer, "cannot be opened here", str(tmp_path / "gone"), "--no-render", status=1)
     assert ba_dist("audit", run, "--no-render")[0] == 0
+    (run / "trace" / "rank-00001.jsonl").unlink()
+    refused(ba_dist("audit", run), "rank-00001.jsonl is missing; train with --trace", status=1)
