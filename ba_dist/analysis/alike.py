@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.analysis.rules import Expected, Ids, Rules, expected
+from ba_dist.analysis.rules import Expected, Rules
 from ba_dist.analysis.trace import Entry
-from ba_dist.data.augment import Augmentation
+from ba_dist.data.augment import Augmentation, Parameters
+from ba_dist.sampling import Uint64s
 
 # So many in a row are no coincidence. One is: a blank picture, a symmetric one that is mirrored, a
 # policy of AutoAugment that changes nothing. Were every third pair such a coincidence, a chain
@@ -41,8 +42,10 @@ class CopiesChecker:
         # Whether nothing is there to make copies differ, so that nothing can be checked.
         self.off = bool(self._pairs) and not self._draw(np.zeros(ghost, np.uint64), ghost)
 
-    def check(self, step: int, entries: list[Entry | None], samples: list[Ids]) -> Iterator[str]:
-        """One step of all ranks, and the samples [b] that each should hold."""
+    def check(
+        self, step: int, entries: list[Entry | None], wanted: list[Expected]
+    ) -> Iterator[str]:
+        """One step of all ranks, with what each should have trained on."""
         if not self._pairs or self.off:
             return
         layout = self._rules.layout(step)
@@ -53,23 +56,22 @@ class CopiesChecker:
             if [len(row) for row in digests] != [layout.instances_per_rank] * len(lanes):
                 continue  # said elsewhere
             table = np.array(digests).reshape(layout.multiplicity, layout.group_batch)
-            wanted = [expected(self._rules, step, rank, samples[rank]) for rank in ranks]
+            keys = np.concatenate([wanted[rank].keys for rank in ranks]).reshape(table.shape)
             for pair in self._pairs:
-                if self._chain(pair, table, wanted, layout.ghost_batch):
+                if self._chain(pair, table, keys, layout.ghost_batch):
                     yield (
                         f"step {step}, group {group}: copies {pair[0]} and {pair[1]} of {IN_A_ROW}"
                         " samples in a row are the same picture, though augmented differently"
                     )
 
     def _chain(
-        self, pair: tuple[int, int], table: npt.NDArray[Any], wanted: list[Expected], ghost: int
+        self, pair: tuple[int, int], table: npt.NDArray[Any], keys: Uint64s, ghost: int
     ) -> bool:
         """Goes on with the chain of a pair; whether it has become too long."""
         alike = table[pair[0]] == table[pair[1]]
         if not alike.any():
             self._in_a_row.pop(pair, None)
             return False
-        keys = np.concatenate([lane.keys for lane in wanted]).reshape(table.shape)
         moved = self._differ(keys[pair[0]], keys[pair[1]], ghost)
         length, reached = self._in_a_row.get(pair, 0), False
         for same in alike[moved]:
@@ -78,7 +80,7 @@ class CopiesChecker:
         self._in_a_row[pair] = length
         return reached
 
-    def _differ(self, keys: Any, others: Any, ghost: int) -> npt.NDArray[np.bool_]:
+    def _differ(self, keys: Uint64s, others: Uint64s, ghost: int) -> npt.NDArray[np.bool_]:
         """Whether other parameters are drawn from the one key than from the other, [b]."""
         differ = np.zeros(len(keys), bool)
         drawn = self._draw(others, ghost)
@@ -86,7 +88,7 @@ class CopiesChecker:
             differ |= (values != drawn[name]).reshape(len(keys), -1).any(axis=1)
         return differ
 
-    def _draw(self, keys: Any, ghost: int) -> dict[str, npt.NDArray[Any]]:
+    def _draw(self, keys: Uint64s, ghost: int) -> Parameters:
         height, width, _ = self._augmentation.info.image_shape
         size = (height or _ANY_SIZE, width or _ANY_SIZE)
         return self._augmentation.draw(keys, np.full((len(keys), 2), size), ghost)

@@ -96,11 +96,11 @@ class _Run:
             yield from moment.problems
             yield from self._weights.check(step, moment.weights)
             if any(entries):
-                found, samples = self._ids.check(step, entries)
+                found, wanted = self._ids.check(step, entries)
                 yield from found
-                yield from self._copies.check(step, entries, samples)
+                yield from self._copies.check(step, entries, wanted)
                 if self._renderer:
-                    yield from self._renderer.check(step, entries, samples)
+                    yield from self._renderer.check(step, entries, wanted)
                 self.steps = step + 1
             elif moment.next is not None:
                 yield _missing(step, moment.next)

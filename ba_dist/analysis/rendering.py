@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist import runtime
-from ba_dist.analysis.rules import Expected, Ids, Rules, expected
+from ba_dist.analysis.rules import Expected, Ids, Rules
 from ba_dist.analysis.trace import Entry
 from ba_dist.config import Data
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_source
 from ba_dist.data.group_reader import GroupBatch
 from ba_dist.data.sources import Source
-from ba_dist.errors import CorruptRecord, UserError
+from ba_dist.errors import DataError, UserError
 
 
 def source_of(config: Data) -> Source:
@@ -58,8 +58,10 @@ class Renderer:
             self._chosen[number // parts].append(number % parts)
         self.rendered = 0
 
-    def check(self, step: int, entries: list[Entry | None], samples: list[Ids]) -> Iterator[str]:
-        """One step of all ranks, and the samples [b] that each should hold."""
+    def check(
+        self, step: int, entries: list[Entry | None], wanted: list[Expected]
+    ) -> Iterator[str]:
+        """One step of all ranks, with what each should have trained on."""
         layout = self._rules.layout(step)
         batches: dict[int, GroupBatch] = {}
         for part in self._chosen.get(step, []):
@@ -70,30 +72,32 @@ class Renderer:
                 continue  # said elsewhere
             try:
                 if group not in batches:
-                    batches[group] = self._read(step, samples[rank])
+                    samples = wanted[rank].sample_ids[: layout.group_batch]
+                    batches[group] = self._read(step, samples)
                     if batches[group].sha256() != entry["batch_sha256"]:
                         yield (
                             f"step {step}, rank {rank}: the labels or the decoded pictures of its"
                             " batch are not those of its samples in the data"
                         )
-                wanted = expected(self._rules, step, rank, samples[rank])
                 first = ghost * layout.ghost_batch
                 chosen = slice(first, first + layout.ghost_batch)
-                found = self._render(batches[group], wanted, chosen)
-            except CorruptRecord as error:
-                yield f"step {step}, rank {rank}: cannot be rendered anew: {error}"
-                continue
-            wrong = [
-                i for i, digest in enumerate(found, first) if entry["instance_sha256"][i] != digest
-            ]
-            self.rendered += len(found)
-            if wrong:
-                i = wrong[0]
-                yield (
-                    f"step {step}, rank {rank}: {len(wrong)} of {len(found)} instances rendered"
-                    f" anew have other pixels, first instance {i}, copy {wanted.copies[i]} of"
-                    f" sample {wanted.sample_ids[i]}"
-                )
+                for problem in self._compare(batches[group], wanted[rank], chosen, entry):
+                    yield f"step {step}, rank {rank}: {problem}"
+            except (DataError, OSError) as error:
+                yield f"step {step}, rank {rank}: its batch cannot be read here: {error}"
+
+    def _compare(
+        self, batch: GroupBatch, wanted: Expected, chosen: slice, entry: Entry
+    ) -> Iterator[str]:
+        rendered = self._render(batch, wanted, chosen)
+        self.rendered += len(rendered)
+        pairs = zip(rendered, entry["instance_sha256"][chosen], strict=True)
+        if wrong := [i for i, (a, b) in enumerate(pairs, chosen.start) if a != b]:
+            copy, sample = wanted.copies[wrong[0]], wanted.sample_ids[wrong[0]]
+            yield (
+                f"{len(wrong)} of {len(rendered)} instances rendered anew have other pixels, first"
+                f" instance {wrong[0]}, copy {copy} of sample {sample}"
+            )
 
     def _read(self, step: int, samples: Ids) -> GroupBatch:
         pairs = [self._source.decode(self._source.read(int(sample))) for sample in samples]

@@ -61,7 +61,7 @@ class Expected:
     keys: Uint64s
 
 
-def expected(rules: Rules, step: int, rank: int, samples: Ids) -> Expected:
+def _expected(rules: Rules, step: int, rank: int, samples: Ids) -> Expected:
     """The instances of a rank whose group holds these samples, int64 [b]."""
     copies = np.array(rules.layout(step).copies(rank))
     ids, copies = np.tile(samples, len(copies)), np.repeat(copies, len(samples))
@@ -87,11 +87,11 @@ class Checker:
     _order: Any = None
     _corrupt: set[int] = field(default_factory=set)
 
-    def check(self, step: int, entries: list[Entry | None]) -> tuple[list[str], list[Ids]]:
+    def check(self, step: int, entries: list[Entry | None]) -> tuple[list[str], list[Expected]]:
         """One step of all ranks.
 
         Returns:
-            A line for every broken rule, and the samples int64 [b] that each rank should hold.
+            A line for every broken rule, and what each rank of the step should have trained on.
         """
         rules, layout = self.rules, self.rules.layout(step)
         epoch, step_in_epoch = divmod(step, rules.steps_per_epoch)
@@ -99,7 +99,7 @@ class Checker:
             self._epoch, self._corrupt = epoch, set()
             self._order = rules.order(rules.num_samples, rules.seed, epoch)
         problems: list[str] = []
-        samples: list[Ids] = []
+        wanted: list[Expected] = []
         replaced: list[tuple[int, int]] = []
         for rank, entry in enumerate(entries):
             if rank >= layout.world_size:
@@ -110,15 +110,15 @@ class Checker:
                     step_in_epoch, group, layout.batch_size, layout.group_batch
                 )
                 found, ids = self._replace(entry, positions)
-                samples.append(ids)
+                wanted.append(_expected(rules, step, rank, ids))
                 replaced += entry["replaced"].items() if entry else []
-                found += self._check_rank(step, rank, entry, ids)
+                found += self._check_rank(step, rank, entry, wanted[rank])
             problems += [f"step {step}, rank {rank}: {problem}" for problem in found]
         self._corrupt |= {corrupt for corrupt, _ in replaced}
         whole = [entry for entry in entries[: layout.world_size] if entry]
         if len(whole) == layout.world_size:
-            problems += [f"step {step}, {problem}" for problem in check_groups(layout, whole)]
-        return problems, samples
+            problems += [f"step {step}, {problem}" for problem in _check_groups(layout, whole)]
+        return problems, wanted
 
     def _replace(self, entry: Entry | None, positions: Ids) -> tuple[list[str], Ids]:
         """Problems of the replacements of corrupt samples, and the ids that these lead to.
@@ -155,7 +155,9 @@ class Checker:
             ]
         return problems, ids
 
-    def _check_rank(self, step: int, rank: int, entry: Entry | None, samples: Ids) -> Iterator[str]:
+    def _check_rank(
+        self, step: int, rank: int, entry: Entry | None, wanted: Expected
+    ) -> Iterator[str]:
         """One rank's instances against what B, M, seed and layout say they are."""
         if entry is None:
             yield "not in the trace"
@@ -167,7 +169,6 @@ class Checker:
                 f"says epoch {entry['epoch']}, group {entry['group']}, lane {entry['lane']};"
                 " it is epoch {}, group {}, lane {}".format(*where)
             )
-        wanted = expected(self.rules, step, rank, samples)
         lists = {
             "sample_ids": wanted.sample_ids.tolist(),
             "copies": wanted.copies.tolist(),
@@ -193,7 +194,7 @@ def _check_ghosts(entry: Entry, size: int) -> Iterator[str]:
             yield f"the ghost batch from instance {start} mixes copy indices"
 
 
-def check_groups(layout: Layout, entries: list[Entry]) -> Iterator[str]:
+def _check_groups(layout: Layout, entries: list[Entry]) -> Iterator[str]:
     """The ranks against each other: lanes alike, groups disjoint, every instance exactly once."""
     samples = []
     for group in range(layout.groups):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ba_dist import record
+from ba_dist.analysis import rendering
 from ba_dist.analysis.audit import audit
-from ba_dist.analysis.rendering import spread
 from ba_dist.data.sources import ArraySource
 from ba_dist.sampling import Permutation
 
@@ -85,8 +85,8 @@ def test_corrupt_samples_that_were_replaced_are_clean(tmp_path):
 
 @pytest.mark.parametrize(("total", "wanted"), [(1, 1), (7, 64), (64, 64), (10**9, 64), (0, 3)])
 def test_what_is_rendered_is_spread_over_the_run(total, wanted):
-    chosen = spread(total, wanted, seed=3)
-    assert chosen == sorted(set(chosen)) == spread(total, wanted, seed=3)
+    chosen = rendering.spread(total, wanted, seed=3)
+    assert chosen == sorted(set(chosen)) == rendering.spread(total, wanted, seed=3)
     assert len(chosen) == min(total, wanted)
     edges = np.linspace(0, total, min(total, wanted) + 1)
     assert all(low <= at < high for low, at, high in zip(edges, chosen, edges[1:], strict=False))
@@ -272,6 +272,19 @@ def test_other_data_than_the_runs(tmp_path, promise, monkeypatch):
     named = len(problems) == 1 and problems[0].startswith("the data opened here is not that of the")
     promise(0, BROKEN, int(named), 1)
     assert audit(tmp_path / "run", render=0) == (STEPS, [])
+
+
+def test_a_sample_that_cannot_be_read_where_the_run_is_audited(run, monkeypatch):
+    def damaged(config, split):
+        return Damaged(real(config, split), set(Permutation(170, 0, 0)([32]).tolist()))
+
+    real = rendering.open_source
+    monkeypatch.setattr(rendering, "open_source", damaged)
+    said = "its batch cannot be read here: damaged"
+    found = set(audit(run)[1])
+    assert found >= {f"step 1, rank {rank}: {said}" for rank in range(RANKS)}
+    # The second epoch, of which there is one step, may use it again.
+    assert all(re.fullmatch(f"step [15], rank [01]: {said}", problem) for problem in found)
 
 
 def test_problems_end_somewhere(tmp_path):
