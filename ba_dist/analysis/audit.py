@@ -1,227 +1,157 @@
 """Checks the invariants of batch augmentation from the trace of a run.
 
-Everything is recomputed from B, M, the seed and the layout in config.json, so a trace that agrees
-with itself but not with them is found as well.
+Everything is recomputed from B, M, the seed and the layout in config.json, and pixels from the data
+itself, so a trace that agrees with itself but not with them is found as well. The trace is read
+once, a line of each rank at a time:
+
+    rules.py       ids, copies, keys, ghost batches, groups; every sample once an epoch
+    alike.py       copies of a sample whose augmentations differ have other pixels
+    rendering.py   ghost batches spread over the run are rendered anew
+    weights.py     all ranks had the same weights
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ba_dist.config import Data
-from ba_dist.errors import UserError
+from ba_dist.analysis.alike import CopiesChecker
+from ba_dist.analysis.rendering import Renderer, source_of
+from ba_dist.analysis.rules import Checker, Rules
+from ba_dist.analysis.trace import last_step, moments, traces
+from ba_dist.analysis.weights import WeightsChecker
+from ba_dist.config import Config
+from ba_dist.data.augment import Augmentation
+from ba_dist.data.catalog import digest
+from ba_dist.data.sources import DatasetInfo
+from ba_dist.errors import ConfigError, UserError
+from ba_dist.record import load_config
 from ba_dist.run_dir import read_json
-from ba_dist.sampling import Permutation, Shuffle, augmentation_keys, shuffle, step_positions
+from ba_dist.sampling import shuffle
 from ba_dist.topology import Layout
 
-Entries = list[dict[str, Any]]
-_LISTS = ("sample_ids", "copies", "augment_keys")
-_FIELDS = ("step", "epoch", "group", "lane", *_LISTS, "batch_sha256")
+# Ghost batches that are rendered anew unless a person says otherwise: some 2,000 instances.
+RENDERED = 64
+# After so many problems the audit ends: a broken run has one at every step.
+MOST_PROBLEMS = 1000
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a run was told to compute, and where.
+def audit(
+    run_dir: Path, render: int = RENDERED, say: Callable[[str], None] = lambda text: None
+) -> tuple[int, list[str]]:
+    """Audits a run that was made with `--trace`.
 
     Args:
-        layouts: (first step, layout) of its jobs; a run may go on with another number of ranks.
-        seed: of the run.
-        num_samples: N.
-        steps_per_epoch: N // B.
-        order: of an epoch.
-    """
-
-    layouts: list[tuple[int, Layout]]
-    seed: int
-    num_samples: int
-    steps_per_epoch: int
-    order: Shuffle = Permutation
-
-    def layout(self, step: int) -> Layout:
-        """The layout that a step ran with."""
-        return [layout for first, layout in self.layouts if first <= step][-1]
-
-
-def audit(run_dir: Path) -> tuple[int, list[str]]:
-    """Audits a run that was made with `--trace`.
+        run_dir: of the run.
+        render: ghost batches to render anew, at most; 0 leaves the pixels unchecked.
+        say: gets what is no problem, but should be known.
 
     Returns:
         How many steps were checked, and a line for every broken rule, naming step and rank.
 
     Raises:
-        UserError: when the folder holds no trace.
+        UserError: when the folder holds no trace, or the data cannot be opened here.
     """
-    rules = _rules(run_dir / "config.json")
-    ranks, problems = [], []
-    for rank in range(max(layout.world_size for _, layout in rules.layouts)):
-        entries, again = _read(run_dir, rank)
-        ranks.append(entries)
-        problems += [f"step {step}, rank {rank}: more than once in the trace" for step in again]
-    steps = max((step + 1 for entries in ranks for step in entries), default=0)
-    if (run_dir / "summary.json").exists():
-        steps = max(steps, read_json(run_dir / "summary.json").get("steps", 0))
-    if steps == 0:
-        problems.append("the trace holds no step")
-    seen: set[int] = set()
-    for step in range(steps):
-        entries_of_step = [entries.get(step) for entries in ranks]
-        problems += _check_step(rules, step, entries_of_step, seen)
-    return steps, problems
+    run = _Run(run_dir, render, say)
+    problems = list(islice(run.problems(), MOST_PROBLEMS))
+    if len(problems) == MOST_PROBLEMS:
+        problems.append(f"the audit ended after {MOST_PROBLEMS} problems")
+    return run.steps, problems
 
 
-def _rules(path: Path) -> Rules:
-    facts = read_json(path)
+class _Run:
+    """One audit."""
+
+    def __init__(self, run_dir: Path, render: int, say: Callable[[str], None]):
+        self._run_dir, self._say = run_dir, say
+        path = run_dir / "config.json"
+        config, facts = _load(path)
+        self._rules = _rules(path, config, facts)
+        self._paths = traces(run_dir, self._rules.ranks)
+        info = _info(path, facts)
+        augmentation = Augmentation(config.augment, info, config.data.image_size)
+        self._ids = Checker(self._rules)
+        self._copies = CopiesChecker(self._rules, augmentation)
+        self._weights = WeightsChecker(self._rules)
+        self._renderer: Renderer | None = None
+        self._other_data: list[str] = []
+        self.steps = 0
+        if render:
+            source = source_of(config.data)
+            here, there = digest(source), facts["data"].get("train_digest")
+            if here != there:
+                self._other_data = [
+                    f"the data opened here is not that of the run: its digest is {here}, the run's"
+                    f" {there}; no pixels were compared"
+                ]
+            else:
+                steps = last_step(self._paths[0]) + 1
+                self._renderer = Renderer(self._rules, augmentation, source, steps, render)
+
+    def problems(self) -> Iterator[str]:
+        """Every broken rule; meanwhile `steps` counts those that were checked."""
+        yield from self._other_data
+        for moment in moments(self._paths, self._rules.world_size):
+            step, entries = moment.step, moment.entries
+            yield from moment.problems
+            yield from self._weights.check(step, moment.weights)
+            if any(entries):
+                found, wanted = self._ids.check(step, entries)
+                yield from found
+                yield from self._copies.check(step, entries, wanted)
+                if self._renderer:
+                    yield from self._renderer.check(step, entries, wanted)
+                self.steps = step + 1
+            elif moment.next is not None:
+                yield _missing(step, moment.next)
+        yield from self._finish()
+
+    def _finish(self) -> Iterator[str]:
+        steps = 0
+        if (self._run_dir / "summary.json").exists():
+            steps = read_json(self._run_dir / "summary.json").get("steps", 0)
+        if self.steps == steps == 0:
+            yield "the trace holds no step"
+            return
+        if self.steps < steps:
+            yield _missing(self.steps, steps)
+            self.steps = steps
+        yield from self._weights.finish(self.steps)
+        if self._copies.off:
+            self._say("no augmentation is on: the copies of a sample are all the same")
+        if self._renderer:
+            self._say(f"{self._renderer.rendered} instances were rendered anew from data and key")
+
+
+def _missing(first: int, end: int) -> str:
+    steps = f"step {first}" if end == first + 1 else f"steps {first} to {end - 1}"
+    return f"{steps}, all ranks: not in the trace"
+
+
+def _load(path: Path) -> tuple[Config, dict[str, Any]]:
+    try:
+        return load_config(path.parent)
+    except ConfigError as error:
+        raise UserError(f"{path} is not that of a run: {error}") from None
+
+
+def _rules(path: Path, config: Config, facts: dict[str, Any]) -> Rules:
     try:
         jobs = facts.get("layouts") or [[0, facts["layout"]]]
         names = Layout.__dataclass_fields__
         layouts = [(first, Layout(**{name: at[name] for name in names})) for first, at in jobs]
-        seed = facts["config"]["run"]["seed"]
-        data = {**asdict(Data()), **facts["config"].get("data", {})}
-        order = shuffle(data["shuffle"], data["shuffle_block"], data["shuffle_window"])
-        return Rules(layouts, seed, facts["samples"], facts["steps_per_epoch"], order)
+        data = config.data
+        order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+        samples, steps = facts["samples"], facts["steps_per_epoch"]
+        return Rules(layouts, config.run.seed, samples, steps, order)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not that of a run: {error!r}") from None
 
 
-def _read(run_dir: Path, rank: int) -> tuple[dict[int, dict[str, Any]], list[int]]:
-    """Step → entry of a rank, and the steps of which it has more than one."""
-    path = run_dir / "trace" / f"rank-{rank:05d}.jsonl"
-    if not path.is_file():
-        raise UserError(f"{path} is missing; train with --trace to have a run that can be audited")
-    entries: dict[int, dict[str, Any]] = {}
-    again = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            odd = [name for name in _FIELDS if isinstance(entry[name], list) != (name in _LISTS)]
-        except KeyError as error:
-            raise UserError(f"{path} line {number} has no {error}") from None
-        except (ValueError, TypeError):
-            raise UserError(f"{path} line {number} cannot be read") from None
-        if odd:
-            raise UserError(f"{path} line {number}: {odd[0]} is {entry[odd[0]]!r}")
-        if entry["step"] in entries:
-            again.append(entry["step"])
-        entries[entry["step"]] = entry
-    return entries, again
-
-
-def _check_step(rules: Rules, step: int, entries: list[Any], seen: set[int]) -> Iterator[str]:
-    """One step of all ranks; `seen` are the samples used before in its epoch, and grows."""
-    layout = rules.layout(step)
-    epoch, step_in_epoch = divmod(step, rules.steps_per_epoch)
-    if step_in_epoch == 0:
-        seen.clear()
-    order = rules.order(rules.num_samples, rules.seed, epoch)
-    for rank, entry in enumerate(entries):
-        if rank >= layout.world_size:
-            if entry:
-                yield f"step {step}, rank {rank}: it ran on {layout.world_size} ranks only"
-        elif not entry:
-            yield f"step {step}, rank {rank}: not in the trace"
-        else:
-            positions = step_positions(
-                step_in_epoch, layout.group(rank), layout.batch_size, layout.group_batch
-            )
-            usable = rules.steps_per_epoch * layout.batch_size
-            replaced, ids = _replace(entry, order, positions, usable, layout.batch_size)
-            for problem in [*replaced, *_check_rank(layout, rules.seed, epoch, ids, rank, entry)]:
-                yield f"step {step}, rank {rank}: {problem}"
-    whole = [entry for entry in entries[: layout.world_size] if entry]
-    if len(whole) == layout.world_size:
-        for problem in _check_groups(layout, whole):
-            yield f"step {step}, {problem}"
-    fresh = {
-        sample
-        for entry in whole
-        for sample in {*entry["sample_ids"]} - {*entry.get("replaced", {}).values()}
-    }
-    if again := sorted(fresh & seen):
-        yield f"step {step}, all ranks: sample {again[0]} was used before in epoch {epoch}"
-    seen |= fresh
-
-
-def _replace(
-    entry: dict[str, Any], order: Any, positions: Any, usable: int, batch_size: int
-) -> tuple[list[str], Any]:
-    """Problems of the replacements of corrupt samples, and the ids that these should have led to.
-
-    In the place of a corrupt sample comes one from the same place of another step of the epoch.
-    """
-    problems, ids = [], order(positions)
-    for corrupt, instead in entry.get("replaced", {}).items():
-        places = np.flatnonzero(ids == int(corrupt))
-        candidates = np.zeros(0, np.int64)
-        if len(places):
-            candidates = order(np.arange(positions[places[0]] % batch_size, usable, batch_size))
-        if instead in candidates:
-            ids[places] = instead
-        else:
-            problems.append(f"sample {instead} may not take the place of sample {corrupt}")
-    return problems, ids
-
-
-def _check_rank(
-    layout: Layout, seed: int, epoch: int, ids: Any, rank: int, entry: dict[str, Any]
-) -> Iterator[str]:
-    """One rank's instances against what B, M, seed and layout say they are."""
-    group, lane, copies = layout.group(rank), layout.lane(rank), np.array(layout.copies(rank))
-    if (entry["epoch"], entry["group"], entry["lane"]) != (epoch, group, lane):
-        yield (
-            f"says epoch {entry['epoch']}, group {entry['group']}, lane {entry['lane']};"
-            f" it is epoch {epoch}, group {group}, lane {lane}"
-        )
-    expected_ids, expected_copies = np.tile(ids, len(copies)), np.repeat(copies, len(ids))
-    keys = augmentation_keys(seed, epoch, expected_ids, expected_copies)
-    expected = {
-        "sample_ids": expected_ids.tolist(),
-        "copies": expected_copies.tolist(),
-        "augment_keys": [f"{key:016x}" for key in keys],
-    }
-    for name, values in expected.items():
-        if entry[name] != values:
-            difference = _difference(entry[name], values)
-            yield f"{name} are not those of (seed, epoch, group, lane){difference}"
-    yield from _check_ghosts(entry, layout.ghost_batch)
-
-
-def _check_ghosts(entry: dict[str, Any], size: int) -> Iterator[str]:
-    instances = list(zip(entry["sample_ids"], entry["copies"], strict=False))
-    for start in range(0, len(instances), size):
-        ghost = instances[start : start + size]
-        if len({sample for sample, _ in ghost}) < len(ghost):
-            yield f"the ghost batch from instance {start} holds two copies of one sample"
-        if len({copy for _, copy in ghost}) > 1:
-            yield f"the ghost batch from instance {start} mixes copy indices"
-
-
-def _check_groups(layout: Layout, entries: Entries) -> Iterator[str]:
-    """The ranks against each other: lanes alike, groups disjoint, every instance exactly once."""
-    samples = []
-    for group in range(layout.groups):
-        first = group * layout.group_size
-        lanes = entries[first : first + layout.group_size]
-        batch = list(dict.fromkeys(lanes[0]["sample_ids"]))
-        for lane, entry in enumerate(lanes):
-            if list(dict.fromkeys(entry["sample_ids"])) != batch:
-                yield f"rank {first + lane}: other samples than lane 0 of its group"
-            if entry["batch_sha256"] != lanes[0]["batch_sha256"]:
-                yield f"rank {first + lane}: other pixels than lane 0 of its group"
-        samples += batch
-    if len(set(samples)) != layout.batch_size:
-        yield f"all ranks: {len(set(samples))} distinct samples, B is {layout.batch_size}"
-    pairs = [pair for e in entries for pair in zip(e["sample_ids"], e["copies"], strict=False)]
-    wanted = layout.batch_size * layout.multiplicity
-    if len(pairs) != wanted or len(set(pairs)) != wanted:
-        yield f"all ranks: {len(set(pairs))} distinct of {len(pairs)} instances, B·M is {wanted}"
-
-
-def _difference(found: list[Any], expected: list[Any]) -> str:
-    if len(found) != len(expected):
-        return f": {len(found)} entries, {len(expected)} expected"
-    index = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
-    return f": instance {index} has {found[index]}, expected {expected[index]}"
+def _info(path: Path, facts: dict[str, Any]) -> DatasetInfo:
+    try:
+        info = facts["data"]["info"]
+        lists = {name: tuple(info[name]) for name in ("image_shape", "mean", "std")}
+        return DatasetInfo(**{**info, **lists})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not describe the data of a run: {error!r}") from None

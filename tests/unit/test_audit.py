@@ -9,12 +9,20 @@ from math import gcd
 import numpy as np
 import pytest
 
-from ba_dist.analysis.audit import audit
+from ba_dist.analysis import audit as module
+from ba_dist.config import Config, override, to_dict
+from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import UserError
 from ba_dist.sampling import Permutation, augmentation_keys
 from ba_dist.topology import Layout
 
 SEED = 5
+INFO = DatasetInfo("none", (8, 8, 1), 10, (0.5,), (0.5,))
+
+
+def audit(folder):
+    """These traces are made by hand and have no pixels; test_audit_pixels.py has some."""
+    return module.audit(folder, render=0)
 
 
 def entries_of(layout, samples, steps):
@@ -40,6 +48,7 @@ def entries_of(layout, samples, steps):
                 "copies": [m for _, m in pairs],
                 "augment_keys": keys_of(SEED, epoch, pairs),
                 "batch_sha256": hashlib.sha256(repr(ids).encode()).hexdigest(),
+                "instance_sha256": [f"{i:08x}{m:08x}" for i, m in pairs],
             }
     return trace
 
@@ -54,7 +63,8 @@ def write(folder, jobs, samples, trace, summary=None):
     """A run directory: `jobs` are (first step, layout)."""
     last = jobs[-1][1]
     facts = {
-        "config": {"run": {"seed": SEED}},
+        "config": to_dict(override(Config("test"), {"seed": SEED})),
+        "data": {"info": asdict(INFO)},
         "layout": asdict(last),
         "samples": samples,
         "steps_per_epoch": samples // last.batch_size,
@@ -65,9 +75,25 @@ def write(folder, jobs, samples, trace, summary=None):
     if summary is not None:
         (folder / "summary.json").write_text(json.dumps({"steps": summary}))
     (folder / "trace").mkdir(exist_ok=True)
+    steps = max((step + 1 for entries in trace.values() for step in entries), default=0)
     for rank, entries in trace.items():
-        lines = "".join(json.dumps(entry) + "\n" for entry in entries.values())
-        (folder / "trace" / f"rank-{rank:05d}.jsonl").write_text(lines)
+        lines = lines_of(rank, entries, jobs, samples, steps)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "trace" / f"rank-{rank:05d}.jsonl").write_text(text)
+
+
+def lines_of(rank, entries, jobs, samples, steps):
+    """The entries of a rank, and digests of weights at each epoch's and each job's two ends."""
+    begins = {first for first, _ in jobs}
+    for step in range(steps):
+        layout = [layout for first, layout in jobs if first <= step][-1]
+        there = rank < layout.world_size
+        if there and (step in begins or step % (samples // layout.batch_size) == 0):
+            yield {"weights_after": step, "sha256": f"{step:064x}"}
+        if step in entries:
+            yield entries[step]
+        if there and step + 1 in begins:
+            yield {"weights_after": step + 1, "sha256": f"{step + 1:064x}"}
 
 
 def all_layouts():
@@ -231,8 +257,10 @@ def test_samples_used_again_in_an_epoch(tmp_path, right):
     for rank in range(4):
         right[rank][1] = {**right[rank][0], "step": 1}
     found = problems(tmp_path, right)
-    again = min(i for rank in (0, 2) for i in right[rank][0]["sample_ids"])
-    assert f"step 1, all ranks: sample {again} was used before in epoch 0" in found
+    for rank in range(4):
+        again = right[rank][0]["sample_ids"][0]
+        said = f"step 1, rank {rank}: sample_ids are not those of (seed, epoch, group, lane)"
+        assert any(line.startswith(f"{said}: instance 0 has {again},") for line in found)
     assert not any(line.startswith(("step 0,", "step 2,")) for line in found)
 
 
@@ -246,15 +274,21 @@ def test_a_step_missing_on_one_rank(tmp_path, right, step):
 def test_a_step_missing_everywhere(tmp_path, right, step):
     for entries in right.values():
         del entries[step]
-    expected = [f"step {step}, rank {rank}: not in the trace" for rank in range(4)]
-    assert problems(tmp_path, right, summary=5) == expected
+    assert problems(tmp_path, right, summary=5) == [f"step {step}, all ranks: not in the trace"]
+
+
+def test_steps_missing_everywhere(tmp_path, right):
+    for entries in right.values():
+        del entries[2], entries[3]
+    assert problems(tmp_path, right) == ["steps 2 to 3, all ranks: not in the trace"]
 
 
 def test_a_step_done_twice(tmp_path, right):
     write(tmp_path, [(0, LAYOUT)], SAMPLES, right)
     with (tmp_path / "trace" / "rank-00001.jsonl").open("a") as file:
         file.write(json.dumps(right[1][3]) + "\n")
-    assert audit(tmp_path)[1] == ["step 3, rank 1: more than once in the trace"]
+    said = "step 3, rank 1: more than once in the trace, or out of order, before step 5"
+    assert audit(tmp_path)[1] == [said]
 
 
 def test_no_step_at_all(tmp_path):

@@ -1,5 +1,6 @@
 """What a person gets from the command line: help at once, and one message for every mistake."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ba_dist.recipes import RECIPES, recipe
 from ba_dist.schedules import format_regime
 
 from .test_audit import LAYOUT, SAMPLES, entries_of, write
+from .traces import produce, small
 
 HEAVY = ["tensorflow", "keras", "mpi4py", "horovod", "tensorflow_datasets", "sklearn"]
 OPTIONS = list(options())
@@ -220,9 +222,38 @@ def test_export_writes_every_variable_under_its_name(ba_dist, tmp_path):
 def test_audit_says_what_it_found(ba_dist, tmp_path):
     trace = entries_of(LAYOUT, SAMPLES, range(3))
     write(tmp_path, [(0, LAYOUT)], SAMPLES, trace)
-    assert ba_dist("audit", tmp_path) == (0, "clean: 3 steps, every invariant held\n", "")
+    clean = "clean: 3 steps, every invariant held; pixels were not checked\n"
+    status, out, _ = ba_dist("audit", tmp_path, "--no-render")
+    assert status == 0 and out.endswith(clean)
     trace[1][2]["copies"][0] ^= 1
     write(tmp_path, [(0, LAYOUT)], SAMPLES, trace)
-    status, out, _ = ba_dist("audit", tmp_path)
+    status, out, _ = ba_dist("audit", tmp_path, "--no-render")
     assert status == 1 and "step 2, rank 1: copies are not those" in out
-    assert out.endswith("problem(s) in 3 steps\n")
+    assert out.endswith("problem(s) in 3 steps; pixels were not checked\n")
+
+
+def test_audit_renders_pixels_anew_and_says_how_many(ba_dist, tmp_path):
+    run = produce(tmp_path / "run", small(), steps=2)
+    status, out, _ = ba_dist("audit", run)
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "note: 256 instances were rendered anew from data and key",
+            "clean: 2 steps, every invariant held",
+        ],
+    )
+    assert "note: 16 instances" in ba_dist("audit", run, "--render", 2)[1]
+    refused(ba_dist("audit", run, "--render", 0), "--render", "0 is not in", "x>=1")
+    refused(ba_dist("audit", run, "--render", 2, "--no-render"), "--render", "--no-render")
+
+
+def test_audit_where_the_data_is_not(ba_dist, tmp_path):
+    run = produce(tmp_path / "run", small(), steps=2)
+    facts = json.loads((run / "config.json").read_text())
+    facts["config"]["data"]["data_dir"] = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(facts))
+    answer = ba_dist("audit", run)
+    refused(answer, "cannot be opened here", str(tmp_path / "gone"), "--no-render", status=1)
+    assert ba_dist("audit", run, "--no-render")[0] == 0
+    (run / "trace" / "rank-00001.jsonl").unlink()
+    refused(ba_dist("audit", run), "rank-00001.jsonl is missing; train with --trace", status=1)

@@ -5,25 +5,24 @@ Both in one program, because starting TensorFlow on six ranks takes longer than 
 """
 
 import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
 
 from ba_dist import runtime
 from ba_dist.comm import start
-from ba_dist.config import Augment, Config, override, to_dict
+from ba_dist.config import Config, override, to_dict
 from ba_dist.recipes import recipe
 from ba_dist.topology import Layout, group_sizes
 
 runtime.quiet()
 
-import numpy as np  # noqa: E402
-
 from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
+from ba_dist.data.catalog import digest, open_source  # noqa: E402
 from ba_dist.data.group_reader import GroupReader  # noqa: E402
 from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
 from ba_dist.data.record_exchange import ReadMode  # noqa: E402
-from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
 from ba_dist.sampling import GroupSampler, shuffle  # noqa: E402
 from ba_dist.train import train  # noqa: E402
 
@@ -35,24 +34,28 @@ for name, changes in plans:
     train(override(recipe("quickstart"), {**changes, "run_dir": str(out / "runs" / name)}))
 
 comm = start()
-info = DatasetInfo("test", (5, 5, 1), 10, (0.5,), (0.5,))
+# Nothing is trained on the layouts, so the digest of the weights is that of none.
+NO_WEIGHTS = hashlib.sha256().hexdigest()
+SMALL = {"dataset": "synthetic", "image_size": 5, "image_channels": 1}
+AUGMENT = {"pad_crop": 1, "flip": True, "cutout": 2}
 
 
 def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     rank, seed = comm.rank, 11
-    augmentation = Augmentation(Augment(pad_crop=1, flip=True, cutout=2), info)
     # Three steps an epoch, so that the trace ends in the second; one sample is left over.
     samples = 3 * layout.batch_size + 1
-    pixels = np.random.default_rng(0).integers(0, 256, (samples, 5, 5, 1), np.uint8)
-    source = ArraySource(info, pixels, np.arange(samples), "test")
+    blocks = {"shuffle": order, "shuffle_block": 3, "shuffle_window": 2}
+    values = {**SMALL, **AUGMENT, **blocks, "seed": seed, "train_samples": samples}
+    config = override(Config("test"), values)
+    source = open_source(config.data, "train")
+    augmentation = Augmentation(config.augment, source.info)
     sampler = GroupSampler(samples, seed, layout, layout.group(rank), shuffle(order, 3, 2))
     reader = GroupReader(source, sampler, comm.group(layout), mode, 0, STEPS)
     (folder / "trace").mkdir(parents=True, exist_ok=True)
-    blocks = {"shuffle": order, "shuffle_block": 3, "shuffle_window": 2}
-    config = override(Config("test"), {"seed": seed, **blocks})
     facts = {
         "config": to_dict(config),
         "layout": dataclasses.asdict(layout),
+        "data": {"train_digest": digest(source), "info": dataclasses.asdict(source.info)},
         "samples": samples,
         "steps_per_epoch": 3,
     }
@@ -61,6 +64,9 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
         pipeline = InputPipeline(reader, augmentation, layout, rank, seed, traced=True)
         for batch in pipeline:
             entry = trace_entry(batch, layout.group(rank), layout.lane(rank))
+            if entry["step"] % 3 == 0:
+                weights = {"weights_after": entry["step"], "sha256": NO_WEIGHTS}
+                file.write(json.dumps(weights) + "\n")
             file.write(json.dumps(entry) + "\n")
         pipeline.close()
 

@@ -1,0 +1,94 @@
+"""Finds copies of a sample that are the same picture although their augmentations differ."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.analysis.rules import Expected, Rules
+from ba_dist.analysis.trace import Entry
+from ba_dist.data.augment import Augmentation, Parameters
+from ba_dist.sampling import Uint64s
+
+# So many in a row are no coincidence. One is: a blank picture, a symmetric one that is mirrored, a
+# policy of AutoAugment that changes nothing. Were every third pair such a coincidence, a chain
+# would come about once in 40 million pairs.
+IN_A_ROW = 16
+# Where the size of pictures varies it is not in the trace; that of the crop's box hardly matters.
+_ANY_SIZE = 2**10
+
+
+class CopiesChecker:
+    """Compares the digests of every copy with those of copy 0 and of the copy before it.
+
+    Copies m' < m of a sample have to differ when other parameters were drawn for them. The samples
+    of a run are gone through in order, and a pair (m', m) is called wrong when `IN_A_ROW` samples
+    one after the other have the same pixels in both. Equal parameters do not count either way, so
+    a run with flips alone is judged by what it flipped.
+
+    Args:
+        rules: of the run.
+        augmentation: of the run.
+    """
+
+    def __init__(self, rules: Rules, augmentation: Augmentation):
+        self._rules, self._augmentation = rules, augmentation
+        copies = rules.layouts[0][1].multiplicity
+        neighbours = {(m - 1, m) for m in range(1, copies)}
+        self._pairs = sorted(neighbours | {(0, m) for m in range(1, copies)})
+        self._in_a_row: dict[tuple[int, int], int] = {}
+        ghost = rules.layout(0).ghost_batch
+        # Whether nothing is there to make copies differ, so that nothing can be checked.
+        self.off = bool(self._pairs) and not self._draw(np.zeros(ghost, np.uint64), ghost)
+
+    def check(
+        self, step: int, entries: list[Entry | None], wanted: list[Expected]
+    ) -> Iterator[str]:
+        """One step of all ranks, with what each should have trained on."""
+        if not self._pairs or self.off:
+            return
+        layout = self._rules.layout(step)
+        for group in range(layout.groups):
+            ranks = range(group * layout.group_size, (group + 1) * layout.group_size)
+            lanes = [entries[rank] for rank in ranks]
+            digests = [entry["instance_sha256"] for entry in lanes if entry]
+            if [len(row) for row in digests] != [layout.instances_per_rank] * len(lanes):
+                continue  # said elsewhere
+            table = np.array(digests).reshape(layout.multiplicity, layout.group_batch)
+            keys = np.concatenate([wanted[rank].keys for rank in ranks]).reshape(table.shape)
+            for pair in self._pairs:
+                if self._chain(pair, table, keys, layout.ghost_batch):
+                    yield (
+                        f"step {step}, group {group}: copies {pair[0]} and {pair[1]} of {IN_A_ROW}"
+                        " samples in a row are the same picture, though augmented differently"
+                    )
+
+    def _chain(
+        self, pair: tuple[int, int], table: npt.NDArray[Any], keys: Uint64s, ghost: int
+    ) -> bool:
+        """Goes on with the chain of a pair; whether it has become too long."""
+        alike = table[pair[0]] == table[pair[1]]
+        if not alike.any():
+            self._in_a_row.pop(pair, None)
+            return False
+        moved = self._differ(keys[pair[0]], keys[pair[1]], ghost)
+        length, reached = self._in_a_row.get(pair, 0), False
+        for same in alike[moved]:
+            length = length + 1 if same else 0
+            reached |= length == IN_A_ROW
+        self._in_a_row[pair] = length
+        return reached
+
+    def _differ(self, keys: Uint64s, others: Uint64s, ghost: int) -> npt.NDArray[np.bool_]:
+        """Whether other parameters are drawn from the one key than from the other, [b]."""
+        differ = np.zeros(len(keys), bool)
+        drawn = self._draw(others, ghost)
+        for name, values in self._draw(keys, ghost).items():
+            differ |= (values != drawn[name]).reshape(len(keys), -1).any(axis=1)
+        return differ
+
+    def _draw(self, keys: Uint64s, ghost: int) -> Parameters:
+        height, width, _ = self._augmentation.info.image_shape
+        size = (height or _ANY_SIZE, width or _ANY_SIZE)
+        return self._augmentation.draw(keys, np.full((len(keys), 2), size), ghost)

@@ -1,0 +1,135 @@
+"""Renders instances of a run anew from source and key, and compares the digests of their pixels."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist import runtime
+from ba_dist.analysis.rules import Expected, Ids, Rules
+from ba_dist.analysis.trace import Entry
+from ba_dist.config import Data
+from ba_dist.data.augment import Augmentation
+from ba_dist.data.catalog import open_source
+from ba_dist.data.group_reader import GroupBatch
+from ba_dist.data.sources import Source
+from ba_dist.errors import DataError, UserError
+
+
+def source_of(config: Data) -> Source:
+    """The training samples of a run, opened here.
+
+    Raises:
+        UserError: saying why they cannot be, and what can be checked without them.
+    """
+    try:
+        return open_source(config, "train")
+    except (UserError, OSError) as error:
+        raise UserError(
+            f"the data of the run cannot be opened here: {error}\n"
+            "Bring it here, or use --no-render, which checks everything but the pixels"
+        ) from None
+
+
+class Renderer:
+    """Renders ghost batches that are spread over the run: mixup and CutMix need whole ones.
+
+    With each of them the whole batch of its group is read, and its digest of labels and decoded
+    pictures compared, so that a trace whose ids belong to other pictures or labels is found.
+
+    Args:
+        rules: of the run.
+        augmentation: of the run.
+        source: its training samples.
+        steps: how many the trace has.
+        wanted: ghost batches to render; all, if the run has no more.
+    """
+
+    def __init__(
+        self, rules: Rules, augmentation: Augmentation, source: Source, steps: int, wanted: int
+    ):
+        self._rules, self._augmentation, self._source = rules, augmentation, source
+        self._chosen: dict[int, list[int]] = defaultdict(list)
+        layout = rules.layout(0)
+        parts = layout.batch_size * layout.multiplicity // layout.ghost_batch
+        for number in spread(steps * parts, wanted, rules.seed):
+            self._chosen[number // parts].append(number % parts)
+        self.rendered = 0
+
+    def check(
+        self, step: int, entries: list[Entry | None], wanted: list[Expected]
+    ) -> Iterator[str]:
+        """One step of all ranks, with what each should have trained on."""
+        layout = self._rules.layout(step)
+        batches: dict[int, GroupBatch] = {}
+        for part in self._chosen.get(step, []):
+            ghosts = layout.instances_per_rank // layout.ghost_batch
+            rank, ghost = divmod(part % (layout.world_size * ghosts), ghosts)
+            entry, group = entries[rank], layout.group(rank)
+            if entry is None or len(entry["instance_sha256"]) != layout.instances_per_rank:
+                continue  # said elsewhere
+            try:
+                if group not in batches:
+                    samples = wanted[rank].sample_ids[: layout.group_batch]
+                    batches[group] = self._read(step, samples)
+                    if batches[group].sha256() != entry["batch_sha256"]:
+                        yield (
+                            f"step {step}, rank {rank}: the labels or the decoded pictures of its"
+                            " batch are not those of its samples in the data"
+                        )
+                first = ghost * layout.ghost_batch
+                chosen = slice(first, first + layout.ghost_batch)
+                for problem in self._compare(batches[group], wanted[rank], chosen, entry):
+                    yield f"step {step}, rank {rank}: {problem}"
+            except (DataError, OSError) as error:
+                yield f"step {step}, rank {rank}: its batch cannot be read here: {error}"
+
+    def _compare(
+        self, batch: GroupBatch, wanted: Expected, chosen: slice, entry: Entry
+    ) -> Iterator[str]:
+        rendered = self._render(batch, wanted, chosen)
+        self.rendered += len(rendered)
+        pairs = zip(rendered, entry["instance_sha256"][chosen], strict=True)
+        if wrong := [i for i, (a, b) in enumerate(pairs, chosen.start) if a != b]:
+            copy, sample = wanted.copies[wrong[0]], wanted.sample_ids[wrong[0]]
+            yield (
+                f"{len(wrong)} of {len(rendered)} instances rendered anew have other pixels, first"
+                f" instance {wrong[0]}, copy {copy} of sample {sample}"
+            )
+
+    def _read(self, step: int, samples: Ids) -> GroupBatch:
+        pairs = [self._source.decode(self._source.read(int(sample))) for sample in samples]
+        images, labels = zip(*pairs, strict=True)
+        epoch = step // self._rules.steps_per_epoch
+        return GroupBatch(step, epoch, samples, list(images), np.array(labels, np.int64))
+
+    def _render(self, batch: GroupBatch, wanted: Expected, chosen: slice) -> list[str]:
+        """The digests of the pixels of a ghost batch, as the trace has them."""
+        runtime.quiet()
+        import tensorflow as tf
+
+        keys, augmentation = wanted.keys[chosen], self._augmentation
+        places = np.arange(len(wanted.keys))[chosen] % len(batch.images)
+        pictures = [batch.images[place] for place in places]
+        sizes = np.array([picture.shape[:2] for picture in pictures], np.int64)
+        drawn = augmentation.draw(keys, sizes, len(keys))
+        pixels = np.empty((len(keys), *augmentation.image_shape), np.uint8)
+        for i, picture in enumerate(pictures):
+            augmentation.render(picture, drawn, i, pixels[i])
+        # Training finishes on the CPU too, where an operation gives the same bits in a graph.
+        with tf.device("/CPU:0"):
+            images = augmentation.finish(pixels, augmentation.finish_parameters(drawn)).numpy()
+        return [hashlib.sha256(image).hexdigest()[:16] for image in images]
+
+
+def spread(total: int, wanted: int, seed: int) -> list[int]:
+    """One number of each of `wanted` equal parts of 0 … total-1, drawn; all if there are no more.
+
+    The same at every call, so that an audit finds the same again.
+    """
+    edges = [total * i // wanted for i in range(wanted + 1)]
+    drawn: npt.NDArray[np.float64] = np.random.default_rng(seed).random(wanted)
+    parts = zip(edges[:-1], edges[1:], drawn.tolist(), strict=True)
+    return [low + int(share * (high - low)) for low, high, share in parts if low < high]
