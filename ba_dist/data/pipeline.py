@@ -63,7 +63,6 @@ class InputPipeline:
         self._workers = workers or Workers(1)
         self._smoothing = smoothing
         self._traced = traced
-        self._finish: Any = None  # the graph of `_finished`, once the first batch is there
         self._changed = threading.Condition()
         self._ready: dict[str, Any] | None = None
         self._over = self._closed = False
@@ -145,12 +144,7 @@ class InputPipeline:
 
         self._workers.map(render, list(range(len(keys))))
         finishing = self._augmentation.finish_parameters(drawn)
-        unfinished = (images, np.tile(batch.labels, copies), finishing)
-        if self._finish is None:
-            # Without autograph: reading the source would only delay the first step.
-            graph = tf.function(self._finished, autograph=False)
-            self._finish = graph.get_concrete_function(*unfinished)
-        finished, targets = self._finish(*unfinished)
+        finished, targets = self._finish(images, np.tile(batch.labels, copies), finishing)
         return {
             "step": batch.step,
             "epoch": batch.epoch,
@@ -163,9 +157,13 @@ class InputPipeline:
             "batch_sha256": batch.sha256() if self._traced else "",
         }
 
-    def _finished(self, images: Any, labels: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
-        images = self._augmentation.finish(images, parameters)
-        return images, self._augmentation.targets(labels, parameters, self._smoothing)
+    def _finish(self, images: Any, labels: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
+        # Operation by operation, and on the CPU also where there is a GPU: TensorFlow's graph
+        # optimiser changes the order of sums, and `audit` makes the same bits again.
+        with tf.device("/CPU:0"):
+            labels = tf.constant(labels)
+            images = self._augmentation.finish(images, parameters)
+            return images, self._augmentation.targets(labels, parameters, self._smoothing)
 
 
 @contextmanager

@@ -1,5 +1,9 @@
 """The residual networks of He et al. 2015 (arXiv:1512.03385).
 
+Convolutions and pools that stride are padded on both sides, as in the paper's code and torchvision:
+they are centred on the pixels 0, 2, 4, …, which the shortcuts take as well. TensorFlow's "same"
+pads an even side only behind it, and would centre them on 1, 3, 5, … instead.
+
 Shape suffixes: n instances, H height, W width, C channels.
 """
 
@@ -77,7 +81,8 @@ def imagenet_resnet(
     images = keras.Input(image_shape, name="images")
     x = _conv(64, 7, 2, "stem")(images)
     x = keras.layers.ReLU()(norm(name="stem_norm")(x))
-    x = keras.layers.MaxPooling2D(3, 2, "same")(x)
+    # The zeros around it change no maximum: behind the ReLU nothing is below them.
+    x = keras.layers.MaxPooling2D(3, 2)(keras.layers.ZeroPadding2D(1)(x))
     for stage, blocks in enumerate(IMAGENET_BLOCKS[depth]):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
@@ -102,10 +107,21 @@ def _bottleneck(x: Any, width: int, stride: int, norm: Callable[..., Any], name:
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))
 
 
-def _conv(width: int, size: int, stride: int, name: str) -> Any:
-    return keras.layers.Conv2D(
-        width, size, stride, "same", use_bias=False, kernel_initializer=_HE, name=name
+def _conv(width: int, size: int, stride: int, name: str) -> Callable[[Any], Any]:
+    """A convolution without bias, padded by (size - 1) / 2 on both sides."""
+    pads = stride > 1 and size > 1
+    layer = keras.layers.Conv2D(
+        width,
+        size,
+        stride,
+        "valid" if pads else "same",
+        use_bias=False,
+        kernel_initializer=_HE,
+        name=name,
     )
+    if not pads:
+        return layer
+    return lambda x: layer(keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x))
 
 
 def _full_precision() -> str:

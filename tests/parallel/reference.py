@@ -74,7 +74,9 @@ class ResNet8:
         return x @ self.weights["logits/kernel"] + self.weights["logits/bias"]
 
     def conv(self, x, name, stride):
-        return tf.nn.conv2d(x, self.weights[f"{name}/kernel"], stride, "SAME")
+        # By 1 on both sides, so that a stride of 2 is centred on the pixels of the shortcut.
+        padding = [[0, 0], [1, 1], [1, 1], [0, 0]]
+        return tf.nn.conv2d(x, self.weights[f"{name}/kernel"], stride, padding)
 
     def norm(self, x, name):
         shape = x.shape

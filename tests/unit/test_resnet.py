@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ba_dist import models
+from ba_dist.models import resnet
 from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
 
 
@@ -43,3 +44,30 @@ def test_the_first_steps_at_the_published_rate_go_down():
         losses.append(float(loss))
     assert losses[0] == pytest.approx(np.log(10), abs=0.2)
     assert max(losses) == losses[0]
+
+
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_strides_are_centred_on_the_pixels_that_shortcuts_take(size, side):
+    """A kernel that is 1 at its centre gives back the pixels it is centred on: 0, 2, 4, …"""
+    images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+    convolution = resnet._conv(3, size, 2, "conv")
+    convolved = keras.Model(inputs := keras.Input((side, side, 3)), convolution(inputs))
+    kernel = np.zeros((size, size, 3, 3), np.float32)
+    kernel[size // 2, size // 2] = np.eye(3)
+    convolved.set_weights([kernel])
+    shortcut = resnet._Shortcut(3, 2)
+    np.testing.assert_array_equal(convolved(images), images[:, ::2, ::2])
+    np.testing.assert_array_equal(shortcut(images), images[:, ::2, ::2])
+
+
+def test_the_pool_behind_the_stem_is_centred_alike():
+    model = models.build("resnet50", (64, 64, 3), 10, GhostBatchNormalization)
+    (pool,) = (layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D))
+    padded = keras.Model(pool.input, pool.output)
+    # What comes in is padded already; torch pools with padding 1, by the maximum of 3x3.
+    x = np.abs(np.random.default_rng(0).normal(size=(1, 32, 32, 64))).astype(np.float32)
+    wide = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), (1, 2))[:, ::2, ::2]
+    np.testing.assert_array_equal(padded(wide), windows.max((-2, -1)))
+    assert pool.output.shape[1:3] == (16, 16)

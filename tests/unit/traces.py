@@ -87,7 +87,7 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
     )
     for batch in batches:
         yield trace_entry(batch, group, layout.lane(rank))
-    reader.close()
+    batches.close()
     yield None
 
 
