@@ -2,7 +2,8 @@
 
 Every rank has a thread that answers when it is asked how the rank is doing. When a rank has made no
 progress for a while it asks all others; who does not answer is stopped, hung or gone. A collective
-cannot be used for that: it is what is stuck.
+cannot be used for that: it is what is stuck. As long as another rank makes progress, a rank that
+stands still is taken to wait for it.
 """
 
 import sys
@@ -36,6 +37,7 @@ class Watchdog:
         self._channel = comm.world.duplicate()
         self._beat = (time.monotonic(), 0, 0)
         self._pace = 0.0  # seconds of the last step
+        self._waiting = 0.0  # when another rank was last seen to make progress
         self._reported = -1  # the step of which somebody has said that it takes long
         self._asked = False  # whether it was this rank that said so
         self._answers: dict[int, tuple[int, int, float]] = {}
@@ -66,7 +68,8 @@ class Watchdog:
             if age > max(self._warning, slow) + _TURN_SECONDS * self._comm.rank and not warned:
                 self._report(age, step)
             late = 0.0 if self._asked else _LATE_SECONDS
-            if self._timeout and age > max(self._timeout, slow) + late:
+            waited = min(age, time.monotonic() - self._waiting)
+            if self._timeout and waited > max(self._timeout, slow) + late:
                 self._end(age, step)
 
     def _listen(self) -> None:
@@ -95,11 +98,15 @@ class Watchdog:
 
     def _report(self, age: float, step: int) -> None:
         self._reported, self._asked = step, True
-        missing = self._who_is_missing(step)
+        missing = self._who_is_missing(self._ask_all(step), age)
         self._say(f"warning: no step for {age:.0f} s after step {step}. {missing}")
 
     def _end(self, age: float, step: int) -> None:
-        missing = self._who_is_missing(step)
+        answers = self._ask_all(step)
+        if any(_works(since, self._timeout) for _, _, since in answers.values()):
+            self._waiting = time.monotonic()
+            return
+        missing = self._who_is_missing(answers, age)
         if self._beat[2] == step and not self._ended.is_set():
             self._say(
                 f"ba-dist: no step for {age:.0f} s after step {step}, --stall-timeout is"
@@ -108,15 +115,27 @@ class Watchdog:
             )
             self._comm.abort()
 
-    def _who_is_missing(self, step: int) -> str:
-        return missing(self._ask_all(step), self._comm.rank, self._beat[1], self._hosts)
+    def _who_is_missing(self, answers: dict[int, tuple[int, int, float]], age: float) -> str:
+        return missing(answers, self._comm.rank, self._beat[1], self._hosts, age)
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def _works(since: float, age: float) -> bool:
+    """Whether a rank makes progress, by the seconds since its last sign.
+
+    Ranks that are stuck together have stood still for about as long as the one that asks.
+    """
+    return since < age / 2
+
+
 def missing(
-    answers: dict[int, tuple[int, int, float]], asker: int, phase: int, hosts: list[str]
+    answers: dict[int, tuple[int, int, float]],
+    asker: int,
+    phase: int,
+    hosts: list[str],
+    age: float = 0.0,
 ) -> str:
     """Who is waited for, in words.
 
@@ -125,20 +144,23 @@ def missing(
         asker: the rank that asked.
         phase: that it is in.
         hosts: of the ranks.
+        age: seconds since the asker's own last sign.
     """
 
     def name(rank: int) -> str:
         return f"rank {rank} on {hosts[rank]}"
 
     silent = [rank for rank in range(len(hosts)) if rank != asker and rank not in answers]
-    elsewhere = [rank for rank, (_, other, _) in answers.items() if other != phase]
+    elsewhere = [
+        rank for rank, (_, other, since) in answers.items() if other != phase or _works(since, age)
+    ]
     parts = []
     if silent:
         names = ", ".join(map(name, silent[:8])) + (" …" if len(silent) > 8 else "")
         parts.append(f"Missing: {names}: no answer, stopped, hung or gone")
     for rank in elsewhere[:8]:
-        _, other, age = answers[rank]
-        parts.append(f"{name(rank)} is {PHASES[other]}, its last sign {age:.0f} s ago")
+        _, other, since = answers[rank]
+        parts.append(f"{name(rank)} is {PHASES[other]}, its last sign {since:.0f} s ago")
     if not parts:
         parts.append(
             f"All ranks answer, {PHASES[phase]}: slow, or the network or a device is stuck"

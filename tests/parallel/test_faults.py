@@ -13,7 +13,7 @@ from ba_dist import checkpoint
 from ba_dist.analysis.audit import audit
 from tests import pictures
 from tests.parallel.jobs import Job, host, metrics, small
-from tests.parallel.ranks import mpirun, program
+from tests.parallel.ranks import PROGRAMS, mpirun, program
 
 KILLS, EVERY = 20, 5
 
@@ -244,6 +244,13 @@ def test_a_rank_that_hangs_is_named_and_the_job_ended(victim, tmp_path, promise)
     text = f"Missing: rank {victim} on {host()}: no answer"
     good = status != 0 and output.count(text) == 2 and took < 60
     promise(15, "a rank hangs: named after --stall-warning, job over", int(good), 1, took)
+
+
+def test_a_rank_that_waits_for_others_who_work_ends_nothing(promise):
+    done = mpirun(2, "python", PROGRAMS / "watching.py", check=False)
+    good = done.returncode == 0 and done.stdout.count("has waited") == 2
+    good &= "rank 1 on " in done.stderr and "is evaluating, its last sign 0 s ago" in done.stderr
+    promise(15, "a rank waits long for one that makes progress: warned of, not ended", int(good), 1)
 
 
 def test_the_newest_checkpoint_is_corrupt(tmp_path, promise):
