@@ -61,8 +61,10 @@ class Data:
     data_dir: str | None = _field(
         None, "where the data is, or is to be prepared; default $BA_DIST_DATA, then the cache"
     )
-    train_samples: int | None = _field(None, "train on the first N samples only", low=1)
-    val_samples: int | None = _field(None, "evaluate on the first N samples only", low=1)
+    train_samples: int | None = _field(None, "train on N samples only, an even share of all", low=1)
+    val_samples: int | None = _field(
+        None, "evaluate on N samples only, an even share of all", low=1
+    )
     image_size: int = _field(
         32, "height and width that the network sees, of pictures and of synthetic images", low=1
     )

@@ -91,7 +91,7 @@ def _limited(found: Found, config: Data) -> Found:
                 f"{_FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
                 f" {split.count}"
             )
-        splits[name] = split.first(wanted) if wanted else split
+        splits[name] = split.subset(wanted) if wanted else split
     return dataclasses.replace(found, splits=splits)
 
 

@@ -23,6 +23,7 @@ from ba_dist.data.sources import ArraySource, DatasetInfo, Source
 from ba_dist.data.synthetic import SyntheticJpegSource, SyntheticSource
 from ba_dist.data.tfrecord import TFRecordSource
 from ba_dist.errors import DataError
+from ba_dist.sampling import subset_ids
 
 SPLITS = ("train", "test")
 Arrays = dict[str, npt.NDArray[Any]]
@@ -46,11 +47,13 @@ class Split:
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
 
-    def first(self, wanted: int) -> "Split":
-        """The first samples only."""
+    def subset(self, wanted: int) -> "Split":
+        """An even share of the samples only."""
+        arrays = self.arrays
         # Other arrays than pixels and labels are no rows of samples, and small enough.
-        cut = self.open is _open_arrays
-        arrays = {name: a[:wanted] for name, a in self.arrays.items()} if cut else self.arrays
+        if self.open is _open_arrays:
+            rows = subset_ids(np.arange(wanted), wanted, self.count)
+            arrays = {name: array[rows] for name, array in arrays.items()}
         return dataclasses.replace(self, count=wanted, arrays=arrays)
 
 
@@ -70,8 +73,8 @@ class Found:
 
 
 @dataclass
-class First:
-    """The first samples of a source.
+class Subset:
+    """An even share of the samples of a source, in the order that they are stored in.
 
     Args:
         source: of all samples.
@@ -84,17 +87,25 @@ class First:
     def __post_init__(self) -> None:
         self.info, self.counters = self.source.info, self.source.counters
         self.contents, self.stored = self.source.contents, self.source.stored
-        self.read, self.decode = self.source.read, self.source.decode
-        self.where = self.source.where
+        self.decode = self.source.decode
 
     def __len__(self) -> int:
         return self.count
+
+    def read(self, sample_id: int) -> bytes:
+        return self.source.read(self._of_all(sample_id))
+
+    def where(self, sample_id: int) -> str:
+        return self.source.where(self._of_all(sample_id))
+
+    def _of_all(self, sample_id: int) -> int:
+        return int(subset_ids(sample_id, self.count, len(self.source)))
 
 
 def open_split(info: DatasetInfo, split: Split) -> Source:
     """The source of a split that was found."""
     source = split.open(info, split.facts, split.arrays)
-    return source if len(source) == split.count else First(source, split.count)
+    return source if len(source) == split.count else Subset(source, split.count)
 
 
 def find(config: Data) -> Found:
