@@ -164,7 +164,7 @@ class BlockShuffle:
 
 
 def subset_ids(positions: npt.ArrayLike, count: int, num_samples: int) -> npt.NDArray[np.int64]:
-    """The samples of an even share: `count` of N, one of each of as many equal parts of their order.
+    """The samples of an even share: one of each of `count` equal parts of the order of all N.
 
     Part i is [i·N//count, (i+1)·N//count); a fixed hash of i says which of its samples is taken. So
     samples that are sorted by class give each class its share, and an order of classes that repeats

@@ -17,14 +17,13 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.sources import DatasetInfo
-from ba_dist.errors import DataError
+from ba_dist.errors import DataError, DataUnavailable
 
 DATA_VARIABLE = "BA_DIST_DATA"
 SPLITS = ("train", "test")
@@ -89,7 +88,8 @@ def prepare(name: str, given_dir: str | None = None) -> Prepared:
         given_dir: where a person says the data is.
 
     Raises:
-        DataError: saying everything that was tried, and how to bring the data.
+        DataUnavailable: saying everything that was tried, and how to bring the data.
+        DataError: when what is there is damaged, or the cache cannot be written.
     """
     import filelock
 
@@ -203,19 +203,17 @@ def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
     """Tries every way in order; the first that gives the arrays wins."""
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
     tried = []
+    if name == "fashion_mnist":
+        # Outside the loop below: files that are there are used, or said to be damaged.
+        for folder in (place, Path("/") / _DEBIAN_FOLDER):
+            if folder and (arrays := _idx_files(folder)):
+                return arrays, f"the files in {folder}"
+            tried += [f"the files in {folder}: not there"] * bool(folder)
+        ways = [(f"the Debian package {_DEBIAN_PACKAGE}", _debian_package)]
     if name == "digits":
         ways = [("scikit-learn's digits", _digits)]
-    if name == "fashion_mnist":
-        # Outside the loop: files that a person named are used, or said to be damaged.
-        if place and (arrays := _idx_files(place)):
-            return arrays, f"the files in {place}"
-        tried = [f"the files in {place}: not there"] * bool(place)
-        installed = Path("/") / _DEBIAN_FOLDER
-        ways = [(f"the files in {installed}", partial(_idx_files, installed))]
-    if name != "digits":
-        ways.append(("TensorFlow Datasets", lambda: _tfds(name, place)))
-    if name == "fashion_mnist":
-        ways.append((f"the Debian package {_DEBIAN_PACKAGE}", _debian_package))
+    else:
+        ways.insert(0, ("TensorFlow Datasets", lambda: _tfds(name, place)))
     for title, way in ways:
         try:
             if arrays := way():
@@ -223,7 +221,7 @@ def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
             tried.append(f"{title}: not there")
         except Exception as error:  # any way may fail in its own manner; all are reported
             tried.append(f"{title}: {first_line(error)}")
-    raise DataError(
+    raise DataUnavailable(
         f"{name} cannot be had on this machine:\n  - "
         + "\n  - ".join(tried)
         + f"\nRun `ba-dist data prepare {name}` on a machine with a network and the same cache"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ba_dist.data import prepare as preparing
 from ba_dist.data.prepare import prepare
+from ba_dist.errors import DataUnavailable
 
 COUNTS = {"train": 37, "test": 11}
 
@@ -89,7 +89,7 @@ def test_a_folder_without_the_dataset_and_no_network(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tfds_arrays.socket, "getaddrinfo", no_address)
-    with pytest.raises(preparing.DataError) as caught:
+    with pytest.raises(DataUnavailable) as caught:
         prepare("cifar10", str(tmp_path))
     message = str(caught.value)
     assert "TensorFlow Datasets: DataError: no network: " in message
