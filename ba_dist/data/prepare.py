@@ -2,9 +2,10 @@
 
     cache/datasets/NAME/{train,test}_{images,labels}.npy and info.json
 
-A dataset is looked for in order: prepared before; files in the data directory; TensorFlow Datasets
-(prepared there, else downloaded, as ArrayRecord); for Fashion-MNIST the Debian package. The order
-of the samples is that of their origin, so the digest tells origins apart.
+A dataset is looked for in order: prepared before; files in the data directory; for Fashion-MNIST
+those of the installed Debian package; TensorFlow Datasets (prepared there, else downloaded, as
+ArrayRecord). `ba-dist data prepare`, and nothing else, last of all installs the Debian package. The
+order of the samples is that of their origin, so the digest tells origins apart.
 """
 
 import gzip
@@ -80,12 +81,13 @@ def data_dir(given: str | None) -> Path | None:
     return Path(named).expanduser().resolve() if named else None
 
 
-def prepare(name: str, given_dir: str | None = None) -> Prepared:
+def prepare(name: str, given_dir: str | None = None, install: bool = False) -> Prepared:
     """Makes the arrays of a dataset, or finds them made; two processes may do it at a time.
 
     Args:
         name: one of `INFOS`.
         given_dir: where a person says the data is.
+        install: whether a package of the system may be installed for it.
 
     Raises:
         DataUnavailable: saying everything that was tried, and how to bring the data.
@@ -103,7 +105,7 @@ def prepare(name: str, given_dir: str | None = None) -> Prepared:
         with filelock.FileLock(f"{folder}.lock"):
             if found := _load(folder):
                 return found
-            arrays, origin = _acquire(name, place)
+            arrays, origin = _acquire(name, place, install)
             return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
     except OSError as error:
         raise DataError(
@@ -199,7 +201,7 @@ def _digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
+def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]:
     """Tries every way in order; the first that gives the arrays wins."""
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
     tried = []
@@ -209,7 +211,11 @@ def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
             if folder and (arrays := _idx_files(folder)):
                 return arrays, f"the files in {folder}"
             tried += [f"the files in {folder}: not there"] * bool(folder)
-        ways = [(f"the Debian package {_DEBIAN_PACKAGE}", _debian_package)]
+        if install:
+            ways = [(f"the Debian package {_DEBIAN_PACKAGE}", _debian_package)]
+        else:
+            command = f"`ba-dist data prepare {name}`"
+            tried.append(f"the Debian package {_DEBIAN_PACKAGE}: only {command} installs it")
     if name == "digits":
         ways = [("scikit-learn's digits", _digits)]
     else:
