@@ -1,5 +1,6 @@
 """Names → what is found of a dataset, in whatever form it is there, and how it is cut down."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -79,6 +80,38 @@ def test_whatever_is_there_is_found(tmp_path, make, name):
     assert found.info.name == name and found.info.image_shape == (0, 0, 3)
     assert found.info.classes == 2 and found.info.mean == (0.485, 0.456, 0.406)
     assert_samples(found, made)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [folders, folders_called_validation, shards, shards_in_folders],
+    ids=lambda m: m.__name__,
+)
+def test_what_was_found_opens_where_another_node_has_it(tmp_path, make):
+    """Without a look at the place where it was found, which is gone."""
+    made, _ = make(tmp_path / "here")
+    found = find(config(tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    splits = {
+        name: dataclasses.replace(split, root=tmp_path / "there")
+        for name, split in found.splits.items()
+    }
+    assert_samples(dataclasses.replace(found, splits=splits), made)
+    for split in splits.values():
+        assert all(path.is_file() for path in split.paths(split.sample))
+
+
+def test_a_sample_of_files_is_small_and_spread_from_the_first_to_the_last(tmp_path):
+    for split, count in (("train", 1000), ("val", 64)):
+        for i in range(count):
+            path = tmp_path / split / f"{i // 100}" / f"{i:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    splits = find(config(tmp_path)).splits
+    numbers = [int(name[-8:-4]) for name in splits["train"].sample]
+    assert len(numbers) == 64 and (numbers[0], numbers[-1]) == (0, 999)
+    assert set(np.diff(numbers)) <= {15, 16}
+    assert [int(name[-8:-4]) for name in splits["test"].sample] == list(range(64))
 
 
 def test_nothing_there_lists_what_was_looked_for(tmp_path):
@@ -260,6 +293,8 @@ def test_datasets_of_tfds(prepared, name, file_format):
             expected = builder.as_dataset(split=of_tfds, read_config=one_file_at_a_time)
             expected = list(tfds.as_numpy(expected))
         assert len(source) == len(expected) == 12
+        sample = found.splits[split].sample
+        assert len(sample) == 2 and all((folder / name).is_file() for name in sample)
         for i, sample in enumerate(expected):
             image, label = source.decode(source.read(i))
             assert label == sample[keys[1]]

@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +177,15 @@ def test_where_tells_samples_apart_and_contents_tells_sources_apart(stored, name
     assert digest(source) == digest(stored[name][0]())
     digests = [digest(make()) for key, (make, _) in stored.items() if key != "subset"]
     assert len(set(digests)) == len(digests)
+
+
+def test_array_record_files_whose_sizes_are_known_are_not_looked_at(stored):
+    """Each rank opens the source, but only one asks the file server."""
+    known = stored["array_record"][0]()
+    files = [Path("gone") / line.split(":")[0] for line in known.contents]
+    sizes = np.array([int(line.split()[1]) for line in known.contents])
+    told = ArrayRecordSource(PICTURES, files, TFDS.decode, np.array([15, 15]), sizes)
+    assert told.contents == known.contents and len(told) == len(known)
 
 
 def test_where_names_the_file(stored):
