@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.sources import DatasetInfo
-from ba_dist.errors import DataError, DataUnavailable
+from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
 
 DATA_VARIABLE = "BA_DIST_DATA"
 SPLITS = ("train", "test")
@@ -225,6 +225,8 @@ def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]
             if arrays := way():
                 return arrays, title
             tried.append(f"{title}: not there")
+        except CorruptRecord:  # it is there
+            raise
         except Exception as error:  # any way may fail in its own manner; all are reported
             tried.append(f"{title}: {first_line(error)}")
     raise DataUnavailable(
