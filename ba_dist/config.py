@@ -49,7 +49,9 @@ class Placement:
     )
     prefetch: int = _field(2, "batches read ahead of training", low=1)
     io_threads: int | None = _field(
-        None, "records read, decoded or augmented at a time; default the rank's cores", low=1
+        None,
+        "records read, decoded or augmented at a time; default the cores, in memory 1",
+        low=1,
     )
 
 
