@@ -138,14 +138,15 @@ def data_prepare(name: str, data_dir: str | None) -> None:
     """Prepare the dataset NAME once (on the login node, where there is a network).
 
     Small datasets become arrays, TFRecord shards get their index, datasets of TensorFlow Datasets
-    are downloaded; pictures that are there are looked at.
+    are downloaded; pictures that are there are looked at. For fashion_mnist a Debian package is
+    installed where there is no other way; training itself installs nothing.
     """
     from ba_dist.config import Data
     from ba_dist.data.find import find
     from ba_dist.data.prepare import INFOS, prepare
 
     if name in INFOS or name.startswith("synthetic"):
-        prepared = prepare(name, data_dir)
+        prepared = prepare(name, data_dir, install=True)
         click.echo(f"{name}: ready in {prepared.folder}, from {prepared.origin}")
         return
     found = find(Data(dataset=name, data_dir=data_dir))

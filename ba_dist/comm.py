@@ -204,6 +204,15 @@ class Comm:
         return Channel(self._mpi.Split_type(MPI.COMM_TYPE_SHARED))
 
     @cached_property
+    def leaders(self) -> Channel | None:
+        """The first ranks of all nodes, None on others; the first time it is collective."""
+        from mpi4py import MPI
+
+        first = self.node.rank == 0
+        chosen = self._mpi.Split(0 if first else MPI.UNDEFINED, self.rank)
+        return Channel(chosen) if first else None
+
+    @cached_property
     def hosts(self) -> list[str]:
         """The host of every rank; the first time it is collective over the world."""
         return self.world.gather_objects(self.host)

@@ -49,7 +49,9 @@ class Placement:
     )
     prefetch: int = _field(2, "batches read ahead of training", low=1)
     io_threads: int | None = _field(
-        None, "records read, decoded or augmented at a time; default the rank's cores", low=1
+        None,
+        "records read, decoded or augmented at a time; default the cores, in memory 1",
+        low=1,
     )
 
 
@@ -61,8 +63,10 @@ class Data:
     data_dir: str | None = _field(
         None, "where the data is, or is to be prepared; default $BA_DIST_DATA, then the cache"
     )
-    train_samples: int | None = _field(None, "train on the first N samples only", low=1)
-    val_samples: int | None = _field(None, "evaluate on the first N samples only", low=1)
+    train_samples: int | None = _field(None, "train on N samples only, an even share of all", low=1)
+    val_samples: int | None = _field(
+        None, "evaluate on N samples only, an even share of all", low=1
+    )
     image_size: int = _field(
         32, "height and width that the network sees, of pictures and of synthetic images", low=1
     )

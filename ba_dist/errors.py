@@ -31,6 +31,10 @@ class DataError(UserError):
     """Data is missing, damaged, or not the same on all ranks."""
 
 
+class DataUnavailable(DataError):
+    """A dataset cannot be had on this machine: nothing of it is there that could be wrong."""
+
+
 class CorruptRecord(DataError):
     """A record cannot be what was once written: cut short, changed, or not decodable."""
 

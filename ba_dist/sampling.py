@@ -29,6 +29,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 # Names the purpose of a key, so that the order of an epoch and its augmentations are independent.
 _ORDER, _AUGMENT, _STREAM = np.uint64(1), np.uint64(2), np.uint64(3)
 _BLOCKS, _WINDOW, _SHIFT = np.uint64(4), np.uint64(5), np.uint64(6)
+_SUBSET = np.uint64(7)
 
 
 def mix(values: npt.ArrayLike) -> Uint64s:
@@ -160,6 +161,34 @@ class BlockShuffle:
         last = self.num_samples if window == self._windows - 1 else first + self._window
         key = int(combine(self._seed, window)) % 2**63
         return first + Permutation(last - first, key, self._epoch, _WINDOW)(positions - first)
+
+
+def subset_ids(positions: npt.ArrayLike, count: int, num_samples: int) -> npt.NDArray[np.int64]:
+    """The samples of an even share: one of each of `count` equal parts of the order of all N.
+
+    Part i is [i·N//count, (i+1)·N//count); a fixed hash of i says which of its samples is taken. So
+    samples that are sorted by class give each class its share, and an order of classes that repeats
+    with the length of a part is no trap. Ascending; `count` = N is the identity.
+
+    Args:
+        positions: integers in 0 … count-1, any shape.
+        count: from 1 to N.
+        num_samples: N, up to 2^40.
+
+    Returns:
+        int64, same shape.
+    """
+    i = np.asarray(positions, np.int64)
+    begin, end = _part_begin(i, count, num_samples), _part_begin(i + 1, count, num_samples)
+    return begin + (combine(_SUBSET, i) % (end - begin).astype(np.uint64)).astype(np.int64)
+
+
+def _part_begin(i: npt.NDArray[np.int64], count: int, num_samples: int) -> npt.NDArray[np.int64]:
+    """i·N // count, exact where the product has more than 64 bits."""
+    quotient, remainder = divmod(num_samples, count)
+    high, low = np.divmod(i, 2**20)
+    whole, rest = np.divmod(high * remainder, count)
+    return i * quotient + whole * 2**20 + (rest * 2**20 + low * remainder) // count
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:

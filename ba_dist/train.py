@@ -14,7 +14,7 @@ from ba_dist import checkpoint, inject, nonfinite, record, replicas, run_dir, ru
 from ba_dist.comm import Comm, start
 from ba_dist.config import Config, computed_part, layout_of, plan_steps
 from ba_dist.data.catalog import Dataset, digest, open_dataset
-from ba_dist.errors import DataError, agreed
+from ba_dist.errors import DataError, DataUnavailable, agreed
 from ba_dist.position import Position
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.report import epoch_line, opening
@@ -102,7 +102,7 @@ class Job:
         """The samples; where nothing can be reached, `quickstart` takes what is in a wheel."""
         try:
             return open_dataset(self.config.data, self.comm)
-        except DataError as error:
+        except DataUnavailable as error:
             if self.config.recipe != "quickstart" or self.config.data.data_dir:
                 raise
             if self.comm.rank == 0:

@@ -1,10 +1,14 @@
-"""For all tests: a quiet TensorFlow, counted promises, properties that do not differ in CI."""
+"""For all tests: the quickstart's data, a quiet TensorFlow, counted promises, properties that do
+not differ in CI."""
 
 import os
+import warnings
 
 import pytest
 from hypothesis import settings
 
+from ba_dist.data.prepare import prepare
+from ba_dist.errors import DataUnavailable
 from ba_dist.runtime import quiet
 from tests.promises import Collector
 
@@ -24,3 +28,12 @@ def pytest_configure(config):
 def promise(request):
     """Counts a promise for the table at the end: `promise(row, what, passed, total, seconds)`."""
     return request.config.stash[PROMISES].add
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fashion_mnist():
+    """As `make run` does it: training installs nothing. Tests that need the data fail without."""
+    try:
+        prepare("fashion_mnist", install=True)
+    except DataUnavailable as error:
+        warnings.warn(f"{error}", stacklevel=1)

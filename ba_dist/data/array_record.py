@@ -28,23 +28,24 @@ _OPTIONS = {
 }
 
 
-def count_records(files: Sequence[Path]) -> npt.NDArray[np.int64]:
-    """How many records are in each file, int64 [files].
+def survey(files: Sequence[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many records and how many bytes are in each file, both int64 [files].
 
     Raises:
         DataError: naming a file that is missing or is no ArrayRecord file.
     """
 
-    def one(path: Path) -> int:
+    def one(path: Path) -> tuple[int, int]:
         if not path.is_file():
             raise DataError(f"{path} is missing")
         # A file whose header or footer is damaged is opened as one that holds nothing.
         if count := int(_open(path).num_records()):
-            return count
+            return count, path.stat().st_size
         raise DataError(f"{path} is no ArrayRecord file, is damaged, or holds no records")
 
-    with ThreadPoolExecutor(16, "count") as pool:
-        return np.array(list(pool.map(one, files)), np.int64)
+    with ThreadPoolExecutor(16, "survey") as pool:
+        counts, sizes = np.array(list(pool.map(one, files)), np.int64).T
+    return counts, sizes
 
 
 def _open(path: Path) -> Any:
@@ -63,7 +64,7 @@ class ArrayRecordSource:
         info: of the dataset.
         files: in order; sample ids count through them.
         decoder: a record and the place for its pixels → image uint8 [H, W, C] and label.
-        counts: int64 [files], records in each, where they are known.
+        counts, sizes: int64 [files], records and bytes in each, where they are known.
 
     Raises:
         DataError: naming a file that is missing or is no ArrayRecord file.
@@ -77,12 +78,15 @@ class ArrayRecordSource:
         files: Sequence[Path],
         decoder: Decoder,
         counts: npt.NDArray[np.int64] | None = None,
+        sizes: npt.NDArray[np.int64] | None = None,
     ):
         self.info = info
         self.counters = Counters()
         self._decoder, self._files = decoder, list(files)
-        self._ends = np.cumsum(count_records(files) if counts is None else counts)
-        self.contents = [f"{file.name}: {file.stat().st_size} bytes" for file in files]
+        if counts is None or sizes is None:
+            counts, sizes = survey(files)
+        self._ends = np.cumsum(counts)
+        self.contents = [f"{f.name}: {size} bytes" for f, size in zip(files, sizes, strict=True)]
         self._readers = Kept(self._reader, open_files_limit())
 
     def __len__(self) -> int:

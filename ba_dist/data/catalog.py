@@ -1,17 +1,20 @@
-"""Name → the training and validation samples of a run, found once per node."""
+"""Name → the training and validation samples of a run: rank 0 finds out, the others are told."""
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ba_dist.comm import Comm
+from ba_dist.comm import Bytes, Channel, Comm
 from ba_dist.config import Data
 from ba_dist.data.find import Found, Split, find, open_split
+from ba_dist.data.pictures import home
 from ba_dist.data.sources import DatasetInfo, Source
 from ba_dist.errors import ConfigError, DataError
 
+_PIECE = 2**30  # bytes of a message: MPI counts them in 32 bits
 _FLAGS = {"train": "--train-samples", "test": "--val-samples"}
 
 
@@ -36,26 +39,20 @@ def open_dataset(config: Data, comm: Comm) -> Dataset:
     """Opens the samples on every rank; collective over the world.
 
     Raises:
-        DataError: on all ranks, when it cannot be had or differs between ranks.
+        DataError: on all ranks, when it cannot be had or a node has other files than rank 0.
         ConfigError: on all ranks, when there are fewer samples than are asked for.
     """
-
-    def look() -> Found:
-        return _limited(find(config), config)
-
-    # Rank 0 prepares and indexes for all that share its files; the others find that done, or do it
-    # for their own node.
-    first = comm.together(lambda: look() if comm.rank == 0 else None)
-    leads = comm.node.rank == 0 and comm.rank != 0
-    found = comm.together(lambda: look() if leads else first)
-    shared = _on_node(found, comm)
+    found = comm.together(lambda: _limited(find(config), config) if comm.rank == 0 else None)
+    told = _tell(found, comm)
+    root = comm.node.share_object(home(config.data_dir) if comm.node.rank == 0 else None)
+    splits = {name: dataclasses.replace(split, root=root) for name, split in told.splits.items()}
+    _check_nodes(splits, comm)
     sources = comm.together(
-        lambda: {name: open_split(shared.info, split) for name, split in shared.splits.items()}
+        lambda: {name: open_split(told.info, split) for name, split in splits.items()}
     )
-    _compare(sources, comm)
     if found is not None:
         _count_reading(found, sources)
-    return Dataset(sources["train"], sources["test"], shared.info, shared.origin)
+    return Dataset(sources["train"], sources["test"], told.info, told.origin)
 
 
 def open_source(config: Data, split: str) -> Source:
@@ -91,35 +88,38 @@ def _limited(found: Found, config: Data) -> Found:
                 f"{_FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
                 f" {split.count}"
             )
-        splits[name] = split.first(wanted) if wanted else split
+        splits[name] = split.subset(wanted) if wanted else split
     return dataclasses.replace(found, splits=splits)
 
 
-def _on_node(found: Found | None, comm: Comm) -> Found:
-    """What the node's first rank has found, its arrays in memory that all ranks of the node see."""
+def _tell(found: Found | None, comm: Comm) -> Found:
+    """What rank 0 has found, its arrays in memory that all ranks of a node see."""
     outline = None
-    if comm.node.rank == 0:
-        assert found is not None  # or an exception has been raised
-        splits = {name: _without_arrays(split) for name, split in found.splits.items()}
+    if found is not None:
+        splits = {n: dataclasses.replace(split, arrays={}) for n, split in found.splits.items()}
         shapes = {
             name: {key: (a.dtype.str, a.shape) for key, a in split.arrays.items()}
             for name, split in found.splits.items()
         }
         outline = dataclasses.replace(found, splits=splits), shapes
-    shared, shapes = comm.node.share_object(outline)
-    for name, split in shared.splits.items():
+    told: Found
+    told, shapes = comm.world.share_object(outline)
+    leaders = comm.leaders
+    for name, split in told.splits.items():
         for key, (dtype, shape) in shapes[name].items():
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            split.arrays[key] = comm.node.shared_bytes(size).view(dtype).reshape(shape)
-            if found is not None and comm.node.rank == 0:
+            memory = comm.node.shared_bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            split.arrays[key] = memory.view(dtype).reshape(shape)
+            if found is not None:
                 split.arrays[key][:] = found.splits[name].arrays[key]
+            if leaders is not None:
+                _broadcast(memory, leaders)
     comm.node.barrier()
-    result: Found = shared
-    return result
+    return told
 
 
-def _without_arrays(split: Split) -> Split:
-    return dataclasses.replace(split, arrays={})
+def _broadcast(memory: Bytes, channel: Channel) -> None:
+    for begin in range(0, len(memory), _PIECE):
+        channel.broadcast(memory[begin : begin + _PIECE])
 
 
 def _count_reading(found: Found, sources: dict[str, Source]) -> None:
@@ -130,33 +130,40 @@ def _count_reading(found: Found, sources: dict[str, Source]) -> None:
             sources[name].counters.add(bytes_read=size, files_opened=len(split.arrays))
 
 
-def _compare(sources: dict[str, Source], comm: Comm) -> None:
-    """Raises DataError on all ranks when any has other data than rank 0."""
-    mine = [
-        f"{name}: {line}"
-        for name, source in sources.items()
-        for line in (f"{len(source)} samples", *source.contents)
-    ]
-    digests = comm.world.gather_objects({name: digest(s) for name, s in sources.items()})
-    if all(other == digests[0] for other in digests):
-        return
+def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
+    """Raises DataError on all ranks when a node has other files than rank 0 where it is looked."""
+    leads = comm.node.rank == 0
+    mine = [line for split in splits.values() for line in _look(split)] if leads else []
     expected = comm.world.share_object(mine)
-    found = comm.world.gather_objects(_first_difference(mine, expected))
-    rank = next(rank for rank, lines in enumerate(found) if lines is not None)
-    host = comm.world.share_object(comm.host, root=rank)
+    pairs = zip(mine, expected, strict=True) if leads else ()
+    differences = comm.world.gather_objects(
+        next((pair for pair in pairs if len(set(pair)) > 1), None)
+    )
+    rank = next((rank for rank, pair in enumerate(differences) if pair), None)
+    if rank is None:
+        return
+    root = splits["train"].root
+    host, place = comm.world.share_object(
+        (comm.host, f"{root}" if root.is_dir() else f"{root}, which is not there"), root=rank
+    )
 
     def differ() -> None:
-        here, there = found[rank]
+        here, there = differences[rank]
         raise DataError(
             f"rank {rank} on {host} has other data than rank 0: the first difference is\n"
-            f"  rank {rank}: {here}\n  rank 0: {there}\nBring the same data to all nodes"
+            f"  rank {rank}: {here}\n  rank 0: {there}\n"
+            f"Bring the same data to all nodes; rank {rank} looks in {place}"
         )
 
     comm.together(differ)
 
 
-def _first_difference(lines: list[str], expected: list[str]) -> tuple[str, str] | None:
-    """The first pair of lines that are not the same; None when all are."""
-    length = max(len(lines), len(expected))
-    padded = [part + ["nothing"] * (length - len(part)) for part in (lines, expected)]
-    return next((pair for pair in zip(*padded, strict=True) if pair[0] != pair[1]), None)
+def _look(split: Split) -> Iterator[str]:
+    """The sizes of a few files, a line each."""
+    for name, path in zip(split.sample, split.paths(split.sample), strict=True):
+        try:
+            yield f"{name}: {path.stat().st_size} bytes"
+        except (FileNotFoundError, NotADirectoryError):
+            yield f"{name}: missing"
+        except OSError as error:
+            yield f"{name}: {error.strerror}"

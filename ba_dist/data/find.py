@@ -1,12 +1,14 @@
-"""Name → what one process finds on disk of a dataset: enough for any rank of its node to open it.
+"""Name → what one process finds on disk of a dataset: enough for any rank to open it.
 
-Whoever finds lists folders and reads indexes; the catalog shares the outcome with the other ranks.
+Whoever finds lists folders and reads indexes; the catalog tells the other ranks the outcome.
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from ba_dist.config import Data
 from ba_dist.data import pictures, shard_index
-from ba_dist.data.array_record import ArrayRecordSource, count_records
+from ba_dist.data.array_record import ArrayRecordSource, survey
 from ba_dist.data.image_folder import ImageFolderSource, Listing, list_classes, list_pictures
 from ba_dist.data.pictures import Located
 from ba_dist.data.prepare import INFOS, prepare
@@ -23,11 +25,13 @@ from ba_dist.data.sources import ArraySource, DatasetInfo, Source
 from ba_dist.data.synthetic import SyntheticJpegSource, SyntheticSource
 from ba_dist.data.tfrecord import TFRecordSource
 from ba_dist.errors import DataError
+from ba_dist.sampling import subset_ids
 
 SPLITS = ("train", "test")
 Arrays = dict[str, npt.NDArray[Any]]
 _SYNTHETIC_SAMPLES = {"train": 50_000, "test": 1_000}
 _SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "test": 50_000}
+_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,31 @@ class Split:
 
     Args:
         count: samples to use.
-        open: (info, facts, arrays) → the source; a function of a module, so that it can be sent.
-        facts: what is small.
+        open: (info, this split) → the source; a function of a module, so that it can be sent.
+        facts: what is small; files are named as they are found in the root.
         arrays: what is large, held once by a node.
+        root: the folder of its files, which may be another one on another node.
+        sample: names of up to 64 files, spread over all, to look for on every node.
     """
 
     count: int
-    open: Callable[[DatasetInfo, dict[str, Any], Arrays], Source]
+    open: Callable[[DatasetInfo, "Split"], Source]
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
+    root: Path = Path()
+    sample: list[str] = field(default_factory=list)
 
-    def first(self, wanted: int) -> "Split":
-        """The first samples only."""
+    def paths(self, names: list[str]) -> list[Path]:
+        """Where files are on this node."""
+        return [self.root / name for name in names]
+
+    def subset(self, wanted: int) -> "Split":
+        """An even share of the samples only."""
+        arrays = self.arrays
         # Other arrays than pixels and labels are no rows of samples, and small enough.
-        cut = self.open is _open_arrays
-        arrays = {name: a[:wanted] for name, a in self.arrays.items()} if cut else self.arrays
+        if self.open is _open_arrays:
+            rows = subset_ids(np.arange(wanted), wanted, self.count)
+            arrays = {name: array[rows] for name, array in arrays.items()}
         return dataclasses.replace(self, count=wanted, arrays=arrays)
 
 
@@ -70,8 +84,8 @@ class Found:
 
 
 @dataclass
-class First:
-    """The first samples of a source.
+class Subset:
+    """An even share of the samples of a source, in the order that they are stored in.
 
     Args:
         source: of all samples.
@@ -84,17 +98,25 @@ class First:
     def __post_init__(self) -> None:
         self.info, self.counters = self.source.info, self.source.counters
         self.contents, self.stored = self.source.contents, self.source.stored
-        self.read, self.decode = self.source.read, self.source.decode
-        self.where = self.source.where
+        self.decode = self.source.decode
 
     def __len__(self) -> int:
         return self.count
 
+    def read(self, sample_id: int) -> bytes:
+        return self.source.read(self._of_all(sample_id))
+
+    def where(self, sample_id: int) -> str:
+        return self.source.where(self._of_all(sample_id))
+
+    def _of_all(self, sample_id: int) -> int:
+        return int(subset_ids(sample_id, self.count, len(self.source)))
+
 
 def open_split(info: DatasetInfo, split: Split) -> Source:
     """The source of a split that was found."""
-    source = split.open(info, split.facts, split.arrays)
-    return source if len(source) == split.count else First(source, split.count)
+    source = split.open(info, split)
+    return source if len(source) == split.count else Subset(source, split.count)
 
 
 def find(config: Data) -> Found:
@@ -168,12 +190,12 @@ def _made(config: Data, counts: dict[str, int], open_made: Any) -> dict[str, Spl
     }
 
 
-def _open_synthetic(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
-    return SyntheticSource(info, **facts)
+def _open_synthetic(info: DatasetInfo, split: Split) -> Source:
+    return SyntheticSource(info, **split.facts)
 
 
-def _open_synthetic_jpeg(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
-    return SyntheticJpegSource(info, **facts)
+def _open_synthetic_jpeg(info: DatasetInfo, split: Split) -> Source:
+    return SyntheticJpegSource(info, **split.facts)
 
 
 def _arrays(config: Data) -> Found:
@@ -189,32 +211,35 @@ def _arrays(config: Data) -> Found:
     return Found(prepared.info, prepared.origin, splits)
 
 
-def _open_arrays(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
-    images, labels = arrays["images"], arrays["labels"]
-    return ArraySource(info, images, labels, f"{facts['digest']}-{len(labels)}")
+def _open_arrays(info: DatasetInfo, split: Split) -> Source:
+    images, labels = split.arrays["images"], split.arrays["labels"]
+    return ArraySource(info, images, labels, f"{split.facts['digest']}-{len(labels)}")
 
 
 def _folders(located: Located) -> Found:
-    folders = {split: files[0] for split, files in located.files.items()}
-    classes = list_classes(folders["train"])
+    classes = list_classes(located.files["train"][0])
     splits, ignored = {}, 0
     for split in SPLITS:
-        listing = list_pictures(folders[split], classes)
-        facts = {"folder": listing.folder, "classes": classes}
+        (folder,) = located.files[split]
+        listing = list_pictures(folder, classes)
+        facts = {"folder": _name(folder, located.root), "classes": classes}
         arrays: Arrays = {
             "names": listing.names,
             "ends": listing.ends,
             "class_ends": listing.class_ends,
         }
-        splits[split] = Split(len(listing.ends), _open_folder, facts, arrays)
+        count = len(listing.ends)
+        sample = [f"{facts['folder']}/{listing.name(i)}" for i in _spread(count)]
+        splits[split] = Split(count, _open_folder, facts, arrays, located.root, sample)
         ignored += listing.ignored
     others = f", {ignored} files that are no pictures left aside" if ignored else ""
     info = located.info_of(len(classes))
     return Found(info, f"{located.origin} ({len(classes)} classes{others})", splits)
 
 
-def _open_folder(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
-    return ImageFolderSource(info, Listing(**{**facts, **arrays}))
+def _open_folder(info: DatasetInfo, split: Split) -> Source:
+    folder = split.root / split.facts["folder"]
+    return ImageFolderSource(info, Listing(**{**split.facts, **split.arrays, "folder": folder}))
 
 
 def _tfrecords(located: Located) -> Found:
@@ -222,32 +247,47 @@ def _tfrecords(located: Located) -> Found:
     features, labelled = pictures.numbering(located, indexes["train"], indexes["test"])
     splits = {}
     for split, made in indexes.items():
-        facts = {"shards": located.files[split], "sizes": made.sizes, "features": features}
+        names = [_name(path, located.root) for path in located.files[split]]
+        facts = {"shards": names, "sizes": made.sizes, "features": features}
         arrays = {name: made.columns[name] for name in ("shard", "offset", "length")}
-        splits[split] = Split(len(arrays["offset"]), _open_tfrecord, facts, arrays)
+        count, sample = len(arrays["offset"]), [names[i] for i in _spread(len(names))]
+        splits[split] = Split(count, _open_tfrecord, facts, arrays, located.root, sample)
     info = located.info_of(features.classes)
     return Found(info, f"{located.origin} ({features.classes} classes, {labelled})", splits)
 
 
-def _open_tfrecord(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
-    return TFRecordSource(info, **{**facts, **arrays})
+def _open_tfrecord(info: DatasetInfo, split: Split) -> Source:
+    shards = split.paths(split.facts["shards"])
+    return TFRecordSource(
+        info, shards, split.facts["sizes"], split.facts["features"], **split.arrays
+    )
 
 
 def _array_records(located: Located) -> Found:
     splits = {}
     for split in SPLITS:
-        counts = count_records(located.files[split])
-        facts = {
-            "files": located.files[split],
-            "decoder": pictures.tfds_features(located).decode,
-            "counts": counts,
-        }
-        splits[split] = Split(int(counts.sum()), _open_array_record, facts)
+        names = [_name(path, located.root) for path in located.files[split]]
+        counts, sizes = survey(located.files[split])
+        decoder = pictures.tfds_features(located).decode
+        facts = {"files": names, "decoder": decoder, "counts": counts, "sizes": sizes}
+        count, sample = int(counts.sum()), [names[i] for i in _spread(len(names))]
+        splits[split] = Split(count, _open_array_record, facts, {}, located.root, sample)
     return Found(located.info_of(located.classes), located.origin, splits)
 
 
-def _open_array_record(info: DatasetInfo, facts: dict[str, Any], arrays: Arrays) -> Source:
-    return ArrayRecordSource(info, **facts)
+def _open_array_record(info: DatasetInfo, split: Split) -> Source:
+    files = split.paths(split.facts["files"])
+    return ArrayRecordSource(info, **{**split.facts, "files": files})
+
+
+def _name(path: Path, root: Path) -> str:
+    return os.path.relpath(path, root)
+
+
+def _spread(count: int) -> list[int]:
+    """Up to 64 of the numbers 0 … count-1, evenly, with the first and the last."""
+    numbers: list[int] = np.linspace(0, count - 1, min(count, _LOOKED_AT)).astype(int).tolist()
+    return numbers
 
 
 def shards_of(config: Data) -> Located:

@@ -1,7 +1,7 @@
 """Pictures in one folder per class: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.
 
 A listing of ImageNet's 1.28 million files takes 34 MB as bytes and offsets, and 107 MB as Python's
-strings; each node lists once, and its ranks share the arrays.
+strings; rank 0 lists once, and the ranks of a node share the arrays.
 """
 
 import hashlib
@@ -41,6 +41,17 @@ class Listing:
     ends: npt.NDArray[np.int64]
     class_ends: npt.NDArray[np.int64]
     ignored: int = 0
+
+    def file(self, sample_id: int) -> tuple[int, bytes]:
+        """Label and file name of a sample."""
+        begin = int(self.ends[sample_id - 1]) if sample_id else 0
+        name = self.names[begin : int(self.ends[sample_id])].tobytes()
+        return int(np.searchsorted(self.class_ends, sample_id, side="right")), name
+
+    def name(self, sample_id: int) -> str:
+        """CLASS/NAME of a sample."""
+        label, name = self.file(sample_id)
+        return f"{self.classes[label]}/{os.fsdecode(name)}"
 
     def contents(self) -> list[str]:
         """A line a class and one for all names, to tell whether two listings are the same."""
@@ -161,8 +172,5 @@ class ImageFolderSource:
 
     def _find(self, sample_id: int) -> tuple[int, bytes]:
         """Label and path of a sample."""
-        here = self._listing
-        begin = int(here.ends[sample_id - 1]) if sample_id else 0
-        name = here.names[begin : int(here.ends[sample_id])].tobytes()
-        label = int(np.searchsorted(here.class_ends, sample_id, side="right"))
+        label, name = self._listing.file(sample_id)
         return label, self._folders[label] + name

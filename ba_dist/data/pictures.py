@@ -31,6 +31,7 @@ class Located:
     Args:
         name: of the dataset.
         form: of storage.
+        root: the folder that holds all of it.
         files: split → its shards, or its one folder.
         origin: for people.
         index_command: makes the index of shards.
@@ -41,6 +42,7 @@ class Located:
 
     name: str
     form: Literal["folder", "tfrecord", "array_record"]
+    root: Path
     files: dict[str, list[Path]]
     origin: str
     index_command: str
@@ -68,14 +70,18 @@ def locate(name: str, given_dir: str | None) -> Located:
         raise DataError(f"the data directory {place} is not there; make it or name another")
     command = f"ba-dist data index {name}" + (f" --data-dir {place}" if place else "")
     if name not in DETECTED:
-        return _tfds(name, place, command)
+        return _tfds(name, home(given_dir), command)
     for found in (_folders, _shards):
         if place and (located := found(name, place, command)):
             return located
-    home = place or cache_dir() / "tfds"
-    if name == "imagenet" and (home / _TFDS_IMAGENET).is_dir():
-        return replace(_tfds(_TFDS_IMAGENET, home, command), name=name)
+    if name == "imagenet" and (home(given_dir) / _TFDS_IMAGENET).is_dir():
+        return replace(_tfds(_TFDS_IMAGENET, home(given_dir), command), name=name)
     raise DataError(_not_found(name, place))
+
+
+def home(given_dir: str | None) -> Path:
+    """The folder of pictures on this node: the one that is named, else TFDS's in the cache."""
+    return data_dir(given_dir) or cache_dir() / "tfds"
 
 
 def _folders(name: str, place: Path, command: str) -> Located | None:
@@ -85,7 +91,7 @@ def _folders(name: str, place: Path, command: str) -> Located | None:
     for folder in (place / split for split in _VALIDATION):
         if folder.is_dir():
             files = {"train": [train], "test": [folder]}
-            return Located(name, "folder", files, f"the folders in {place}", command)
+            return Located(name, "folder", place, files, f"the folders in {place}", command)
     raise DataError(
         f"{train} holds a folder per class, but there is no {place / _VALIDATION[0]} beside it;"
         " pictures to evaluate on are needed, in folders of the same names"
@@ -105,7 +111,7 @@ def _shards(name: str, place: Path, command: str) -> Located | None:
             raise DataError(
                 f"{place} holds TFRecord shards, but no {words[-1]}-00000-of-…; bring those too"
             )
-    return Located(name, "tfrecord", found, f"the TFRecord shards in {place}", command)
+    return Located(name, "tfrecord", place, found, f"the TFRecord shards in {place}", command)
 
 
 def _not_found(name: str, place: Path | None) -> str:
@@ -188,10 +194,10 @@ def tfds_features(located: Located) -> Features:
 # --- TensorFlow Datasets --------------------------------------------------------------------------
 
 
-def _tfds(name: str, place: Path | None, command: str) -> Located:
+def _tfds(name: str, folder: Path, command: str) -> Located:
     from ba_dist.data import tfds_arrays
 
-    builder = _prepared(name, place or cache_dir() / "tfds")
+    builder = _prepared(name, folder)
     image, label = tfds_arrays.classification(builder)
     splits = builder.info.splits
     test = next((split for split in ("validation", "test") if split in splits), None)
@@ -210,6 +216,7 @@ def _tfds(name: str, place: Path | None, command: str) -> Located:
     return Located(
         name,
         form,
+        folder,
         files,
         f"TensorFlow Datasets in {builder.data_dir}",
         command,

@@ -2,9 +2,10 @@
 
     cache/datasets/NAME/{train,test}_{images,labels}.npy and info.json
 
-A dataset is looked for in order: prepared before; files in the data directory; TensorFlow Datasets
-(prepared there, else downloaded, as ArrayRecord); for Fashion-MNIST the Debian package. The order
-of the samples is that of their origin, so the digest tells origins apart.
+A dataset is looked for in order: prepared before; files in the data directory; for Fashion-MNIST
+those of the installed Debian package; TensorFlow Datasets (prepared there, else downloaded, as
+ArrayRecord). `ba-dist data prepare`, and nothing else, last of all installs the Debian package. The
+order of the samples is that of their origin, so the digest tells origins apart.
 """
 
 import gzip
@@ -17,14 +18,13 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.sources import DatasetInfo
-from ba_dist.errors import DataError
+from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
 
 DATA_VARIABLE = "BA_DIST_DATA"
 SPLITS = ("train", "test")
@@ -81,15 +81,17 @@ def data_dir(given: str | None) -> Path | None:
     return Path(named).expanduser().resolve() if named else None
 
 
-def prepare(name: str, given_dir: str | None = None) -> Prepared:
+def prepare(name: str, given_dir: str | None = None, install: bool = False) -> Prepared:
     """Makes the arrays of a dataset, or finds them made; two processes may do it at a time.
 
     Args:
         name: one of `INFOS`.
         given_dir: where a person says the data is.
+        install: whether a package of the system may be installed for it.
 
     Raises:
-        DataError: saying everything that was tried, and how to bring the data.
+        DataUnavailable: saying everything that was tried, and how to bring the data.
+        DataError: when what is there is damaged, or the cache cannot be written.
     """
     import filelock
 
@@ -103,7 +105,7 @@ def prepare(name: str, given_dir: str | None = None) -> Prepared:
         with filelock.FileLock(f"{folder}.lock"):
             if found := _load(folder):
                 return found
-            arrays, origin = _acquire(name, place)
+            arrays, origin = _acquire(name, place, install)
             return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
     except OSError as error:
         raise DataError(
@@ -199,31 +201,35 @@ def _digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _acquire(name: str, place: Path | None) -> tuple[Arrays, str]:
+def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]:
     """Tries every way in order; the first that gives the arrays wins."""
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
     tried = []
+    if name == "fashion_mnist":
+        # Outside the loop below: files that are there are used, or said to be damaged.
+        for folder in (place, Path("/") / _DEBIAN_FOLDER):
+            if folder and (arrays := _idx_files(folder)):
+                return arrays, f"the files in {folder}"
+            tried += [f"the files in {folder}: not there"] * bool(folder)
+        if install:
+            ways = [(f"the Debian package {_DEBIAN_PACKAGE}", _debian_package)]
+        else:
+            command = f"`ba-dist data prepare {name}`"
+            tried.append(f"the Debian package {_DEBIAN_PACKAGE}: only {command} installs it")
     if name == "digits":
         ways = [("scikit-learn's digits", _digits)]
-    if name == "fashion_mnist":
-        # Outside the loop: files that a person named are used, or said to be damaged.
-        if place and (arrays := _idx_files(place)):
-            return arrays, f"the files in {place}"
-        tried = [f"the files in {place}: not there"] * bool(place)
-        installed = Path("/") / _DEBIAN_FOLDER
-        ways = [(f"the files in {installed}", partial(_idx_files, installed))]
-    if name != "digits":
-        ways.append(("TensorFlow Datasets", lambda: _tfds(name, place)))
-    if name == "fashion_mnist":
-        ways.append((f"the Debian package {_DEBIAN_PACKAGE}", _debian_package))
+    else:
+        ways.insert(0, ("TensorFlow Datasets", lambda: _tfds(name, place)))
     for title, way in ways:
         try:
             if arrays := way():
                 return arrays, title
             tried.append(f"{title}: not there")
+        except CorruptRecord:  # it is there
+            raise
         except Exception as error:  # any way may fail in its own manner; all are reported
             tried.append(f"{title}: {first_line(error)}")
-    raise DataError(
+    raise DataUnavailable(
         f"{name} cannot be had on this machine:\n  - "
         + "\n  - ".join(tried)
         + f"\nRun `ba-dist data prepare {name}` on a machine with a network and the same cache"

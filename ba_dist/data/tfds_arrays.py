@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ba_dist.errors import DataError
+from ba_dist.errors import CorruptRecord, DataError
 from ba_dist.runtime import quiet
 
 
@@ -99,15 +99,26 @@ def _check_network(builder: Any) -> None:
 
 
 def read_splits(name: str, folder: Path, splits: Sequence[str]) -> dict[str, Any]:
-    """Every image and label of the splits as arrays, `{split}_images` and `{split}_labels`."""
+    """Every image and label of the splits as arrays, `{split}_images` and `{split}_labels`.
+
+    Raises:
+        CorruptRecord: when it is there, but cannot be read.
+        DataError: when it cannot be had.
+    """
     builder = open_builder(name, folder)
     arrays: dict[str, Any] = {}
     for split in splits:
         count = builder.info.splits[split].num_examples
         images = np.empty((count, *builder.info.features["image"].shape), np.uint8)
         labels = np.empty(count, np.int64)
-        for i, sample in enumerate(_in_order(builder, split)):
-            images[i], labels[i] = sample["image"], sample["label"]
+        try:
+            for i, sample in enumerate(_in_order(builder, split)):
+                images[i], labels[i] = sample["image"], sample["label"]
+        except Exception as error:  # each file format fails in its own manner
+            raise CorruptRecord(
+                f"{builder.data_dir} is damaged ({type(error).__name__}: {error}); delete it to"
+                " prepare it anew"
+            ) from None
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
     return arrays
 

@@ -1,6 +1,9 @@
 """A first run: real images, real batch augmentation, one or two minutes on two cores.
 
-launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+    ba-dist data prepare fashion_mnist                            # once; `make run` does both
+    launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+
+Where the data cannot be had, it trains on scikit-learn's digits and says so.
 """
 
 import dataclasses

@@ -179,3 +179,13 @@ def test_the_imagenet_recipe_on_four_ranks(form, data, tmp_path):
     assert (summary["steps"], summary["samples"], summary["instances"]) == (3, 24, 96)
     assert summary["input"]["records_decoded"] == 24 <= summary["input"]["records_read"] + 1
     assert "clean" in mpirun(1, "audit", tmp_path / "run").stdout
+
+
+@pytest.mark.mpi
+def test_threads_draw_samples_in_memory_as_the_flag_says_and_one_reads_them():
+    digests = set()
+    for flag in (3, 1, 0):
+        read, drawn, digest = program("threads.py", 1, flag).split()
+        assert (read, drawn) == ("False", str(flag > 1)), flag
+        digests.add(digest)
+    assert len(digests) == 1

@@ -1,14 +1,17 @@
 """Names → what is found of a dataset, in whatever form it is there, and how it is cut down."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
 from ba_dist.config import Data
-from ba_dist.data.catalog import open_source
+from ba_dist.data.catalog import digest, open_source
 from ba_dist.data.find import find, open_split
 from ba_dist.errors import ConfigError, DataError
+from ba_dist.recipes import imagenet
+from ba_dist.sampling import subset_ids
 
 from .. import pictures
 
@@ -79,6 +82,38 @@ def test_whatever_is_there_is_found(tmp_path, make, name):
     assert_samples(found, made)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [folders, folders_called_validation, shards, shards_in_folders],
+    ids=lambda m: m.__name__,
+)
+def test_what_was_found_opens_where_another_node_has_it(tmp_path, make):
+    """Without a look at the place where it was found, which is gone."""
+    made, _ = make(tmp_path / "here")
+    found = find(config(tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    splits = {
+        name: dataclasses.replace(split, root=tmp_path / "there")
+        for name, split in found.splits.items()
+    }
+    assert_samples(dataclasses.replace(found, splits=splits), made)
+    for split in splits.values():
+        assert all(path.is_file() for path in split.paths(split.sample))
+
+
+def test_a_sample_of_files_is_small_and_spread_from_the_first_to_the_last(tmp_path):
+    for split, count in (("train", 1000), ("val", 64)):
+        for i in range(count):
+            path = tmp_path / split / f"{i // 100}" / f"{i:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    splits = find(config(tmp_path)).splits
+    numbers = [int(name[-8:-4]) for name in splits["train"].sample]
+    assert len(numbers) == 64 and (numbers[0], numbers[-1]) == (0, 999)
+    assert set(np.diff(numbers)) <= {15, 16}
+    assert [int(name[-8:-4]) for name in splits["test"].sample] == list(range(64))
+
+
 def test_nothing_there_lists_what_was_looked_for(tmp_path):
     with pytest.raises(DataError) as caught:
         find(config(tmp_path))
@@ -108,20 +143,48 @@ def test_half_of_it_there(tmp_path):
 
 
 @pytest.mark.parametrize("make", [folders, shards], ids=lambda make: make.__name__)
-def test_the_first_samples_only(tmp_path, make):
+def test_a_subset_takes_an_even_share(tmp_path, make):
     made, _ = make(tmp_path)
     limits = {"train_samples": 4, "val_samples": 1}
     for split, key, count in (("train", "train", 4), ("test", "val", 1)):
         source = open_source(config(tmp_path, **limits), split)
         assert len(source) == count
-        for i in range(count):
-            assert source.decode(source.read(i))[1] == made[key][i].label
+        for i, original in enumerate(subset_ids(np.arange(count), count, 6).tolist()):
+            image, label = source.decode(source.read(i))
+            assert label == made[key][original].label
+            assert np.array_equal(image, made[key][original].pixels)
     for flag, changes in {
         "--train-samples 7": {"train_samples": 7},
         "--val-samples 9": {"val_samples": 9},
     }.items():
         with pytest.raises(ConfigError, match=f"{flag} is more than imagenet has; use at most 6"):
             open_source(config(tmp_path, **changes), "train")
+
+
+def test_a_subset_of_arrays_takes_the_same_rows(tmp_path):
+    whole = open_source(Data(dataset="digits"), "train")
+    source = open_source(Data(dataset="digits", train_samples=100), "train")
+    rows = subset_ids(np.arange(100), 100, len(whole))
+    assert [source.read(i) for i in range(100)] == [whole.read(int(row)) for row in rows]
+    assert digest(source) != digest(whole)
+
+
+def test_the_laptop_line_of_the_imagenet_recipe_meets_every_class(tmp_path):
+    """Classes of a hundredth of ImageNet's sizes (732 … 1300 and 50 pictures), sorted as ever."""
+    text = imagenet.__doc__
+    wanted = [int(re.search(rf"--{split}-samples\s+(\d+)", text)[1]) for split in ("train", "val")]
+    sizes = np.random.default_rng(0).choice([8, *[13] * 9], 1000)
+    for split, counts in (("train", sizes), ("val", [1] * 1000)):
+        for label, count in enumerate(counts):
+            folder = tmp_path / split / f"n{label:08d}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{i}.JPEG").touch()
+    limits = {"train_samples": wanted[0], "val_samples": wanted[1]}
+    for split in ("train", "test"):
+        source = open_source(config(tmp_path, **limits), split)
+        labels = [np.frombuffer(source.read(i), np.int64, 1)[0] for i in range(len(source))]
+        assert labels == sorted(labels) and len(set(labels)) == 1000
 
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic-jpeg", "digits"])
@@ -230,6 +293,8 @@ def test_datasets_of_tfds(prepared, name, file_format):
             expected = builder.as_dataset(split=of_tfds, read_config=one_file_at_a_time)
             expected = list(tfds.as_numpy(expected))
         assert len(source) == len(expected) == 12
+        sample = found.splits[split].sample
+        assert len(sample) == 2 and all((folder / name).is_file() for name in sample)
         for i, sample in enumerate(expected):
             image, label = source.decode(source.read(i))
             assert label == sample[keys[1]]

@@ -193,6 +193,16 @@ def test_a_damaged_file_is_named_and_no_other_data_taken(cache, tmp_path, fashio
         prepare("fashion_mnist", place)
 
 
+def test_damaged_files_of_the_installed_package_are_named(cache, tmp_path, fashion, monkeypatch):
+    """They are there, so the dataset is not one that cannot be had."""
+    put(tmp_path / "installed", fashion)
+    (tmp_path / "installed" / FILES["train_images"]).write_bytes(b"\0\0\x08")
+    monkeypatch.setattr(preparing, "_DEBIAN_FOLDER", str(tmp_path / "installed"))
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is not an idx file") as caught:
+        prepare("fashion_mnist")
+    assert type(caught.value) is DataError and "cannot be had" not in str(caught.value)
+
+
 def test_digits_need_no_network(cache):
     made = prepare("digits")
     arrays = stored(made)

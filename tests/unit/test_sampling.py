@@ -24,6 +24,7 @@ from ba_dist.sampling import (
     mix,
     step_positions,
     steps_per_epoch,
+    subset_ids,
     uniforms,
 )
 from ba_dist.topology import Layout
@@ -294,3 +295,52 @@ def test_two_threads_ask_a_sampler_at_the_end_of_an_epoch():
             assert list(pool.map(ask, (2, 5))) == [0, 0]
     finally:
         sys.setswitchinterval(interval)
+
+
+# --- an even share of the samples ---------------------------------------------------------------
+
+
+@st.composite
+def shares(draw, most=MAX_SAMPLES):
+    """(n, N) with n up to N."""
+    total = draw(st.integers(1, most))
+    return draw(st.integers(1, total)), total
+
+
+@given(shares(), st.data())
+@example((MAX_SAMPLES, MAX_SAMPLES), None)
+@example((MAX_SAMPLES - 1, MAX_SAMPLES), None)
+def test_a_subset_takes_one_sample_of_each_equal_part(share, data):
+    """Against Python's integers, which have any number of bits."""
+    count, total = share
+    inside = st.lists(st.integers(0, count - 1), max_size=20)
+    positions = [0, count - 1, *(data.draw(inside) if data else ())]
+    for i, sample_id in zip(positions, subset_ids(positions, count, total), strict=True):
+        assert i * total // count <= sample_id < (i + 1) * total // count
+        assert subset_ids(i, count, total) == sample_id, "alone as among others"
+
+
+@given(st.integers(1, 3000))
+def test_a_subset_of_all_is_all(total):
+    assert subset_ids(np.arange(total), total, total).tolist() == list(range(total))
+
+
+@given(st.lists(st.integers(0, 90), min_size=1, max_size=30).filter(any), st.data())
+def test_sorted_classes_get_their_share_of_a_subset(sizes, data):
+    """A class has less than one more or less at each end of it, and none more where parts fit."""
+    total = sum(sizes)
+    count = data.draw(st.integers(1, total))
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    taken = np.bincount(labels[subset_ids(np.arange(count), count, total)], minlength=len(sizes))
+    ends = np.cumsum([0, *sizes])
+    for found, size, *borders in zip(taken, sizes, ends[:-1], ends[1:], strict=True):
+        inside = [border * count % total for border in borders]
+        assert abs(found - size * count / total) < sum(map(bool, inside)) or not any(inside)
+        assert any(inside) or found * total == size * count
+        assert found or size * count < 2 * total, "a class of two parts' length is always met"
+
+
+def test_classes_that_alternate_with_the_length_of_a_part_are_no_trap():
+    """Every tenth sample of ten classes that take turns would be of one class."""
+    labels = subset_ids(np.arange(5000), 5000, 50_000) % 10
+    assert stats.chisquare(np.bincount(labels, minlength=10)).pvalue > UNLIKELY

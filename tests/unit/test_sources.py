@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ba_dist.config import Data
 from ba_dist.data.array_record import ArrayRecordSource
 from ba_dist.data.catalog import digest, open_source
 from ba_dist.data.examples import TFDS
-from ba_dist.data.find import First
+from ba_dist.data.find import Subset
 from ba_dist.data.sources import ArraySource, DatasetInfo, Workers, new_memory
 from ba_dist.data.synthetic import SyntheticJpegSource, SyntheticSource
 
@@ -48,15 +49,16 @@ def stored(tmp_path_factory):
     expected = decoded(pictures.make_array_record(root / "array_record", **FILES))
     files = sorted((root / "array_record").glob("train*"))
     made["array_record"] = (lambda: ArrayRecordSource(PICTURES, files, TFDS.decode), expected)
-    whole = ArraySource(INFO, np.tile(images, (2, 1, 1, 1)), np.tile(labels, 2), "digest")
-    made["first"] = (lambda: First(whole, COUNT), (images, labels))
+    # Parts of two: whichever sample of a part is taken, it is the same image.
+    twice = ArraySource(INFO, np.repeat(images, 2, axis=0), np.repeat(labels, 2), "digest")
+    made["subset"] = (lambda: Subset(twice, COUNT), (images, labels))
     return made
 
 
 SOURCES = pytest.mark.parametrize(
     "name",
     [
-        *("arrays", "synthetic", "synthetic-jpeg", "folder", "tfrecord", "array_record", "first"),
+        *("arrays", "synthetic", "synthetic-jpeg", "folder", "tfrecord", "array_record", "subset"),
     ],
 )
 
@@ -163,7 +165,7 @@ def test_counters(stored, name):
     assert spent["files_opened"] == files.get(name, 0)
     if name in files:
         assert 0 < spent["bytes_read"] <= sum(map(len, records)) + 3 * 16
-    if name != "first":
+    if name != "subset":
         assert stored[name][0]().counters.records_read == 0, "sources do not share their counters"
 
 
@@ -173,8 +175,17 @@ def test_where_tells_samples_apart_and_contents_tells_sources_apart(stored, name
     assert len({source.where(i) for i in range(COUNT)}) == COUNT
     assert source.contents and all("\n" not in line for line in source.contents)
     assert digest(source) == digest(stored[name][0]())
-    digests = [digest(make()) for key, (make, _) in stored.items() if key != "first"]
+    digests = [digest(make()) for key, (make, _) in stored.items() if key != "subset"]
     assert len(set(digests)) == len(digests)
+
+
+def test_array_record_files_whose_sizes_are_known_are_not_looked_at(stored):
+    """Each rank opens the source, but only one asks the file server."""
+    known = stored["array_record"][0]()
+    files = [Path("gone") / line.split(":")[0] for line in known.contents]
+    sizes = np.array([int(line.split()[1]) for line in known.contents])
+    told = ArrayRecordSource(PICTURES, files, TFDS.decode, np.array([15, 15]), sizes)
+    assert told.contents == known.contents and len(told) == len(known)
 
 
 def test_where_names_the_file(stored):

@@ -1,10 +1,12 @@
 """Datasets that TensorFlow Datasets has prepared, written here by its own writer."""
 
+import shutil
+
 import numpy as np
 import pytest
 
-from ba_dist.data import prepare as preparing
 from ba_dist.data.prepare import prepare
+from ba_dist.errors import CorruptRecord, DataUnavailable
 
 COUNTS = {"train": 37, "test": 11}
 
@@ -80,6 +82,22 @@ def test_the_file_format_changes_nothing(stored, tmp_path, monkeypatch):
     assert digests["array_record"] == digests["tfrecord"]
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_damaged_files_are_not_data_that_cannot_be_had(
+    stored, file_format, damage, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(stored[file_format], tmp_path / "data")
+    (file,) = (tmp_path / "data").rglob("*train*-00001-of-00003")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 16
+    file.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    with pytest.raises(CorruptRecord, match=f"{tmp_path}/data/cifar10/3.0.2 is damaged .*delete"):
+        prepare("cifar10", str(tmp_path / "data"))
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
 def test_a_folder_without_the_dataset_and_no_network(tmp_path, monkeypatch):
     """The host of the download has no address here, which is said at once."""
     from ba_dist.data import tfds_arrays
@@ -89,7 +107,7 @@ def test_a_folder_without_the_dataset_and_no_network(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tfds_arrays.socket, "getaddrinfo", no_address)
-    with pytest.raises(preparing.DataError) as caught:
+    with pytest.raises(DataUnavailable) as caught:
         prepare("cifar10", str(tmp_path))
     message = str(caught.value)
     assert "TensorFlow Datasets: DataError: no network: " in message
