@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ba_dist import run_dir
+from ba_dist import record, run_dir
 from ba_dist.errors import UserError
 
 HOLD = """
@@ -150,6 +150,20 @@ def test_digests_of_weights_are_of_steps_that_are_done(tmp_path, steps):
     run_dir.cut_back(path, steps)
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert found == entries[: 2 * steps + 1]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_each_rank_cuts_its_share_of_the_traces(tmp_path, ranks):
+    """A job before had three ranks; all files are cut, each by one rank."""
+    (tmp_path / "trace").mkdir()
+    paths = [tmp_path / "trace" / f"rank-{rank:05d}.jsonl" for rank in range(3)]
+    cut = []
+    for rank in range(ranks):
+        for path in paths:
+            write_lines(path, [{"step": s, "sample_ids": [s]} for s in range(5)])
+        record.cut_back_traces(tmp_path, 2, rank, ranks)
+        cut += [path for path in paths if len(path.read_text().splitlines()) == 2]
+    assert sorted(cut) == paths
 
 
 def test_the_epoch_that_was_ended_at_a_step(tmp_path):

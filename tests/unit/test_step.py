@@ -1,5 +1,7 @@
 """One step against the paper's formula: the mean over copies and samples, then SGD."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -153,3 +155,21 @@ def test_low_precision_learns(comm, precision):
     trained = train_step(comm, precision, momentum=0.9)
     losses = [trained(images, labels, 0.05, False)["loss"] for _ in range(25)]
     assert losses[-1] < losses[0] / 2
+
+
+def test_what_ranks_tell_adds_up_to_what_each_said():
+    said = {0: ((1, 0, 2), (0.1, 0.2, 0.3, 0.4)), 1: ((0, 1, 0), ()), 2: ((1, 0, 1), (5, 6, 7, 8))}
+    told = sum(step.tell(*words, rank, 3) for rank, words in said.items())
+    flags, table = step.hear(told)
+    assert flags == [2, 1, 3]
+    np.testing.assert_array_equal(table, [[0.1, 0.2, 0.3, 0.4], [0, 0, 0, 0], [5, 6, 7, 8]])
+
+
+def test_a_table_of_many_ranks_is_arrays_all_the_way():
+    """Lists of Python's numbers would be several times as large, and slow."""
+    world = 10**5
+    tracemalloc.start()
+    _, table = step.hear(step.tell((0, 0, 0), (1, 2, 3, 4), 7, world))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table.shape == (world, 4) and peak < 1.2 * table.nbytes
