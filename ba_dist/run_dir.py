@@ -1,13 +1,14 @@
 """The folder of a run: one job at a time, old runs kept, files cut back when a run goes on."""
 
 import json
-import os
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from ba_dist import whole_file
 from ba_dist.errors import UserError
 
 # Job script, log and marks of slurm/lib.sh: they belong to a job that may still be running.
@@ -68,17 +69,30 @@ def cut_back(path: Path, steps: int) -> None:
         done = entry["step"] + 1 if "sample_ids" in entry else entry.get("step", 0)
         if done <= steps:
             kept.append(line + "\n")
-    write_whole(path, "".join(kept))
+    whole_file.write(path, "".join(kept))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a file's text; a reader sees the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON text; numbers that JSON does not know, NaN and infinity, become null at any depth."""
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file of a run, whole or not at all."""
+    whole_file.write(path, to_json(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The training loop, from the configuration to the summary, read from top to bottom."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -337,7 +336,7 @@ class Job:
         path = self.folder / "config.json"
         layouts = record.add_layout(path, self.position.step, self.layout)
         facts = record.facts(self.config, self.dataset, layouts, self.steps_per_epoch, hosts)
-        run_dir.write_whole(path, json.dumps(facts, indent=2) + "\n")
+        run_dir.write_json(path, facts)
         for line in opening(self.config, self.layout, self.dataset, self.total_steps):
             print(line, flush=True)
         if self.position.step:
@@ -364,7 +363,7 @@ class Job:
             },
         )
         if self.comm.rank == 0:
-            run_dir.write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+            run_dir.write_json(self.folder / "summary.json", summary)
         return summary
 
 
