@@ -6,19 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from ba_dist import whole_file
 from ba_dist.errors import UserError
+from ba_dist.lock import Lock, LockHeld, hold
 
 # Job script, log and marks of slurm/lib.sh: they belong to a job that may still be running.
 JOB_FOLDER = "job"
 
 _PREVIOUS = re.compile(r"previous-(\d+)")
-_STAY = (".lock", JOB_FOLDER)
+_LOCK = ".lock"  # and, where flock is missing, what begins like it
 
 
-def claim(run_dir: Path) -> filelock.BaseFileLock:
+def claim(run_dir: Path) -> Lock:
     """Makes the folder and holds it for this job.
 
     Raises:
@@ -26,21 +25,20 @@ def claim(run_dir: Path) -> filelock.BaseFileLock:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(run_dir / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
+        return hold(run_dir / _LOCK)
+    except LockHeld as error:
+        who = f" ({error})" if str(error) else ""
         raise UserError(
-            f"another job is using {run_dir}; wait for it, or choose another --run-dir"
+            f"another job is using {run_dir}{who}; wait for it, or choose another --run-dir"
         ) from None
     except OSError as error:
         raise UserError(f"the run directory {run_dir} cannot be used: {error}") from None
-    return lock
 
 
 def set_aside(run_dir: Path) -> None:
     """Moves what an older run left into `previous-N` beside the new files; deletes nothing."""
     earlier = {path: _PREVIOUS.fullmatch(path.name) for path in run_dir.iterdir()}
-    leftovers = [path for path, match in earlier.items() if not match and path.name not in _STAY]
+    leftovers = [path for path, match in earlier.items() if not match and not _stays(path.name)]
     if not leftovers:
         return
     number = 1 + max((int(match[1]) for match in earlier.values() if match), default=0)
@@ -48,6 +46,10 @@ def set_aside(run_dir: Path) -> None:
     place.mkdir()
     for path in leftovers:
         path.rename(place / path.name)
+
+
+def _stays(name: str) -> bool:
+    return name == JOB_FOLDER or name.startswith(_LOCK)
 
 
 def cut_back(path: Path, steps: int) -> None:

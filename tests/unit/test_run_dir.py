@@ -88,7 +88,7 @@ def test_everything_is_kept_however_often(tmp_path):
         ".lock",
         *(f"previous-{n}" for n in (1, 2, 3)),
     }
-    assert lock.is_locked
+    assert lock.held
 
 
 def test_what_belongs_to_the_job_stays(tmp_path):
