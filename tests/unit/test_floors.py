@@ -18,7 +18,7 @@ ROOT = Path(ba_dist.__file__).parent
 FLOORS = [
     [
         *("", "errors", "topology", "sampling", "schedules", "config", "recipes."),
-        *("position", "stragglers", "whole_file", "lock"),
+        *("position", "stragglers", "whole_file", "lock", "launcher", "shared_memory"),
     ],
     [
         *("comm", "runtime", "run_dir", "signals", "inject", "job_script", "models.", "optim."),
