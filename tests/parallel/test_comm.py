@@ -91,3 +91,10 @@ def test_more_memory_than_a_container_shares_is_refused_by_all(kind):
     assert f"the ranks on {os.uname().nodename} have to share {needed} MiB of memory" in done.stdout
     assert "free of 64 MiB" in done.stdout and "--shm-size=1g" in done.stdout
     assert done.stdout.endswith("True\n")  # all ranks of the world have raised it
+
+
+@pytest.mark.mpi
+def test_ranks_that_share_a_gpu_are_refused_together():
+    said = program("one_gpu.py", 3, timeout=60)
+    assert f"ranks 0, 1 on {os.uname().nodename} share one GPU, 0000:01:00.0. " in said
+    assert said.endswith("True\n") and said.count("\n") == 1
