@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ba_dist import checkpoint, inject, nonfinite, record, run_dir, runtime, saving
+from ba_dist import checkpoint, devices, inject, nonfinite, record, run_dir, runtime, saving
 from ba_dist.comm import Comm, start
 from ba_dist.config import Config, computed_part, differences, layout_of, plan_steps
 from ba_dist.data.catalog import Dataset, open_dataset
@@ -83,6 +83,7 @@ class Job:
         self.config, self.layout, self.comm, self.folder = config, layout, comm, folder
         self.injector = inject.Injector(faults, comm.rank)
         comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, config.run.seed))
+        devices.check(comm)
         comm.together(comm.start_horovod)
         if config.placement.microbatch is None:
             size = layout.microbatch_within(runtime.default_microbatch())
