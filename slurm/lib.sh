@@ -281,8 +281,8 @@ job_facts() {
   scontrol show job "$SLURM_JOB_ID" 2>/dev/null || scontrol show job "$SLURM_JOB_ID" 2>/dev/null || true
 }
 
-# Whether Slurm ends the job to make room for another one. It may have told the ranks only. After a
-# requeue the time may be that of an earlier start.
+# Whether Slurm ends the job to make room for another one. It may have told the ranks only. A time
+# before this start is of an earlier one: Slurm 22.05 forgets it at a requeue, others are not known.
 preempted() {
   local facts preempted started=""
   facts=$(job_facts)

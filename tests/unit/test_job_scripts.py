@@ -302,7 +302,7 @@ UNKNOWN = {**BEFORE, "START_TIME": "Unknown"}
 
 @pytest.mark.parametrize(("times", "counts"), [(BEFORE, False), (SAME, True), (UNKNOWN, True)])
 def test_only_a_preemption_of_this_start_counts(cluster, times, counts):
-    """Slurm may still show the one that ended an earlier start of the job."""
+    """A Slurm might still show the one that ended an earlier start of the job."""
     _, out, _ = cluster.run(STEP_STATUS=RUN_AGAIN, JOB_STATE="COMPLETING", **times)
     assert cluster.requeues() == counts
     assert ("not requeued: Slurm is ending this job" in out) == (not counts)
