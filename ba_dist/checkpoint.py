@@ -7,7 +7,6 @@ safetensors holds plain arrays and text, and never runs code when it is read.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from ba_dist import whole_file
 from ba_dist.comm import Comm
 from ba_dist.errors import CheckpointError
 
@@ -58,19 +58,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     text = json.dumps(facts)
     # One entry, because safetensors writes several in any order.
     data = safetensors.numpy.save(arrays, metadata={"ba_dist": f"{_sha256(text)} {text}"})
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    whole_file.write(path, data)
     before = [old for old in _newest_first(folder) if _step_of(old) < checkpoint.step]
     # A temporary file is what a job left that was killed while it wrote.
-    for old in [*before[keep - 1 :], *folder.glob("step-*.tmp")]:
+    for old in [*before[keep - 1 :], *folder.glob(".step-*.tmp")]:
         old.unlink(missing_ok=True)
     return path
 

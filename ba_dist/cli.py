@@ -345,9 +345,9 @@ def doctor(data_dir: str | None) -> None:
 
 def _say_once(text: str) -> None:
     """Prints on rank 0."""
-    from ba_dist.comm import launched
+    from ba_dist.comm import ranks
 
-    launch = launched()
+    launch = ranks()
     if launch is None or launch.rank == 0:
         click.echo(text)
 
@@ -361,6 +361,9 @@ def main() -> None:
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        # Leaving by MPI's own end would wait for the others, and for threads that are inside MPI.
+        if comm.joined():
+            comm.end_job("interrupted", 130)
         sys.exit(130)
     except click.exceptions.NoArgsIsHelpError as error:
         comm.leave_together(error.format_message(), 2, sys.stderr)
@@ -369,7 +372,7 @@ def main() -> None:
         comm.leave_together(f"ba-dist: {error.format_message()}{hint}", 2, sys.stderr)
     except UserError as error:
         status = 2 if isinstance(error, ConfigError) else 1
-        if error.agreed or comm.launched() is None:
+        if error.agreed or comm.ranks() is None:
             comm.leave_together(f"ba-dist: {error}", status, sys.stderr)
         comm.end_job(f"{error}", status)
     except OSError as error:

@@ -12,17 +12,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.errors import UserError
+from ba_dist.errors import UserError, agreed
+from ba_dist.launcher import Launch, launched
+from ba_dist.shared_memory import Bytes, SharedMemory, lack, measure, view
 from ba_dist.topology import Layout
 
-Bytes = npt.NDArray[np.uint8]
+# MPI counts and places what is sent by 32 bits.
+LARGEST_MESSAGE = 2**30
 
 
 class Channel:
@@ -42,7 +44,10 @@ class Channel:
         """The root's array on every rank; `array` has its shape and dtype everywhere."""
         if self.rank == root and self.size > 1:
             self.bytes_sent += array.nbytes
-        self._mpi.Bcast(array, root=root)
+        assert array.flags.c_contiguous
+        content = array.reshape(-1).view(np.uint8)
+        for start in range(0, content.nbytes, LARGEST_MESSAGE):
+            self._mpi.Bcast(content[start : start + LARGEST_MESSAGE], root=root)
         return array
 
     def gather_all(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -58,10 +63,15 @@ class Channel:
 
         if self.size == 1:
             return part
-        self.bytes_sent += part.nbytes
         out = np.empty(int(counts.sum()), np.uint8)
-        offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self._mpi.Allgatherv(part, [out, counts, offsets, MPI.BYTE])
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        if out.nbytes <= LARGEST_MESSAGE:
+            self.bytes_sent += part.nbytes
+            self._mpi.Allgatherv(part, [out, counts, offsets[:-1], MPI.BYTE])
+            return out
+        out[offsets[self.rank] : offsets[self.rank + 1]] = part
+        for rank in range(self.size):
+            self.broadcast(out[offsets[rank] : offsets[rank + 1]], rank)
         return out
 
     def share_object(self, value: Any, root: int = 0) -> Any:
@@ -74,13 +84,35 @@ class Channel:
         return result
 
     def shared_bytes(self, size: int) -> Bytes:
-        """Memory of `size` bytes that all ranks of the channel see; they must be on one node."""
+        """Memory of `size` bytes that all ranks of the channel see; they must be on one node.
+
+        Raises:
+            UserError: on all ranks, when the node has no room for it.
+        """
         from mpi4py import MPI
 
+        if self.size == 1:
+            return np.empty(size, np.uint8)
+        self._claim_room(size)
         window = MPI.Win.Allocate_shared(size if self.rank == 0 else 0, 1, comm=self._mpi)
         _WINDOWS.append(window)
-        memory: Any = window.Shared_query(0)[0]
-        return np.frombuffer(memory, np.uint8, count=size)
+        memory = view(window, 0, size)
+        if self.rank == 0:
+            memory[:] = 0  # takes the room, so that whoever asks next sees it gone
+        self.barrier()
+        return memory
+
+    def lacks_room(self, size: int) -> str:
+        """Why the node cannot hold `size` bytes more of shared memory; empty if it can."""
+        free, total = self.gather_all(np.array(measure())).min(axis=0)
+        return lack(size, int(free), int(total))
+
+    def _claim_room(self, size: int) -> None:
+        if complaint := self.lacks_room(size):
+            world = joined()
+            # The ranks of other nodes do not know of it.
+            everywhere = world is not None and world.world_size == self.size
+            raise agreed(UserError(complaint)) if everywhere else UserError(complaint)
 
     @cached_property
     def on_one_node(self) -> bool:
@@ -92,9 +124,18 @@ class Channel:
         node.Free()
         return here
 
-    def shared_memory(self, size: int) -> "SharedMemory":
-        """`size` bytes of every rank that all can see; they must be on one node."""
-        return SharedMemory(self._mpi, size)
+    def shared_memory(self, size: int) -> SharedMemory:
+        """`size` bytes of every rank that all can see; they must be on one node.
+
+        Raises:
+            UserError: on all ranks, when the node has no room for it.
+        """
+        from mpi4py import MPI
+
+        self._claim_room(size * self.size)
+        window = MPI.Win.Allocate_shared(size, 1, comm=self._mpi)
+        window.Lock_all(MPI.MODE_NOCHECK)
+        return SharedMemory(window, size, self.size)
 
     def barrier(self) -> None:
         """Returns when every rank has come here."""
@@ -149,36 +190,6 @@ def _wait(request: Any) -> None:
 
 
 _LONGEST_PAUSE = 5e-4  # seconds
-
-
-class SharedMemory:
-    """Memory to which each rank of a channel gives a part, for all to read and write.
-
-    Args:
-        communicator: ranks on one node.
-        size: bytes of each rank's part.
-    """
-
-    def __init__(self, communicator: Any, size: int):
-        from mpi4py import MPI
-
-        self._window = MPI.Win.Allocate_shared(size, 1, comm=communicator)
-        self._window.Lock_all(MPI.MODE_NOCHECK)
-        self.size = size
-        memories: list[Any] = [
-            self._window.Shared_query(rank)[0] for rank in range(communicator.Get_size())
-        ]
-        self.parts: list[Bytes] = [np.frombuffer(m, np.uint8, count=size) for m in memories]
-
-    def sync(self) -> None:
-        """Makes this rank's writes visible, and sees those of others; needs a message between."""
-        self._window.Sync()
-
-    def free(self) -> None:
-        """Gives the memory back; collective. Nothing may look at `parts` any more."""
-        self.parts = []
-        self._window.Unlock_all()
-        self._window.Free()
 
 
 # Shared windows live as long as the process: freeing one is collective, which a failing rank skips.
@@ -341,25 +352,19 @@ def _end_job_on_exceptions(comm: Comm) -> None:
     threading.excepthook = lambda args: report(args.exc_type, args.exc_value, args.exc_traceback)
 
 
-@dataclass(frozen=True)
-class Launch:
-    """What the launcher's environment says before MPI is started."""
+def joined() -> Launch | None:
+    """This rank's place in a world of several that MPI has started; None before, or alone."""
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
 
-    rank: int
-    world_size: int
-
-
-def launched() -> Launch | None:
-    """The rank and world size by which an MPI launcher started this process, None without one."""
-    pairs = [
-        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-        ("PMI_RANK", "PMI_SIZE"),
-        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-    ]
-    for rank, size in pairs:
-        if rank in os.environ and size in os.environ:
-            return Launch(int(os.environ[rank]), int(os.environ[size]))
+        if MPI.Is_initialized() and not MPI.Is_finalized() and MPI.COMM_WORLD.Get_size() > 1:
+            return Launch(MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size())
     return None
+
+
+def ranks() -> Launch | None:
+    """This rank's place as MPI knows it, before MPI is started as the launcher says."""
+    return joined() or launched()
 
 
 def leave_together(message: str, status: int, stream: TextIO | None = None) -> NoReturn:
@@ -367,7 +372,7 @@ def leave_together(message: str, status: int, stream: TextIO | None = None) -> N
 
     A rank that left at once would have the launcher kill rank 0 before it has spoken.
     """
-    launch = launched()
+    launch = ranks()
     if launch is None or launch.rank == 0:
         print(message, file=stream or sys.stderr, flush=True)
     if launch is not None and launch.world_size > 1:
@@ -393,15 +398,6 @@ def library() -> tuple[str, int]:
     from mpi4py import MPI
 
     return MPI.Get_library_version().split(",")[0].strip("\0\n "), MPI.Query_thread()
-
-
-def available() -> bool:
-    """Whether mpi4py and its MPI library can be loaded."""
-    try:
-        library()
-    except (ImportError, RuntimeError):
-        return False
-    return True
 
 
 def horovod_build() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ba_dist import comm as communication
 from ba_dist import runtime
 from ba_dist.data.prepare import DATA_VARIABLE, cache_dir, data_dir
 from ba_dist.errors import UserError
+from ba_dist.launcher import launched
 
 _PYTHON = ((3, 10), (3, 12))
 
@@ -41,11 +42,19 @@ def examine(given_dir: str | None) -> tuple[str, bool]:
     findings = [finding for check in checks for finding in _guarded(check)]
     findings += _data(given_dir)
     everyone = [findings]
-    if communication.available():
+    if _mpi_is_there():
         world = communication.start()
         findings += _guarded(lambda: _ranks(world))
         everyone = world.world.gather_objects(findings)
     return _report(everyone), not any(f.advice for found in everyone for f in found)
+
+
+def _mpi_is_there() -> bool:
+    try:
+        communication.library()
+    except (ImportError, RuntimeError):
+        return False
+    return True
 
 
 def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
@@ -132,7 +141,7 @@ def _devices() -> list[Finding]:
 
 
 def _ranks(world: Any) -> list[Finding]:
-    launch = communication.launched()
+    launch = launched()
     if launch is not None and launch.world_size != world.world_size:
         text = f"the launcher started {launch.world_size}, MPI joined {world.world_size}"
         advice = "use the mpirun of this MPI, or srun with an --mpi that it speaks (pmix, pmi2 …)"

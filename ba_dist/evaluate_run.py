@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ba_dist import checkpoint, runtime
+from ba_dist import checkpoint, devices, runtime
 from ba_dist.comm import start
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_dataset
@@ -15,6 +15,7 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     comm = start()
     config, facts = comm.together(lambda: load_config(folder))
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+    devices.check(comm)
     from ba_dist import models, step
     from ba_dist.data.pipeline import io_threads
     from ba_dist.evaluate import Evaluator

@@ -1,12 +1,13 @@
 """What a run says of itself: metrics.jsonl, TensorBoard events, a progress bar or plain lines."""
 
 import contextlib
-import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
+
+from ba_dist.run_dir import to_json
 
 _LINE_SECONDS = 30.0
 
@@ -28,12 +29,14 @@ class Metrics:
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one object `{"event", "step", …}`; numbers also go to TensorBoard.
 
+        A number that is not finite is null in the file, as JSON has no word for it.
+
         Args:
             event: start, step, epoch, checkpoint or end.
             step: steps that are done.
         """
         try:
-            self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+            self._file.write(to_json({"event": event, "step": step, **values}) + "\n")
             self._file.flush()
         except OSError as error:  # which does not say what file it was
             raise OSError(error.errno, error.strerror, self._file.name) from None

@@ -52,11 +52,11 @@ def table(result: dict[str, Any], run_dir: Path) -> str:
         f" {result['copies_per_rank']} copies per rank",
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
         f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
-        "validation accuracy": f"{result['val_top1']:.2%}",
-        "images per second": f"{result['images_per_second']:.0f}",
+        "validation accuracy": _shown(result["val_top1"], ".2%"),
+        "images per second": _shown(result["images_per_second"], ".0f"),
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
-        "seconds of training": f"{result['seconds']:.1f}",
+        "seconds of training": _shown(result["seconds"], ".1f"),
         "run directory": str(_short(run_dir)),
     }
     if read["records_skipped"]:
@@ -68,6 +68,11 @@ def table(result: dict[str, Any], run_dir: Path) -> str:
         )
     width = max(map(len, rows))
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
+
+
+def _shown(value: float | None, form: str) -> str:
+    """A number of summary.json, where one that was not finite is null."""
+    return "not finite" if value is None else f"{value:{form}}"
 
 
 def _short(path: Path) -> Path:

@@ -1,23 +1,23 @@
 """The folder of a run: one job at a time, old runs kept, files cut back when a run goes on."""
 
 import json
-import os
+import math
 import re
 from pathlib import Path
 from typing import Any
 
-import filelock
-
+from ba_dist import whole_file
 from ba_dist.errors import UserError
+from ba_dist.lock import Lock, LockHeld, hold
 
 # Job script, log and marks of slurm/lib.sh: they belong to a job that may still be running.
 JOB_FOLDER = "job"
 
 _PREVIOUS = re.compile(r"previous-(\d+)")
-_STAY = (".lock", JOB_FOLDER)
+_LOCK = ".lock"  # and, where flock is missing, what begins like it
 
 
-def claim(run_dir: Path) -> filelock.BaseFileLock:
+def claim(run_dir: Path) -> Lock:
     """Makes the folder and holds it for this job.
 
     Raises:
@@ -25,21 +25,20 @@ def claim(run_dir: Path) -> filelock.BaseFileLock:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(run_dir / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
+        return hold(run_dir / _LOCK)
+    except LockHeld as error:
+        who = f" ({error})" if str(error) else ""
         raise UserError(
-            f"another job is using {run_dir}; wait for it, or choose another --run-dir"
+            f"another job is using {run_dir}{who}; wait for it, or choose another --run-dir"
         ) from None
     except OSError as error:
         raise UserError(f"the run directory {run_dir} cannot be used: {error}") from None
-    return lock
 
 
 def set_aside(run_dir: Path) -> None:
     """Moves what an older run left into `previous-N` beside the new files; deletes nothing."""
     earlier = {path: _PREVIOUS.fullmatch(path.name) for path in run_dir.iterdir()}
-    leftovers = [path for path, match in earlier.items() if not match and path.name not in _STAY]
+    leftovers = [path for path, match in earlier.items() if not match and not _stays(path.name)]
     if not leftovers:
         return
     number = 1 + max((int(match[1]) for match in earlier.values() if match), default=0)
@@ -47,6 +46,10 @@ def set_aside(run_dir: Path) -> None:
     place.mkdir()
     for path in leftovers:
         path.rename(place / path.name)
+
+
+def _stays(name: str) -> bool:
+    return name == JOB_FOLDER or name.startswith(_LOCK)
 
 
 def cut_back(path: Path, steps: int) -> None:
@@ -68,7 +71,7 @@ def cut_back(path: Path, steps: int) -> None:
         done = entry.get("weights_after", entry.get("step", 0)) + ("sample_ids" in entry)
         if done <= steps:
             kept.append(line + "\n")
-    write_whole(path, "".join(kept))
+    whole_file.write(path, "".join(kept))
 
 
 def epoch_event(path: Path, step: int) -> dict[str, Any] | None:
@@ -89,14 +92,27 @@ def epoch_event(path: Path, step: int) -> dict[str, Any] | None:
     return found
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a file's text; a reader sees the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON text; numbers that JSON does not know, NaN and infinity, become null at any depth."""
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file of a run, whole or not at all."""
+    whole_file.write(path, to_json(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

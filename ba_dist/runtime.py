@@ -57,7 +57,7 @@ def prepare(local_rank: int, local_size: int) -> Any:
         )
     gpus = tf.config.list_physical_devices("GPU")
     if len(gpus) == 1:
-        local_rank = 0  # the launcher has given each rank a GPU of its own
+        local_rank = 0  # the launcher has given each rank its own, as devices.check looks
     elif gpus and local_rank >= len(gpus):
         raise UserError(f"this node has {len(gpus)} GPUs for {local_size} ranks; start one a GPU")
     if gpus:

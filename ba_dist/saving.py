@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ba_dist import checkpoint
+from ba_dist import checkpoint, run_dir
 from ba_dist.checkpoint import Checkpoint
 from ba_dist.comm import Comm
-from ba_dist.config import differences
+from ba_dist.config import Config, differences
 from ba_dist.errors import CheckpointError, agreed
 
 
@@ -75,6 +77,20 @@ class Saver:
         self._writer.shutdown()
 
 
+def open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
+    """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
+    folder = Path(config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = comm.world.share_object(folder.absolute())
+
+    def claim() -> None:
+        stack.callback(run_dir.claim(folder).release)
+        if not config.run.resume:
+            run_dir.set_aside(folder)
+
+    comm.together(claim if comm.rank == 0 else lambda: None)
+    return folder
+
+
 def check_same_run(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuses a checkpoint of another run.
 
@@ -95,7 +111,7 @@ def check_same_run(saved: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def find(run_dir: Path, comm: Comm) -> Checkpoint | None:
+def find(run: Path, comm: Comm) -> Checkpoint | None:
     """The newest good checkpoint of a run, on every rank; collective over the world.
 
     Raises:
@@ -103,7 +119,7 @@ def find(run_dir: Path, comm: Comm) -> Checkpoint | None:
     """
     found: Checkpoint | None = None
     complaints: list[str] = []
-    folder = checkpoint.folder_of(run_dir)
+    folder = checkpoint.folder_of(run)
     if comm.rank == 0:
         found, complaints = checkpoint.newest(folder)
         for complaint in complaints:

@@ -1,6 +1,8 @@
 """How a scheduler or a person asks a run to stop."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,20 +19,48 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Listens to SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C; the handler only sets a flag.
 
-    A second Ctrl-C ends the process at once.
+    A second Ctrl-C ends the process at once, with status 130, also inside a collective; the
+    launcher then ends the other ranks.
     """
     stop = StopRequest()
 
     def note(number: int, frame: Any) -> None:
         stop.wanted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     names = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
     before = {name: signal.signal(name, note) for name in names}
     try:
-        yield stop
+        with _impatience():
+            yield stop
     finally:
         for name, handler in before.items():
             # The same request may come again, late, to a rank that is already leaving.
             ignored = stop.agreed and name != signal.SIGINT
             signal.signal(name, signal.SIG_IGN if ignored else handler)
+
+
+@contextmanager
+def _impatience() -> Iterator[None]:
+    """A thread sees signals at once, while handlers wait until the main thread leaves MPI."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(
+        target=_end_at_the_second, args=(reading,), name="signals", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+def _end_at_the_second(reading: int) -> None:
+    seen = 0
+    while numbers := os.read(reading, 64):
+        seen += numbers.count(signal.SIGINT)
+        if seen > 1:
+            os._exit(128 + signal.SIGINT)

@@ -5,10 +5,10 @@ import subprocess
 from datetime import datetime
 from pathlib import Path
 
+from ba_dist import whole_file
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.job_script import Job
-from ba_dist.run_dir import write_whole
 from ba_dist.topology import Layout
 
 CLONE = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ def submit(job: Job, text: str, layout: Layout) -> str:
     script = Path(job.script)
     try:
         script.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(script, text)
+        whole_file.write(script, text)
         script.chmod(0o755)
     except OSError as error:
         raise UserError(f"the job script cannot be written: {error}") from None

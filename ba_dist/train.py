@@ -1,16 +1,24 @@
 """The training loop, from the configuration to the summary, read from top to bottom."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ba_dist import checkpoint, inject, nonfinite, record, replicas, run_dir, runtime, saving
+from ba_dist import (
+    checkpoint,
+    devices,
+    inject,
+    nonfinite,
+    record,
+    replicas,
+    run_dir,
+    runtime,
+    saving,
+)
 from ba_dist.comm import Comm, start
 from ba_dist.config import Config, computed_part, layout_of, plan_steps
 from ba_dist.data.catalog import Dataset, digest, open_dataset
@@ -60,7 +68,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
     comm = start()
     layout = layout_of(config, comm.world_size)
     with ExitStack() as stack:
-        folder = _open_run_dir(config, comm, stack)
+        folder = saving.open_run_dir(config, comm, stack)
         job = Job(config, layout, comm, folder, stack, faults or [])
         job.resume()
         if job.finished():
@@ -84,6 +92,7 @@ class Job:
         self.config, self.layout, self.comm, self.folder = config, layout, comm, folder
         self.injector = inject.Injector(faults, comm.rank)
         comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+        devices.check(comm)
         comm.together(comm.start_horovod)
         if config.placement.microbatch is None:
             size = layout.microbatch_within(runtime.default_microbatch())
@@ -394,7 +403,7 @@ class Job:
         path = self.folder / "config.json"
         layouts = record.add_layout(path, self.position.step, self.layout)
         facts = record.facts(self.config, self.dataset, layouts, self.steps_per_epoch, hosts)
-        run_dir.write_whole(path, json.dumps(facts, indent=2) + "\n")
+        run_dir.write_json(path, facts)
         for line in opening(self.config, self.layout, self.dataset, self.total_steps):
             print(line, flush=True)
         if self.position.step:
@@ -421,22 +430,8 @@ class Job:
             },
         )
         if self.comm.rank == 0:
-            run_dir.write_whole(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+            run_dir.write_json(self.folder / "summary.json", summary)
         return summary
-
-
-def _open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
-    """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
-    folder = Path(config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
-    folder = comm.world.share_object(folder.absolute())
-
-    def claim() -> None:
-        stack.callback(run_dir.claim(folder).release)
-        if not config.run.resume:
-            run_dir.set_aside(folder)
-
-    comm.together(claim if comm.rank == 0 else lambda: None)
-    return folder
 
 
 def _timed(batches: Any, job: Job) -> Iterator[dict[str, Any]]:

@@ -238,7 +238,7 @@ def main(
         python benchmarks/group_io.py --multiplicities 2,4 --rounds 3 --seconds 1
     """
     path = output_path("group_io", output)
-    comm = join() if ba_comm.launched() else None
+    comm = join() if ba_comm.ranks() else None
     report = Report("group_io", {"batch_size": batch_size, "rounds": rounds, "seconds": seconds,
                                  "photographs": count, "store": store})  # fmt: skip
     names = choose(contenders, store, streaming_python, report)

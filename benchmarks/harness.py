@@ -181,7 +181,7 @@ def command_line() -> str:
     program = Path(sys.argv[0]).resolve()
     if program.is_relative_to(ROOT):
         program = program.relative_to(ROOT)
-    launch = ba_comm.launched()
+    launch = ba_comm.ranks()
     start = f"{MPIRUN.relative_to(ROOT)} -n {launch.world_size} -- " if launch else ""
     return start + shlex.join(["python", f"{program}", *sys.argv[1:]])
 
@@ -317,7 +317,7 @@ def one_message(program: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return program(*args, **kwargs)
         except UserError as error:
-            if ba_comm.launched() and not error.agreed:
+            if ba_comm.ranks() and not error.agreed:
                 raise
             leave(f"{error}")
 

@@ -344,7 +344,7 @@ def main(ranks, output, input_, **values):
     """
     settings = Settings(input=input_, **values)
     path = output_path("scaling", output)
-    if ba_comm.launched():
+    if ba_comm.ranks():
         comm = training.join()
         report = Report("scaling", asdict(settings), {"ranks": comm.world_size})
         report.results = measure_ranks(settings, comm, report.notes)

@@ -277,11 +277,21 @@ requeue() {
 
 # Twice, because a busy controller lets a question time out now and then.
 job_facts() {
+  local -x SLURM_TIME_FORMAT=standard
   scontrol show job "$SLURM_JOB_ID" 2>/dev/null || scontrol show job "$SLURM_JOB_ID" 2>/dev/null || true
 }
 
-# Whether Slurm ends the job to make room for another one. It may have told the ranks only.
-preempted() { [[ $(job_facts) == *PreemptTime=[0-9]* ]]; }
+# Whether Slurm ends the job to make room for another one. It may have told the ranks only. A time
+# before this start is of an earlier one: Slurm 22.05 forgets it at a requeue, others are not known.
+preempted() {
+  local facts preempted started=""
+  facts=$(job_facts)
+  [[ $facts =~ [[:space:]]PreemptTime=([0-9][^[:space:]]*) ]] || return 1
+  preempted=${BASH_REMATCH[1]}
+  if [[ $facts =~ [[:space:]]StartTime=([0-9][^[:space:]]*) ]]; then started=${BASH_REMATCH[1]}; fi
+  # Year first, so that text sorts as time does.
+  [[ ! $preempted < $started ]]
+}
 
 # Whether Slurm ends the job for another reason. What a person has cancelled must not come back,
 # and `scontrol requeue` would bring it back.

@@ -34,7 +34,12 @@ def plot_runs(runs: list[Path], output: Path) -> Path:
     for run in runs:
         events = _events(run)
         for axis, (event, value, _, _) in zip(axes.flat, _PANELS, strict=True):
-            points = [(e["step"], e[value]) for e in events if e["event"] == event and value in e]
+            # A value that was not finite is null.
+            points = [
+                (e["step"], e[value])
+                for e in events
+                if e["event"] == event and e.get(value) is not None
+            ]
             if points:
                 marker = "o" if event == "epoch" else ""
                 axis.plot(*zip(*points, strict=True), label=run.name, marker=marker, markersize=3)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ba_dist.comm import Bytes, Channel, Comm
+from ba_dist.comm import Comm
 from ba_dist.config import Data
 from ba_dist.data.find import Found, Split, find, open_split
 from ba_dist.data.pictures import home
 from ba_dist.data.sources import DatasetInfo, Source
 from ba_dist.errors import ConfigError, DataError
 
-_PIECE = 2**30  # bytes of a message: MPI counts them in 32 bits
 _FLAGS = {"train": "--train-samples", "test": "--val-samples"}
 
 
@@ -112,14 +111,9 @@ def _tell(found: Found | None, comm: Comm) -> Found:
             if found is not None:
                 split.arrays[key][:] = found.splits[name].arrays[key]
             if leaders is not None:
-                _broadcast(memory, leaders)
+                leaders.broadcast(memory)
     comm.node.barrier()
     return told
-
-
-def _broadcast(memory: Bytes, channel: Channel) -> None:
-    for begin in range(0, len(memory), _PIECE):
-        channel.broadcast(memory[begin : begin + _PIECE])
 
 
 def _count_reading(found: Found, sources: dict[str, Source]) -> None:

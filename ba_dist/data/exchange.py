@@ -1,17 +1,16 @@
 """What the lanes of a group give each other: through memory that they share, or by messages."""
 
-import shutil
 import threading
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.comm import Bytes, Channel, SharedMemory
+from ba_dist.comm import Channel
 from ba_dist.data.sources import new_memory
+from ba_dist.shared_memory import Bytes, SharedMemory
 
 _ALIGNMENT = 64
-_SHARED_FOLDER = "/dev/shm"  # where MPI libraries on Linux keep shared memory
 Facts = npt.NDArray[np.int64]
 
 
@@ -133,14 +132,13 @@ class Exchange:
         """Makes slots of half as much again, if there is room on every lane; collective."""
         capacity = needed + needed // 2
         on_node = capacity * self._slots * self._sharing
-        room = np.array([shutil.disk_usage(_SHARED_FOLDER).free > 2 * on_node])
         if self._memory is not None:
             # What was gathered into the old slots may still be looked at.
             self._outgrown.append(self._memory)
-        if self._channel.gather_all(room).all():
-            self._memory = self._channel.shared_memory(capacity * self._slots)
-        else:
+        if self._channel.lacks_room(2 * on_node):
             self._possible, self._memory = False, None
+        else:
+            self._memory = self._channel.shared_memory(capacity * self._slots)
 
     def close(self) -> None:
         """Gives shared memory back; collective, and no piece may be looked at any more."""

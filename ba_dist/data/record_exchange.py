@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.comm import Bytes, Channel
+from ba_dist.comm import Channel
 from ba_dist.data.exchange import Exchange, Turn
 from ba_dist.data.sources import Image, Labels, Place, Source, Workers, new_memory
 from ba_dist.errors import CorruptRecord
+from ba_dist.shared_memory import Bytes
 
 _NONE = np.zeros(0, np.uint8)
 

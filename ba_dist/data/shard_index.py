@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from ba_dist import whole_file
 from ba_dist.data.examples import SCRIPTS, TFDS, Features, label_of, parse
 from ba_dist.data.prepare import cache_dir
 from ba_dist.data.tfrecord import scan
@@ -220,31 +220,16 @@ def save(index: ShardIndex, shards: list[Path]) -> Path:
     data = safetensors.numpy.save(arrays, metadata={"ba_dist": json.dumps(facts)})
     beside, cached = places(shards)
     try:
-        return _write(beside, data)
+        return whole_file.write(beside, data, alone=False)
     except OSError:
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
-            return _write(cached, data)
+            return whole_file.write(cached, data, alone=False)
         except OSError as error:
             raise DataError(
                 f"the index can be written neither as {beside} nor as {cached}: {error};"
                 " XDG_CACHE_HOME names another cache"
             ) from None
-
-
-def _write(path: Path, data: bytes) -> Path:
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        return temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load(shards: list[Path], command: str) -> ShardIndex | None:

@@ -49,6 +49,7 @@ case $1 in
   show)
     if [ -n "$BUSY" ] && [ ! -e "$STAND_IN/asked" ]; then echo >"$STAND_IN/asked"; exit 1; fi
     echo "JobId=7 JobName=x"; echo "   JobState=${JOB_STATE:-RUNNING} Reason=None"
+    echo "   StartTime=${START_TIME:-2026-01-01T00:00:00} EndTime=2026-01-01T01:00:00 Deadline=N/A"
     echo "   PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=${PREEMPT_TIME:-None}"
     echo "   Command=${COMMAND_PATH:-/x/y.sh} a b" ;;
   requeue) echo "$REQUEUE_SAYS" >&2; exit "${REQUEUE_STATUS:-0}" ;;

@@ -129,7 +129,7 @@ def test_a_damaged_newer_file_does_not_push_out_good_ones(tmp_path):
 def test_other_peoples_files_stay_and_dead_ones_go(tmp_path):
     mine = tmp_path / "step-best.safetensors"
     mine.write_bytes(b"mine")
-    (tmp_path / "step-00000003.tmp").write_bytes(b"a job was killed here")
+    (tmp_path / ".step-00000003.safetensors.tmp").write_bytes(b"a job was killed here")
     save(tmp_path, 4, keep=1)
     assert {path.name for path in tmp_path.iterdir()} == {mine.name, "step-00000004.safetensors"}
 

@@ -18,10 +18,11 @@ ROOT = Path(ba_dist.__file__).parent
 FLOORS = [
     [
         *("", "errors", "topology", "sampling", "schedules", "config", "recipes."),
-        *("position", "stragglers"),
+        *("position", "stragglers", "whole_file", "lock", "launcher", "shared_memory"),
     ],
     [
-        *("comm", "runtime", "run_dir", "signals", "inject", "job_script", "models.", "optim."),
+        *("comm", "runtime", "devices", "run_dir", "signals", "inject", "job_script"),
+        *("models.", "optim."),
         *("data.sources", "data.array_record", "data.tfds_arrays", "data.prepare"),
         *("data.crop", "data.colour", "data.auto_augment", "data.mixing", "data.augment"),
         *("data.images", "data.files", "data.examples", "data.tfrecord", "data.shard_index"),

@@ -295,6 +295,21 @@ def test_a_job_that_was_cancelled_does_not_come_back(cluster, state, preempted, 
     assert ("not requeued: Slurm is ending this job" in out) == (not requeues)
 
 
+BEFORE = {"PREEMPT_TIME": "2026-01-01T00:00:09", "START_TIME": "2026-01-01T00:02:30"}
+SAME = {**BEFORE, "START_TIME": BEFORE["PREEMPT_TIME"]}
+UNKNOWN = {**BEFORE, "START_TIME": "Unknown"}
+
+
+@pytest.mark.parametrize(("times", "counts"), [(BEFORE, False), (SAME, True), (UNKNOWN, True)])
+def test_only_a_preemption_of_this_start_counts(cluster, times, counts):
+    """A Slurm might still show the one that ended an earlier start of the job."""
+    _, out, _ = cluster.run(STEP_STATUS=RUN_AGAIN, JOB_STATE="COMPLETING", **times)
+    assert cluster.requeues() == counts
+    assert ("not requeued: Slurm is ending this job" in out) == (not counts)
+    assert cluster.run(STEP_STATUS=137, **times)[0] == (RUN_AGAIN if counts else 137)
+    assert cluster.requeues() == (0 if not counts else 2)
+
+
 def test_a_controller_that_is_busy_is_asked_again(cluster):
     cluster.run(STEP_STATUS=RUN_AGAIN, JOB_STATE="CANCELLED", BUSY=1)
     assert cluster.requeues() == 0

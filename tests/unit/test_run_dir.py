@@ -88,7 +88,7 @@ def test_everything_is_kept_however_often(tmp_path):
         ".lock",
         *(f"previous-{n}" for n in (1, 2, 3)),
     }
-    assert lock.is_locked
+    assert lock.held
 
 
 def test_what_belongs_to_the_job_stays(tmp_path):
@@ -189,34 +189,7 @@ def test_no_file_is_no_problem(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- write_whole and read_json ------------------------------------------------------------------
-
-
-def test_what_is_written_is_read(tmp_path):
-    for content in ({"a": "Größe", "b": [1.5, None]}, {}):
-        run_dir.write_whole(tmp_path / "config.json", json.dumps(content))
-        assert run_dir.read_json(tmp_path / "config.json") == content
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_a_failed_write_leaves_the_old_text(tmp_path):
-    """A limit on file size stands in for a full disk."""
-    program = f"""
-import resource, signal
-from pathlib import Path
-from ba_dist.run_dir import write_whole
-path = Path({str(tmp_path)!r}) / "summary.json"
-write_whole(path, "old")
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    write_whole(path, "new" * 1000)
-except OSError:
-    print("refused")
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "refused\n", done.stderr
-    assert (tmp_path / "summary.json").read_text() == "old"
+# --- JSON files ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

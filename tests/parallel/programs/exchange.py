@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 
+from ba_dist import comm as comm_module
 from ba_dist.comm import start
 from ba_dist.data import exchange
 from ba_dist.topology import Layout
@@ -14,8 +15,7 @@ from ba_dist.topology import Layout
 SLOTS, TURNS = 3, 40
 
 if sys.argv[1] == "FULL":
-    usage = exchange.shutil.disk_usage
-    exchange.shutil.disk_usage = lambda folder: usage(folder)._replace(free=0)
+    comm_module.measure = lambda: (0, 2**30)
 
 comm = start()
 channel = comm.group(Layout(comm.world_size, comm.world_size, 8))

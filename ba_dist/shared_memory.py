@@ -1,0 +1,91 @@
+"""Memory that the ranks of a node share, and whether there is room for it.
+
+MPI libraries on Linux keep it in /dev/shm, which in a container often has 64 MB. It is taken page
+by page: where there is none left, whoever writes dies of SIGBUS.
+"""
+
+import os
+import shutil
+import socket
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+_FOLDER = "/dev/shm"
+_VARIABLE = "OMPI_MCA_osc_sm_backing_directory"  # by which Open MPI takes another one
+_UNKNOWN = (2**62, 2**62)
+
+
+def folder() -> str:
+    """Where shared memory lies."""
+    return os.environ.get(_VARIABLE, _FOLDER)
+
+
+def measure() -> tuple[int, int]:
+    """(free, total) bytes; more than anybody needs where that cannot be known."""
+    try:
+        usage = shutil.disk_usage(folder())
+    except OSError:
+        return _UNKNOWN
+    return usage.free, usage.total
+
+
+def lack(needed: int, free: int, total: int) -> str:
+    """What a person should know who needs more than there is; empty where there is enough.
+
+    Args:
+        needed: bytes.
+        free: bytes.
+        total: bytes.
+    """
+    if needed <= free:
+        return ""
+    enough = -(-(total - free + needed) // 2**30)
+    return (
+        f"the ranks on {socket.gethostname()} have to share {_mb(needed)} of memory, but"
+        f" {folder()} has {_mb(free)} free of {_mb(total)}. Make it larger: of a container by"
+        f" `docker run --shm-size={enough}g …`, of a machine by `mount -o remount,size={enough}g"
+        f" {folder()}`, of a cluster by asking its site; for Open MPI {_VARIABLE}=DIR names another"
+        " folder, on a local disk"
+    )
+
+
+def _mb(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def view(window: Any, rank: int, size: int) -> Bytes:
+    """`size` bytes of what a rank gives to a shared window of MPI."""
+    memory: Any = window.Shared_query(rank)[0]
+    return np.frombuffer(memory, np.uint8, count=size)
+
+
+class SharedMemory:
+    """Memory to which each rank of a channel gives a part, for all to read and write.
+
+    Args:
+        window: of MPI, shared and locked.
+        size: bytes of each rank's part.
+        ranks: how many.
+    """
+
+    def __init__(self, window: Any, size: int, ranks: int):
+        self._window = window
+        self.size = size
+        self.parts: list[Bytes] = [view(window, rank, size) for rank in range(ranks)]
+
+    def sync(self) -> None:
+        """Makes this rank's writes visible, and sees those of others; needs a message between."""
+        self._window.Sync()
+
+    def free(self) -> None:
+        """Gives the memory back; collective. Nothing may look at `parts` any more."""
+        self.parts = []
+        self._window.Unlock_all()
+        self._window.Free()
