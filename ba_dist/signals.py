@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_END = b"\0"  # the number of no signal
+
 
 class StopRequest:
     """Whether this rank has been asked to stop, and whether all ranks have agreed to."""
@@ -53,14 +55,16 @@ def _impatience() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writing)
+        os.write(writing, _END)  # closing it is not seen while a forked process has it, too
         thread.join()
+        os.close(writing)
         os.close(reading)
 
 
 def _end_at_the_second(reading: int) -> None:
-    seen = 0
-    while numbers := os.read(reading, 64):
+    seen, numbers = 0, b""
+    while _END not in numbers:
+        numbers = os.read(reading, 64)
         seen += numbers.count(signal.SIGINT)
         if seen > 1:
             os._exit(128 + signal.SIGINT)
