@@ -52,10 +52,13 @@ def trace(run):
 def test_ranks_change_neither_instances_nor_weights(ranks, runs):
     one, many = runs(1), runs(ranks)
     assert len(trace(one / "fp64")[0]) == 2 * 192
-    for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
-        if (many / precision).exists():
-            assert trace(many / precision) == trace(one / "fp64")
-            assert_close(weights(many / precision), weights(one / precision), tolerance)
+    assert trace(many / "fp64") == trace(one / "fp64")
+    assert_close(weights(many / "fp64"), weights(one / "fp64"), 1e-9)
+    if (many / "fp32").exists():
+        assert trace(many / "fp32") == trace(one / "fp64")
+        # All variables as one: in fp32 an activation may fall on the other side of a ReLU's kink,
+        # which moves a single small variable by 1e-4 of itself.
+        assert relative_error(weights(many / "fp32"), weights(one / "fp32")) <= 1e-5
 
 
 @pytest.mark.mpi
