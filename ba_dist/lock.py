@@ -33,6 +33,12 @@ class Lock:
     def __init__(self, number: int, flocked: bool):
         self._number, self._flocked = number, flocked
 
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
     @property
     def held(self) -> bool:
         """Whether it has not been given back."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ba_dist.comm import Comm
+from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
 from ba_dist.data.find import Found, Split, find, open_split
 from ba_dist.data.pictures import home
@@ -103,6 +103,13 @@ def _tell(found: Found | None, comm: Comm) -> Found:
         outline = dataclasses.replace(found, splits=splits), shapes
     told: Found
     told, shapes = comm.world.share_object(outline)
+    sizes = [
+        int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for arrays in shapes.values()
+        for dtype, shape in arrays.values()
+    ]
+    # All ranks of all nodes together: a node without room would leave the others waiting.
+    comm.together(lambda: _check_room(sum(sizes), comm.node))
     leaders = comm.leaders
     for name, split in told.splits.items():
         for key, (dtype, shape) in shapes[name].items():
@@ -114,6 +121,12 @@ def _tell(found: Found | None, comm: Comm) -> Found:
                 leaders.broadcast(memory)
     comm.node.barrier()
     return told
+
+
+def _check_room(size: int, node: Channel) -> None:
+    """Raises DataError on all ranks of a node that cannot hold so many bytes for them."""
+    if node.size > 1 and (complaint := node.lacks_room(size)):
+        raise DataError(complaint)
 
 
 def _count_reading(found: Found, sources: dict[str, Source]) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ba_dist import lock
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
 
@@ -93,16 +94,13 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
         DataUnavailable: saying everything that was tried, and how to bring the data.
         DataError: when what is there is damaged, or the cache cannot be written.
     """
-    import filelock
-
     place = data_dir(given_dir)
     folder = _prepared_folder(name, place)
     if found := _load(folder):
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # On a filesystem without flock it becomes a file that is made exclusively.
-        with filelock.FileLock(f"{folder}.lock"):
+        with lock.hold(folder.with_name(f"{folder.name}.lock"), wait=True):
             if found := _load(folder):
                 return found
             arrays, origin = _acquire(name, place, install)

@@ -7,14 +7,15 @@ import signal
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
-import filelock
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
+from ba_dist import lock
 from ba_dist.data import prepare as preparing
 from ba_dist.data.prepare import INFOS, prepare, read_idx
 from ba_dist.errors import DataError
@@ -271,7 +272,7 @@ def test_two_processes_prepare_one_folder(cache, tmp_path, fashion):
     place = put(tmp_path / "data", fashion)
     folder = preparing._prepared_folder("fashion_mnist", tmp_path / "data")
     cache.mkdir(parents=True)
-    with filelock.FileLock(f"{folder}.lock"):
+    with lock.hold(Path(f"{folder}.lock")):
         both = [other_process("fashion_mnist", place) for _ in range(2)]
         assert [process.stdout.readline() for process in both] == ["begun\n"] * 2
         # Time enough to be done without a lock; a slow machine can only make this pass.
