@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Augment": "config",
-    "Layout": "topology",
-    "Permutation": "sampling",
-    "augmentation_keys": "sampling",
+    "Layout": "rules.layout",
+    "Permutation": "rules.order",
+    "augmentation_keys": "rules.order",
     "start": "comm",
-    "GhostBatchNormalization": "models.ghost_batch_norm",
+    "GhostBatchNormalization": "models.layers.ghost_batch_norm",
     "input_pipeline": "data.pipeline",
 }
 __all__ = sorted([*_HOME, "__version__"])

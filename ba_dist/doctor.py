@@ -10,9 +10,9 @@ from typing import Any
 
 from ba_dist import comm as communication
 from ba_dist import runtime
-from ba_dist.data.prepare import DATA_VARIABLE, cache_dir, data_dir
+from ba_dist.comm.launcher import launched
 from ba_dist.errors import UserError
-from ba_dist.launcher import launched
+from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
 
 _PYTHON = ((3, 10), (3, 12))
 

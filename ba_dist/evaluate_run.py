@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from ba_dist import checkpoint, devices, runtime
+from ba_dist import runtime
 from ba_dist.comm import start
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_dataset
 from ba_dist.data.sources import workers
-from ba_dist.record import load_config
+from ba_dist.health import devices
+from ba_dist.run import checkpoint
+from ba_dist.run.record import load_config
 
 
 def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:

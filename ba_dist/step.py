@@ -22,9 +22,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ba_dist.comm import Comm
-from ba_dist.models.ghost_batch_norm import accumulation
+from ba_dist.models.layers.ghost_batch_norm import accumulation
 from ba_dist.optim.sgd import SGD
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 _INITIAL_SCALE = 2.0**15
 _SCALE_GROWTH_STEPS = 2000

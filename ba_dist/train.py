@@ -8,29 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ba_dist import (
-    checkpoint,
-    devices,
-    inject,
-    nonfinite,
-    record,
-    replicas,
-    run_dir,
-    runtime,
-    saving,
-)
+from ba_dist import runtime
 from ba_dist.comm import Comm, start
 from ba_dist.config import Config, computed_part, layout_of, plan_steps
 from ba_dist.data.catalog import Dataset, digest, open_dataset
 from ba_dist.errors import DataError, DataUnavailable, agreed
-from ba_dist.position import Position
+from ba_dist.health import devices, inject, nonfinite, replicas
+from ba_dist.health.signals import stop_requests
+from ba_dist.health.stragglers import StragglerWatch, slow_links
+from ba_dist.health.watchdog import Watchdog
 from ba_dist.recipes.quickstart import on_digits
-from ba_dist.report import epoch_line, opening
-from ba_dist.schedules import learning_rate
-from ba_dist.signals import stop_requests
-from ba_dist.stragglers import StragglerWatch, slow_links
-from ba_dist.topology import Layout
-from ba_dist.watchdog import Watchdog
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.schedules import learning_rate
+from ba_dist.run import checkpoint, record, run_dir, saving
+from ba_dist.run.position import Position
+from ba_dist.run.report import epoch_line, opening
 
 # Tells the job script or the scheduler: stopped on request, run me again.
 RUN_AGAIN = 75
@@ -126,8 +118,8 @@ class Job:
         from ba_dist.data.pipeline import io_threads
         from ba_dist.data.sources import workers
         from ba_dist.evaluate import Evaluator
-        from ba_dist.metrics import StepClock
         from ba_dist.optim.sgd import SGD
+        from ba_dist.run.metrics import StepClock
 
         config = self.config
         precision = step.set_precision(config.run.precision)
@@ -238,7 +230,7 @@ class Job:
 
     def _open_outputs(self) -> None:
         """Progress, metrics and checkpoints of rank 0, and what watches over the training."""
-        from ba_dist.metrics import Metrics, Progress
+        from ba_dist.run.metrics import Metrics, Progress
 
         first, run = self.comm.rank == 0, self.config.run
         self.progress = Progress(first, self.position.step, self.total_steps)

@@ -11,11 +11,11 @@ from ranks import my_threads, patient_barrier
 from ba_dist import comm as ba_comm
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
-from ba_dist.data.group_reader import GroupReader
-from ba_dist.data.record_exchange import ReadMode
+from ba_dist.data.group.group_reader import GroupReader
+from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import Source, Workers, workers
-from ba_dist.sampling import GroupSampler
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import GroupSampler
 
 OURS = {
     "replicate": ReadMode("replicate"),

@@ -19,8 +19,8 @@ from harness import Report, Table, measure, one_message, output_option, output_p
 
 from ba_dist import runtime
 from ba_dist.errors import UserError
-from ba_dist.sampling import GroupSampler, shuffle
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import GroupSampler, shuffle
 
 runtime.quiet()
 

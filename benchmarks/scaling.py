@@ -41,7 +41,7 @@ from ba_dist import comm as ba_comm
 from ba_dist import runtime
 from ba_dist.comm import Comm
 from ba_dist.errors import LayoutError, UserError
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 runtime.quiet()
 

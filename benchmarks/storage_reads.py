@@ -80,10 +80,10 @@ def main() -> None:
     from ba_dist import comm as ba_comm
     from ba_dist.config import Data
     from ba_dist.data.catalog import open_dataset
-    from ba_dist.data.group_reader import GroupReader
+    from ba_dist.data.group.group_reader import GroupReader
     from ba_dist.data.sources import workers
-    from ba_dist.sampling import GroupSampler
-    from ba_dist.topology import Layout
+    from ba_dist.rules.layout import Layout
+    from ba_dist.rules.order import GroupSampler
 
     data_dir, batch_size, *modes = sys.argv[1:]
     comm = ba_comm.start()

@@ -33,7 +33,7 @@ from ranks import patient_barrier
 from ba_dist import runtime
 from ba_dist.comm import Comm
 from ba_dist.config import Config
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 runtime.quiet()
 

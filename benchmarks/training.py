@@ -14,7 +14,7 @@ from ba_dist import runtime
 from ba_dist.comm import Comm
 from ba_dist.config import Augment, Config, override
 from ba_dist.errors import ConfigError, LayoutError
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 Batches = Iterator[tuple[Any, Any]]
 GHOST_BATCH = 32

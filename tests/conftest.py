@@ -7,7 +7,7 @@ import warnings
 import pytest
 from hypothesis import settings
 
-from ba_dist.data.prepare import prepare
+from ba_dist.data.catalog.prepare import prepare
 from ba_dist.errors import DataUnavailable
 from ba_dist.runtime import quiet
 from tests.promises import Collector

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from ba_dist.data.tfrecord import frame
+from ba_dist.data.sources.tfrecord import frame
 
 SPLITS = {"train": 1, "val": 2}
 
@@ -58,7 +58,7 @@ def samples(split, classes, per_class, low=120, high=200):
 
 def example(sample, image, label, first_label):
     """A serialised tf.train.Example with a few other features beside the sample."""
-    from ba_dist.data.examples import _example
+    from ba_dist.data.sources.examples import _example
 
     message = _example()()
     features = message.features.feature

@@ -25,10 +25,10 @@ from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import digest
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError, UserError
-from ba_dist.record import load_config
-from ba_dist.run_dir import read_json
-from ba_dist.sampling import shuffle
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import shuffle
+from ba_dist.run.record import load_config
+from ba_dist.run.run_dir import read_json
 
 # Ghost batches that are rendered anew unless a person says otherwise: some 2,000 instances.
 RENDERED = 64

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ba_dist import checkpoint
 from ba_dist.errors import UserError
+from ba_dist.run import checkpoint
 
 _PREFIX = "model/"
 

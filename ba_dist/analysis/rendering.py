@@ -13,7 +13,7 @@ from ba_dist.analysis.trace import Entry
 from ba_dist.config import Data
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_source
-from ba_dist.data.group_reader import GroupBatch
+from ba_dist.data.group.group_reader import GroupBatch
 from ba_dist.data.sources import Source
 from ba_dist.errors import DataError, UserError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ba_dist.errors import UserError
-from ba_dist.record import trace_path
+from ba_dist.run.record import trace_path
 
 Entry = dict[str, Any]
 

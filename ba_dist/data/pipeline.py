@@ -16,12 +16,12 @@ from ba_dist import runtime
 from ba_dist.comm import Comm
 from ba_dist.config import Augment, Config
 from ba_dist.data.augment import Augmentation
-from ba_dist.data.group_reader import GroupBatch, GroupReader
-from ba_dist.data.record_exchange import ReadMode
+from ba_dist.data.group.group_reader import GroupBatch, GroupReader
+from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, Workers, workers
 from ba_dist.errors import ConfigError, UserError
-from ba_dist.sampling import GroupSampler, augmentation_keys, shuffle
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import GroupSampler, augmentation_keys, shuffle
 
 
 class InputPipeline:

@@ -41,7 +41,7 @@ def of_config(
     config: Config, image_shape: tuple[int, int, int], classes: int, ghost_batch: int
 ) -> Any:
     """The network of a configuration, with ghost BatchNorm."""
-    from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
+    from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 
     norm = partial(
         GhostBatchNormalization, ghost_batch_size=ghost_batch, momentum=config.model.bn_momentum

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ba_dist import checkpoint
+from ba_dist.run import checkpoint
 from tests.cluster.cluster import until
 from tests.parallel.ranks import ROOT
 

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from ba_dist.data.prepare import prepare
-from ba_dist.data.shard_index import SUFFIX
+from ba_dist.data.catalog.prepare import prepare
+from ba_dist.data.sources.shard_index import SUFFIX
 from tests import pictures
 from tests.parallel.ranks import mpirun, program
 from tests.unit.test_prepare import put

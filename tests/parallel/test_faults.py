@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from ba_dist import checkpoint
 from ba_dist.analysis.audit import audit
+from ba_dist.run import checkpoint
 from tests import pictures
 from tests.parallel.jobs import Job, host, metrics, small
 from tests.parallel.ranks import PROGRAMS, mpirun, program

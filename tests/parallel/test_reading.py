@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from ba_dist.data.tfrecord import frame
-from ba_dist.sampling import Permutation
+from ba_dist.data.sources.tfrecord import frame
+from ba_dist.rules.order import Permutation
 from tests import pictures
 from tests.parallel.ranks import WORLD_SIZES, mpirun, program
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ba_dist import checkpoint
 from ba_dist.analysis.audit import audit
+from ba_dist.run import checkpoint
 from tests.parallel.conftest import RESUMED, SAME
 from tests.parallel.jobs import Job
 from tests.parallel.ranks import WORLD_SIZES, mpirun, program
@@ -107,7 +107,7 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     from ba_dist.data.augment import Augmentation
     from ba_dist.data.catalog import open_source
     from ba_dist.recipes import recipe
-    from ba_dist.schedules import learning_rate
+    from ba_dist.rules.schedules import learning_rate
     from tests.parallel import reference
 
     config = override(recipe("quickstart"), {**SAME, "precision": "fp64"})

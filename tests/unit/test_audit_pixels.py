@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from ba_dist import record
 from ba_dist.analysis import rendering
 from ba_dist.analysis.audit import audit
 from ba_dist.data.sources import ArraySource
-from ba_dist.sampling import Permutation
+from ba_dist.rules.order import Permutation
+from ba_dist.run import record
 
 from . import traces
 from .traces import RANKS, STEPS, Damaged, produce, small

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ba_dist.analysis.trace import last_step, moments, traces
-from ba_dist.sampling import Permutation
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import Permutation
 
 from .test_audit import LAYOUT, SAMPLES, SEED, audit, entries_of, keys_fit, keys_of, problems, write
 

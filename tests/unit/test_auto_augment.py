@@ -6,9 +6,8 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from ba_dist.config import Augment
-from ba_dist.data import auto_augment
-from ba_dist.data.augment import Augmentation
-from ba_dist.sampling import augmentation_keys
+from ba_dist.data.augment import Augmentation, auto_augment
+from ba_dist.rules.order import augmentation_keys
 
 from .photographs import INFOS, PICTURES, UNLIKELY, WHOLE, rendered
 

@@ -69,7 +69,7 @@ def test_rates_are_compared_round_by_round():
 def test_a_total_is_the_sum_over_ranks():
     from throughput import result_of
 
-    from ba_dist.topology import Layout
+    from ba_dist.rules.layout import Layout
 
     rates = np.array([[10.0, 20.0, 30.0], [30.0, 40.0, 20.0]])
     result = result_of("ba_dist", 4, Layout(2, 1, 8), rates)
@@ -80,7 +80,7 @@ def test_a_total_is_the_sum_over_ranks():
 def test_a_step_is_split_into_its_parts():
     from scaling import add_ratios, result_of, table
 
-    from ba_dist.topology import Layout
+    from ba_dist.rules.layout import Layout
 
     seconds = np.array([[[0.1, 0.2, 0.2]] * 3, [[0.3, 0.2, 0.0]] * 3])
     results = [
@@ -219,7 +219,7 @@ def test_multiplicities_that_do_not_fit_are_noted_and_the_others_share_a_ghost_b
 def test_order_for_a_large_world(kind):
     from order import batches
 
-    from ba_dist.topology import Layout
+    from ba_dist.rules.layout import Layout
 
     layout = Layout(5704, 8, 64 * 713)
     drawn = np.concatenate(batches(10**10, layout, 5703, kind, epoch=1))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.errors import CorruptRecord
-from ba_dist.sampling import BlockShuffle, GroupSampler, Permutation, shuffle
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import BlockShuffle, GroupSampler, Permutation, shuffle
 
 sizes = {"count": st.integers(1, 3000), "block": st.integers(1, 50), "window": st.integers(1, 9)}
 seeds = {"seed": st.integers(0, 2**63 - 1), "epoch": st.integers(0, 1000)}

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ba_dist import checkpoint
-from ba_dist.checkpoint import Checkpoint
 from ba_dist.errors import CheckpointError
+from ba_dist.run import checkpoint
+from ba_dist.run.checkpoint import Checkpoint
 
 FACTS = {"position": {"step": 7, "epoch_loss": 0.1 + 0.2}, "name": "Größe", "none": None}
 
@@ -137,7 +137,7 @@ def test_other_peoples_files_stay_and_dead_ones_go(tmp_path):
 WRITE_BEYOND = """
 import numpy as np, resource, signal, sys
 from pathlib import Path
-from ba_dist.checkpoint import Checkpoint, save
+from ba_dist.run.checkpoint import Checkpoint, save
 folder, handler, limit = Path(sys.argv[1]), signal.Handlers[sys.argv[2]], int(sys.argv[3])
 save(folder, Checkpoint(1, {"a": np.zeros(1000)}, {}), 1)
 signal.signal(signal.SIGXFSZ, handler)

@@ -9,10 +9,11 @@ import click
 import numpy as np
 import pytest
 
-from ba_dist import __version__, checkpoint, cli
+from ba_dist import __version__, cli
 from ba_dist.config import options
 from ba_dist.recipes import RECIPES, recipe
-from ba_dist.schedules import format_regime
+from ba_dist.rules.schedules import format_regime
+from ba_dist.run import checkpoint
 
 from .test_audit import LAYOUT, SAMPLES, entries_of, write
 from .traces import produce, small

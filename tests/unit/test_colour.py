@@ -8,9 +8,8 @@ from PIL import Image
 from scipy import stats
 
 from ba_dist.config import Augment
-from ba_dist.data import colour
-from ba_dist.data.augment import Augmentation
-from ba_dist.sampling import augmentation_keys
+from ba_dist.data.augment import Augmentation, colour
+from ba_dist.rules.order import augmentation_keys
 
 from .photographs import INFOS, PICTURES, UNLIKELY, rendered, run
 

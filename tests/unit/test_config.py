@@ -21,7 +21,7 @@ from ba_dist.config import (
     override,
     to_dict,
 )
-from ba_dist.data.prepare import INFOS
+from ba_dist.data.catalog.prepare import INFOS
 from ba_dist.errors import ConfigError, LayoutError
 from ba_dist.recipes import RECIPES, recipe, summary
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ba_dist import cli
-from ba_dist.analysis import copies
+from ba_dist.cli import commands as cli
 from ba_dist.config import Augment, Batch
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.sources import ArraySource
 from ba_dist.recipes import recipe
-from ba_dist.sampling import augmentation_keys
+from ba_dist.reports import copies
+from ba_dist.rules.order import augmentation_keys
 
 from .photographs import ANY_SIZE, INFOS, PICTURES, WHOLE
 

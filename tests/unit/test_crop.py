@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ba_dist.config import Augment
-from ba_dist.data import crop
-from ba_dist.data.augment import Augmentation
-from ba_dist.sampling import augmentation_keys
+from ba_dist.data.augment import Augmentation, crop
+from ba_dist.rules.order import augmentation_keys
 
 from .photographs import ANY_SIZE, UNLIKELY, WHOLE, digits, rendered, sizes_of
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ba_dist import devices
-from ba_dist.devices import Device, compare
+from ba_dist.health import devices
+from ba_dist.health.devices import Device, compare
 
 A, B = Device("0000:17:00.0", "a"), Device("0000:65:00.0", "b")
 PART = Device("0000:17:00.0", "another part of a")

@@ -8,10 +8,10 @@ import pytest
 
 from ba_dist.config import Data
 from ba_dist.data.catalog import digest, open_source
-from ba_dist.data.find import find, open_split
+from ba_dist.data.catalog.find import find, open_split
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.recipes import imagenet
-from ba_dist.sampling import subset_ids
+from ba_dist.rules.order import subset_ids
 
 from .. import pictures
 
@@ -319,7 +319,7 @@ def test_datasets_of_other_things_are_not_downloaded(tmp_path):
 
 
 def test_a_dataset_that_is_not_there_and_no_network(tmp_path, monkeypatch):
-    from ba_dist.data import tfds_arrays
+    from ba_dist.data.catalog import tfds_arrays
 
     def no_address(host, port):
         raise OSError("Name or service not known")

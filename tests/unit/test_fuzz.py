@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from ba_dist.config import Data
-from ba_dist.data.array_record import ArrayRecordSource
 from ba_dist.data.catalog import open_source
-from ba_dist.data.examples import TFDS
-from ba_dist.data.shard_index import SUFFIX
 from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources.array_record import ArrayRecordSource
+from ba_dist.data.sources.examples import TFDS
+from ba_dist.data.sources.shard_index import SUFFIX
 from ba_dist.errors import CorruptRecord, DataError
 
 from .. import pictures

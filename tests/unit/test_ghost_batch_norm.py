@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ba_dist.models.ghost_batch_norm import GhostBatchNormalization, accumulation
+from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization, accumulation
 
 EPSILON = 1e-5
 

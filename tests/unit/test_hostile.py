@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import ba_dist
-from ba_dist import checkpoint
 from ba_dist.errors import CheckpointError
+from ba_dist.run import checkpoint
 
 HOUSE = Path(ba_dist.__file__).parent
 

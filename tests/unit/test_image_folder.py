@@ -7,8 +7,8 @@ import pytest
 
 from ba_dist.config import Data
 from ba_dist.data.catalog import open_source
-from ba_dist.data.find import find
-from ba_dist.data.image_folder import list_classes, list_pictures
+from ba_dist.data.catalog.find import find
+from ba_dist.data.sources.image_folder import list_classes, list_pictures
 from ba_dist.errors import CorruptRecord, DataError
 
 from .. import pictures

@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from ba_dist.data.images import MAX_PIXELS, decode_image
+from ba_dist.data.sources.images import MAX_PIXELS, decode_image
 from ba_dist.errors import CorruptRecord
 
 from ..pictures import crop

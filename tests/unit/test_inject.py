@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ba_dist.errors import ConfigError
-from ba_dist.inject import Fault, InjectedFault, Injector, parse
+from ba_dist.health.inject import Fault, InjectedFault, Injector, parse
 
 
 def test_the_form():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ba_dist import shared_memory
-from ba_dist.launcher import Launch, launched
+from ba_dist.comm import shared_memory
+from ba_dist.comm.launcher import Launch, launched
 
 LAUNCHERS = {
     "Open MPI": {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8"},

@@ -13,14 +13,15 @@ import time
 
 import pytest
 
-from ba_dist import lock, run_dir
 from ba_dist.errors import UserError
+from ba_dist.run import run_dir
+from ba_dist.storage import lock
 
 MISSING = [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK]
 
 HOLD = """
 import sys, pathlib
-from ba_dist.run_dir import claim
+from ba_dist.run.run_dir import claim
 lock = claim(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -30,7 +31,7 @@ sys.stdin.read()
 # taken it keeps until the next turn is over for all, and then leaves it as a killed process does.
 RACE = """
 import dataclasses, os, sys, pathlib
-from ba_dist import lock
+from ba_dist.storage import lock
 mine = []
 for line in sys.stdin:
     try:
@@ -43,7 +44,7 @@ for line in sys.stdin:
 # Takes the lock from its dead holder, and dies while holding it, again and again.
 DIE = """
 import os, sys, pathlib
-from ba_dist import lock
+from ba_dist.storage import lock
 folder, wins = pathlib.Path(sys.argv[1]), 0
 while wins < int(sys.argv[2]):
     child = os.fork()

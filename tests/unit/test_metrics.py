@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from ba_dist import run_dir
-from ba_dist.analysis.plots import plot_runs
-from ba_dist.metrics import Metrics
-from ba_dist.report import table
+from ba_dist.reports.plots import plot_runs
+from ba_dist.run import run_dir
+from ba_dist.run.metrics import Metrics
+from ba_dist.run.report import table
 
 NAN, INF = float("nan"), float("inf")
 

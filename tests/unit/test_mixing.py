@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ba_dist.config import Augment
-from ba_dist.data import mixing
-from ba_dist.data.augment import Augmentation
+from ba_dist.data.augment import Augmentation, mixing
 from ba_dist.errors import ConfigError
-from ba_dist.sampling import Permutation, augmentation_keys
+from ba_dist.rules.order import Permutation, augmentation_keys
 
 from .photographs import INFOS, PICTURES, UNLIKELY, rendered, run
 

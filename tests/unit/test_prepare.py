@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from ba_dist import lock
-from ba_dist.data import prepare as preparing
-from ba_dist.data.prepare import INFOS, prepare, read_idx
+from ba_dist.data.catalog import prepare as preparing
+from ba_dist.data.catalog.prepare import INFOS, prepare, read_idx
 from ba_dist.errors import DataError
+from ba_dist.storage import lock
 
 FILES = {
     "train_images": "train-images-idx3-ubyte",
@@ -251,7 +251,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 PREPARE = """
 import json, resource, signal, sys
-from ba_dist.data.prepare import prepare
+from ba_dist.data.catalog.prepare import prepare
 name, place, limit = sys.argv[1], sys.argv[2] or None, int(sys.argv[3])
 if limit:  # the kernel kills a process that writes beyond it
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

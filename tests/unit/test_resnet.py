@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ba_dist import models
 from ba_dist.models import resnet
-from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
+from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from ba_dist import record, run_dir
 from ba_dist.errors import UserError
+from ba_dist.run import record, run_dir
 
 HOLD = """
 import sys, pathlib
-from ba_dist.run_dir import claim
+from ba_dist.run.run_dir import claim
 lock = claim(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

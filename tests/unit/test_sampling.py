@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ba_dist.sampling import (
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import (
     MAX_SAMPLES,
     GroupSampler,
     Permutation,
@@ -27,7 +28,6 @@ from ba_dist.sampling import (
     subset_ids,
     uniforms,
 )
-from ba_dist.topology import Layout
 
 SEEDS = st.integers(0, 2**63 - 1)
 EPOCHS = st.integers(0, 10_000)

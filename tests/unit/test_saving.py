@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from ba_dist import checkpoint, saving
-from ba_dist.position import Position
+from ba_dist.run import checkpoint, saving
+from ba_dist.run.position import Position
 
 
 class Variable:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.errors import ConfigError
-from ba_dist.schedules import check_regime, format_regime, learning_rate, notice, parse_regime
+from ba_dist.rules.schedules import check_regime, format_regime, learning_rate, notice, parse_regime
 
 RESNET44 = ((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001))
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from ba_dist.config import Data
-from ba_dist.data import shard_index, tfrecord
 from ba_dist.data.catalog import open_source
-from ba_dist.data.find import find
-from ba_dist.data.shard_index import SUFFIX, build, find_shards, load, save
-from ba_dist.data.tfrecord import frame, scan
+from ba_dist.data.catalog.find import find
+from ba_dist.data.sources import shard_index, tfrecord
+from ba_dist.data.sources.shard_index import SUFFIX, build, find_shards, load, save
+from ba_dist.data.sources.tfrecord import frame, scan
 from ba_dist.errors import CorruptRecord, DataError
 
 from .. import pictures
@@ -260,7 +260,7 @@ class as_another_user:
 INDEX = """
 import resource, signal, sys
 from pathlib import Path
-from ba_dist.data.shard_index import build, find_shards, save
+from ba_dist.data.sources.shard_index import build, find_shards, save
 shards = find_shards(Path(sys.argv[1]), "train")
 index, _ = build(shards)
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

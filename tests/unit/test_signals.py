@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys
-from ba_dist.signals import stop_requests
+from ba_dist.health.signals import stop_requests
 number = int(sys.argv[1])
 with stop_requests() as stop:
     os.kill(os.getpid(), number)
@@ -33,7 +33,7 @@ def test_a_late_request_while_leaving(name, agreed):
 
 HELD = """
 import os, signal, sys, threading, time
-from ba_dist.signals import stop_requests
+from ba_dist.health.signals import stop_requests
 with stop_requests() as stop:
     child = os.fork()  # keeps all that is open
     if child == 0:

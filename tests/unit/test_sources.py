@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ba_dist.config import Data
-from ba_dist.data.array_record import ArrayRecordSource
 from ba_dist.data.catalog import digest, open_source
-from ba_dist.data.examples import TFDS
-from ba_dist.data.find import Subset
+from ba_dist.data.catalog.find import Subset
 from ba_dist.data.sources import ArraySource, DatasetInfo, Workers, new_memory
-from ba_dist.data.synthetic import SyntheticJpegSource, SyntheticSource
+from ba_dist.data.sources.array_record import ArrayRecordSource
+from ba_dist.data.sources.examples import TFDS
+from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
 
 from .. import pictures
 

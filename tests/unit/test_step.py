@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from ba_dist import models, step
 from ba_dist.comm import start
-from ba_dist.models.ghost_batch_norm import GhostBatchNormalization
+from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 from ba_dist.optim.sgd import SGD, is_decayed
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 COPIES, SAMPLES, GHOST = 3, 16, 8
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ba_dist.stragglers import FACTOR, StragglerWatch, slow_links, stragglers
+from ba_dist.health.stragglers import FACTOR, StragglerWatch, slow_links, stragglers
 
 
 def found(waits, inputs, computes, step):

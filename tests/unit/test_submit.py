@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ba_dist import job_script, submit
+from ba_dist.cluster import job_script, submit
+from ba_dist.cluster.job_script import Job, ranks_per_node, render, train_flags
 from ba_dist.errors import ConfigError, UserError
-from ba_dist.job_script import Job, ranks_per_node, render, train_flags
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 from .test_cli import ba_dist, refused  # noqa: F401  (a fixture)
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ba_dist.data.prepare import prepare
+from ba_dist.data.catalog.prepare import prepare
 from ba_dist.errors import CorruptRecord, DataUnavailable
 
 COUNTS = {"train": 37, "test": 11}
@@ -100,7 +100,7 @@ def test_damaged_files_are_not_data_that_cannot_be_had(
 
 def test_a_folder_without_the_dataset_and_no_network(tmp_path, monkeypatch):
     """The host of the download has no address here, which is said at once."""
-    from ba_dist.data import tfds_arrays
+    from ba_dist.data.catalog import tfds_arrays
 
     def no_address(host, port):
         raise OSError("Name or service not known")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.config import Data
-from ba_dist.data import files, tfrecord
 from ba_dist.data.catalog import open_source
-from ba_dist.data.examples import TFDS, parse
-from ba_dist.data.tfrecord import FOOTER, HEADER, frame, scan, unframe
+from ba_dist.data.sources import files, tfrecord
+from ba_dist.data.sources.examples import TFDS, parse
+from ba_dist.data.sources.tfrecord import FOOTER, HEADER, frame, scan, unframe
 from ba_dist.errors import CorruptRecord
 
 from .. import pictures
@@ -93,7 +93,7 @@ def test_examples_are_tensorflows():
 def test_examples_that_are_no_sample(change, why):
     from dataclasses import replace
 
-    from ba_dist.data.examples import _example
+    from ba_dist.data.sources.examples import _example
 
     sample = pictures.samples("train", 1, 1, 16, 20)[0]
     message = _example().FromString(pictures.example(sample, "image", "label", 0))

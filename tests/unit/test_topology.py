@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.errors import LayoutError
-from ba_dist.topology import Layout, batch_sizes_near, fits, group_sizes
+from ba_dist.rules.layout import Layout, batch_sizes_near, fits, group_sizes
 
 SIZES = range(1, 17)
 

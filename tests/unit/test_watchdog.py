@@ -3,7 +3,7 @@
 import pytest
 
 from ba_dist.comm import start
-from ba_dist.watchdog import PHASES, Watchdog, missing
+from ba_dist.health.watchdog import PHASES, Watchdog, missing
 
 HOSTS = ["a", "a", "b", "b"]
 STEP, INPUT = PHASES.index("in the step"), PHASES.index("waiting for input")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ba_dist import whole_file
+from ba_dist.storage import whole_file
 
 BOTH = pytest.mark.parametrize("alone", [True, False])
 
@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_content(tmp_path, alone):
     program = f"""
 import resource, signal
 from pathlib import Path
-from ba_dist.whole_file import write
+from ba_dist.storage.whole_file import write
 path = Path({str(tmp_path)!r}) / "file"
 write(path, "old")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -10,19 +10,19 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from ba_dist import record
 from ba_dist.comm import start
 from ba_dist.config import layout_of, override, plan_steps
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import Dataset, open_source
-from ba_dist.data.group_reader import GroupReader
+from ba_dist.data.group.group_reader import GroupReader
+from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.pipeline import InputPipeline, trace_entry
-from ba_dist.data.record_exchange import ReadMode
 from ba_dist.errors import CorruptRecord
 from ba_dist.recipes import recipe
 from ba_dist.recipes.quickstart import on_digits
-from ba_dist.sampling import GroupSampler
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import GroupSampler
+from ba_dist.run import record
 
 RANKS, STEPS = 2, 6
 # Two groups of 16 samples, five steps an epoch, two copies on each of two ranks.

@@ -10,9 +10,11 @@ import signal
 import sys
 from pathlib import Path
 
-from ba_dist import checkpoint, evaluate, watchdog
+from ba_dist import evaluate
 from ba_dist.comm import start
 from ba_dist.config import Config, override
+from ba_dist.health import watchdog
+from ba_dist.run import checkpoint
 from ba_dist.train import train
 
 # Two steps an epoch; an evaluation of 20 batches on each of two ranks.

@@ -9,8 +9,8 @@ import numpy as np
 
 from ba_dist import comm as comm_module
 from ba_dist.comm import start
-from ba_dist.data import exchange
-from ba_dist.topology import Layout
+from ba_dist.data.group import exchange
+from ba_dist.rules.layout import Layout
 
 SLOTS, TURNS = 3, 40
 

@@ -1,8 +1,8 @@
 """The first two ranks say that they drive the same GPU, others their own; all are refused."""
 
-from ba_dist import devices
 from ba_dist.comm import start
 from ba_dist.errors import UserError
+from ba_dist.health import devices
 
 comm = start()
 number = max(comm.rank, 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ba_dist import runtime
 from ba_dist.comm import start
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 runtime.quiet()
 
@@ -15,7 +15,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from ba_dist import models  # noqa: E402
-from ba_dist.models.ghost_batch_norm import GhostBatchNormalization  # noqa: E402
+from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization  # noqa: E402
 from ba_dist.optim.sgd import SGD  # noqa: E402
 from ba_dist.step import PRECISIONS, TrainStep  # noqa: E402
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from ba_dist.comm import start
 from ba_dist.config import Data
-from ba_dist.data.array_record import ArrayRecordSource
 from ba_dist.data.catalog import open_dataset
-from ba_dist.data.examples import Features
-from ba_dist.data.group_reader import GroupReader
-from ba_dist.data.record_exchange import ReadMode
+from ba_dist.data.group.group_reader import GroupReader
+from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import ArraySource, DatasetInfo, Workers
-from ba_dist.sampling import GroupSampler
-from ba_dist.topology import Layout
+from ba_dist.data.sources.array_record import ArrayRecordSource
+from ba_dist.data.sources.examples import Features
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.order import GroupSampler
 
 STEPS = 5
 PREFETCH = 2

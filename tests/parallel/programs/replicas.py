@@ -10,11 +10,12 @@ import sys
 import threading
 from pathlib import Path
 
-from ba_dist import checkpoint, inject
 from ba_dist import train as training
 from ba_dist.comm import start
 from ba_dist.config import Config, override
 from ba_dist.errors import UserError
+from ba_dist.health import inject
+from ba_dist.run import checkpoint
 
 SMALL = {
     "dataset": "synthetic", "image_size": 8, "image_channels": 1, "train_samples": 96,

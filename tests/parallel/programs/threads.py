@@ -13,7 +13,7 @@ from ba_dist import runtime
 from ba_dist.comm import start
 from ba_dist.config import override
 from ba_dist.recipes import recipe
-from ba_dist.topology import Layout
+from ba_dist.rules.layout import Layout
 
 runtime.quiet()
 

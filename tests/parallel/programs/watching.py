@@ -3,7 +3,7 @@
 import threading
 
 from ba_dist.comm import start
-from ba_dist.watchdog import Watchdog
+from ba_dist.health.watchdog import Watchdog
 
 TIMEOUT = 2.0
 

@@ -14,16 +14,16 @@ from ba_dist import runtime
 from ba_dist.comm import start
 from ba_dist.config import Config, override, to_dict
 from ba_dist.recipes import recipe
-from ba_dist.topology import Layout, group_sizes
+from ba_dist.rules.layout import Layout, group_sizes
 
 runtime.quiet()
 
 from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
 from ba_dist.data.catalog import digest, open_source  # noqa: E402
-from ba_dist.data.group_reader import GroupReader  # noqa: E402
+from ba_dist.data.group.group_reader import GroupReader  # noqa: E402
+from ba_dist.data.group.record_exchange import ReadMode  # noqa: E402
 from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
-from ba_dist.data.record_exchange import ReadMode  # noqa: E402
-from ba_dist.sampling import GroupSampler, shuffle  # noqa: E402
+from ba_dist.rules.order import GroupSampler, shuffle  # noqa: E402
 from ba_dist.train import train  # noqa: E402
 
 STEPS = 4

@@ -1,0 +1,202 @@
+"""The text of a job script: a script of slurm/ with a person's values in it. Nothing else is done.
+
+A value reaches the text in one of two ways: as a word of the shell, quoted; or in an #SBATCH line,
+where quoting differs between versions of Slurm and so only harmless characters are allowed.
+"""
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from ba_dist.config import options
+from ba_dist.errors import ConfigError
+from ba_dist.rules.schedules import format_regime
+from ba_dist.run.run_dir import JOB_FOLDER
+
+# Where in a script of slurm/ the recipe and its flags are written.
+MARKER = "# `ba-dist submit` writes the recipe, its flags and the clone's folder here.\n"
+
+_NAME = (r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "letters, digits and _ . -")
+_NAMES = (r"[A-Za-z0-9_][A-Za-z0-9_.,-]*", "letters, digits and _ . -, with commas between names")
+# Field of the command line → (pattern, what it allows in words).
+WISHES = {
+    "account": _NAME,
+    "partition": _NAMES,
+    "qos": _NAME,
+    "constraint": (r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:&|*()\[\]-]*", "features with & | , ( ) [ ] *"),
+    "job_name": (r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*", "letters, digits and _ . = + -"),
+    "time": (
+        r"\d{1,6}(:\d{1,2}){0,2}|\d{1,4}-\d{1,2}(:\d{1,2}){0,2}",
+        "minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS",
+    ),
+    "cpus_per_task": (r"\d+", "a number"),
+}  # fmt: skip
+# Paths that an #SBATCH line can hold as they are; % begins a pattern there.
+_PLAIN_PATH = r"[A-Za-z0-9_./,:=@+~-]+"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be submitted.
+
+    Args:
+        site: name of the script of slurm/.
+        template: its text.
+        recipe: name of the recipe.
+        nodes: of the job.
+        ranks_per_node: on each of them.
+        wishes: values of WISHES that a person gave.
+        changes: fields of the configuration that a person gave.
+        run_dir: absolute path of the run directory.
+        home: absolute path of the clone.
+        work_dir: absolute path of the folder that relative paths are meant from.
+    """
+
+    site: str
+    template: str
+    recipe: str
+    nodes: int
+    ranks_per_node: int
+    wishes: dict[str, Any]
+    changes: dict[str, Any]
+    run_dir: str
+    home: str
+    work_dir: str
+
+    @property
+    def script(self) -> str:
+        """Path of the job script."""
+        return f"{self.run_dir}/{JOB_FOLDER}/submit.sbatch"
+
+    @property
+    def log(self) -> str:
+        """Pattern of the log's path, with %j for the job id."""
+        log = f"{self.run_dir}/{JOB_FOLDER}/%j.log"
+        plain = re.fullmatch(_PLAIN_PATH, log.replace("%j", "", 1), re.ASCII)
+        return log if plain else "slurm-%j.out"
+
+
+def render(job: Job) -> str:
+    """The whole job script.
+
+    Raises:
+        ConfigError: when a value cannot stand in a job script, saying what can.
+    """
+    if job.template.count(MARKER) != 1:
+        raise ConfigError(
+            f"slurm/{job.site}.sbatch must have this line behind `set -euo pipefail`:\n{MARKER}"
+        )
+    text = job.template
+    for name, value in _sbatch_options(job).items():
+        text = _with_option(text, name, value)
+    head, *_ = text.partition("\n")
+    origin = f"{head}\n# Made by `ba-dist submit` from slurm/{job.site}.sbatch.\n#\n"
+    text = text.replace(f"{head}\n", origin, 1)
+    return text.replace(MARKER, _words(job))
+
+
+def ranks_per_node(template: str) -> int:
+    """The ranks per node that a script of slurm/ asks for.
+
+    Raises:
+        ConfigError: when it does not say.
+    """
+    found = re.search(r"^#SBATCH --ntasks-per-node=(\d+)$", template, re.MULTILINE)
+    if not found:
+        raise ConfigError("the site's script has no --ntasks-per-node=N; give --ranks-per-node")
+    return int(found[1])
+
+
+def train_flags(changes: dict[str, Any]) -> list[str]:
+    """The flags of `ba-dist train` for some changed fields, each one word, without --run-dir."""
+    words = []
+    for option in options():
+        if option.name not in changes or option.name == "run_dir":
+            continue
+        value = changes[option.name]
+        if option.type is bool:
+            words.append(option.flag if value else f"--no-{option.flag[2:]}")
+        else:
+            shown = format_regime(value) if option.type is tuple else value
+            words.append(f"{option.flag}={shown}")
+    return words
+
+
+def _words(job: Job) -> str:
+    """The lines that tell the script what `sbatch` alone would be told behind its name."""
+    words = [job.recipe, *train_flags(job.changes), f"--run-dir={job.run_dir}"]
+    for word in (*words, job.home, job.work_dir):
+        _check_word(word)
+    lines = " \\\n  ".join(shlex.quote(word) for word in words)
+    return (
+        "# What `ba-dist submit` was told. More flags may be given behind the script's name.\n"
+        f"cd {shlex.quote(job.work_dir)}\n"
+        f"export BA_DIST_HOME={shlex.quote(job.home)}\n"
+        f"export BA_DIST_SCRIPT={shlex.quote(job.script)}\n"
+        f'set -- {lines} \\\n  "$@"\n'
+    )
+
+
+def _check_word(word: str) -> None:
+    """Refuses what would make a script unreadable, or a terminal do strange things."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{word!r} is not UTF-8; use another name") from None
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", word):
+        raise ConfigError(f"{word!r} holds a control character; use another name")
+
+
+def _sbatch_options(job: Job) -> dict[str, str]:
+    """Long name of each option of sbatch → its value, checked."""
+    found = {"nodes": str(job.nodes), "ntasks-per-node": str(job.ranks_per_node)}
+    if "#SBATCH --gpus-per-node=" in job.template:
+        # One rank drives one GPU.
+        found["gpus-per-node"] = str(job.ranks_per_node)
+    for field, value in {"job_name": job.recipe, **job.wishes}.items():
+        pattern, allowed = WISHES[field]
+        flag = field.replace("_", "-")
+        if not re.fullmatch(pattern, str(value), re.ASCII):
+            raise ConfigError(f"--{flag} is {value!r}; allowed: {allowed}")
+        found[flag] = str(value)
+    if "time" in found:
+        _check_time(job.template, found["time"])
+    found["output"] = job.log
+    return found
+
+
+def _check_time(template: str, time: str) -> None:
+    """Refuses a limit that is over when the warning comes."""
+    warned = re.search(r"^#SBATCH --signal=B:USR2@(\d+)$", template, re.MULTILINE)
+    needed = int(warned[1]) if warned else 0
+    if _seconds(time) <= needed:
+        raise ConfigError(
+            f"--time {time} is {_seconds(time)} s, but the script is told to save {needed} s before"
+            " the end; give it more"
+        )
+
+
+def _seconds(time: str) -> int:
+    """Seconds of a time as Slurm writes it."""
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _with_option(text: str, name: str, value: str) -> str:
+    """The script with one #SBATCH line changed, taken into use (`##SBATCH`) or added."""
+    line = f"#SBATCH --{name}={value}"
+    changed, count = re.subn(
+        rf"^##?SBATCH --{name}(=.*)?$", lambda _: line, text, count=1, flags=re.MULTILINE
+    )
+    if count:
+        return changed
+    *_, last = re.finditer(r"^##?SBATCH .*\n", text, re.MULTILINE)
+    return f"{text[: last.end()]}{line}\n{text[last.end() :]}"

@@ -1,0 +1,321 @@
+"""Augmentation: draw parameters from keys, render pixels from parameters, finish in TensorFlow.
+
+`draw` is numpy and sees keys, sizes of pictures and places in the ghost batch; `render` makes the
+uint8 pixels of one instance by numpy and Pillow, several threads at a time; `finish` is TensorFlow
+for all of them, and gives the same bits alone and inside tf.data. So an instance's pixels
+depend on its key and its sample (and, with mixup or CutMix, on its partner's) and on nothing else.
+
+In order: crop and resize, pad and crop, flip, AutoAugment, colour jitter; then lighting, normalise,
+cutout, mixup or CutMix.
+
+Shape suffixes: n instances, H height, W width, C channels.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.config import Augment
+from ba_dist.data.augment import auto_augment, colour, crop, mixing
+from ba_dist.data.sources import DatasetInfo, Image
+from ba_dist.errors import ConfigError, DataError
+from ba_dist.rules.order import Uint64s, integers, uniforms
+
+Parameters = dict[str, npt.NDArray[Any]]
+
+# Each draw has a stream of its own; a new augmentation takes a new number and moves no other's.
+_CROP_Y, _CROP_X, _FLIP, _CUTOUT_Y, _CUTOUT_X = range(5)
+_BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX = range(5, 10)
+
+_FINISH = (
+    *("lighting", "cutout_y", "cutout_x"),
+    *("mix_partner", "mix_label", "mix_pixels", "mix_box"),
+)
+
+
+class Augmentation:
+    """What makes the copies of a sample differ, and how a picture is shown in evaluation.
+
+    Args:
+        config: which augmentations, and how strong.
+        info: image shape, mean and standard deviation of the dataset.
+        image_size: side of the square that the network sees of pictures whose size varies
+            (their height and width in `info` are 0) or that are cropped.
+
+    Raises:
+        ConfigError: naming the flag that does not fit the others or the dataset.
+
+    Example:
+        parameters = augmentation.draw(keys, sizes, ghost_batch=32)
+        for i, image in enumerate(images):
+            augmentation.render(image, parameters, i, pixels[i])
+        finishing = augmentation.finish_parameters(parameters)
+        inputs = augmentation.finish(pixels, finishing)
+        targets = augmentation.targets(labels, finishing, smoothing=0.1)
+    """
+
+    def __init__(self, config: Augment, info: DatasetInfo, image_size: int | None = None):
+        self.config = config
+        self.info = info
+        height, width, channels = info.image_shape
+        if config.crop != "none" or height == 0:
+            if image_size is None:
+                raise ConfigError("--image-size is needed for pictures that are cropped")
+            height = width = image_size
+        self.image_shape = (height, width, channels)
+        self._check()
+
+    def _check(self) -> None:
+        config, (height, _, channels) = self.config, self.image_shape
+        coloured = {
+            "--auto-augment": config.auto_augment != "none",
+            "--jitter": config.jitter > 0,
+            "--lighting": config.lighting > 0,
+        }
+        for flag in [flag for flag, wanted in coloured.items() if wanted and channels != 3]:
+            raise ConfigError(
+                f"{flag} needs pictures of 3 channels; those of {self.info.name} have {channels}"
+            )
+        if config.crop == "none":
+            return
+        if channels not in (1, 3):
+            raise ConfigError(
+                f"--crop {config.crop} resizes pictures of 1 or 3 channels; those of"
+                f" {self.info.name} have {channels}"
+            )
+        if config.resize < height:
+            raise ConfigError(
+                f"--resize {config.resize} is less than --image-size {height}, which is cut out of"
+                f" it in evaluation; use at least {height}"
+            )
+
+    def draw(self, keys: Uint64s, sizes: npt.NDArray[np.int64], ghost_batch: int) -> Parameters:
+        """The parameters of each instance; which there are depends only on the configuration.
+
+        Args:
+            keys: uint64 [n], in the rank's order: every `ghost_batch` consecutive instances are
+                one ghost batch.
+            sizes: height and width of each instance's decoded picture, int64 [n, 2].
+            ghost_batch: instances in a ghost batch; counts only for mixup and CutMix.
+
+        Returns:
+            Arrays with n rows. `box` int32 [n, 4] or [n, 2] is the crop, in the picture or of the
+            resized picture (top, left, height, width); `crop_y`, `crop_x` int32 [n] the corner in
+            the padded image; `flip` int32 [n] is 1 where it is mirrored; `cutout_y`, `cutout_x`
+            int32 [n] the centre of the square of zeros. For the others see `auto_augment.draw`,
+            `colour.draw_jitter`, `colour.lighting_offsets` and `mixing.draw`.
+
+        Raises:
+            ConfigError: when instances are to be mixed and a ghost batch holds only one.
+        """
+        config, (height, width, _) = self.config, self.image_shape
+        drawn: dict[str, npt.NDArray[Any]] = {}
+        if config.crop == "random-resized":
+            numbers = uniforms(keys, crop.BOX_NUMBERS, _BOX)
+            drawn["box"] = crop.random_resized_boxes(numbers, sizes, config.crop_area)
+        elif config.crop == "resize-random":
+            numbers = uniforms(keys, 2, _BOX)
+            drawn["box"] = crop.random_corners(numbers, sizes, config.resize, height)
+        if config.pad_crop:
+            drawn["crop_y"] = integers(keys, 0, 2 * config.pad_crop, _CROP_Y)
+            drawn["crop_x"] = integers(keys, 0, 2 * config.pad_crop, _CROP_X)
+        if config.flip:
+            drawn["flip"] = integers(keys, 0, 1, _FLIP)
+        if config.cutout:
+            drawn["cutout_y"] = integers(keys, 0, height - 1, _CUTOUT_Y)
+            drawn["cutout_x"] = integers(keys, 0, width - 1, _CUTOUT_X)
+        drawn = {name: values.astype(np.int32) for name, values in drawn.items()}
+        return drawn | self._draw_colours(keys) | self._draw_mixing(keys, ghost_batch)
+
+    def _draw_colours(self, keys: Uint64s) -> Parameters:
+        config = self.config
+        drawn: dict[str, npt.NDArray[Any]] = {}
+        if config.auto_augment != "none":
+            numbers = uniforms(keys, auto_augment.NUMBERS, _AUTO_AUGMENT)
+            drawn |= auto_augment.draw(numbers, auto_augment.POLICIES[config.auto_augment])
+        if config.jitter:
+            numbers = uniforms(keys, colour.JITTER_NUMBERS, _JITTER)
+            drawn |= colour.draw_jitter(numbers, config.jitter)
+        if config.lighting:
+            numbers = uniforms(keys, 3, _LIGHTING)
+            drawn["lighting"] = colour.lighting_offsets(numbers, config.lighting)
+        return drawn
+
+    def _draw_mixing(self, keys: Uint64s, ghost_batch: int) -> Parameters:
+        if not (self.config.mixup or self.config.cutmix):
+            return {}
+        return mixing.draw(
+            uniforms(keys, mixing.NUMBERS, _MIX),
+            self.config.mixup,
+            self.config.cutmix,
+            ghost_batch,
+            *self.image_shape[:2],
+        )
+
+    def render(self, image_HWC: Image, parameters: Parameters, i: int, out_HWC: Image) -> None:
+        """Writes the pixels of one instance, up to what `finish` does for all. Threads may share.
+
+        Args:
+            image_HWC: uint8, the decoded picture.
+            parameters: as drawn.
+            i: which instance.
+            out_HWC: uint8 of `image_shape`, written.
+
+        Raises:
+            DataError: when the picture has another size than the network and is not cropped.
+        """
+        config = self.config
+        if config.crop == "random-resized":
+            top, left, height, width = parameters["box"][i].tolist()
+            part = image_HWC[top : top + height, left : left + width]
+            image_HWC = crop.resize(part, *self.image_shape[:2])
+        elif config.crop == "resize-random":
+            top, left = parameters["box"][i].tolist()
+            height, width, _ = self.image_shape
+            resized = crop.resize_shorter(image_HWC, config.resize)
+            image_HWC = resized[top : top + height, left : left + width]
+        self._check_shape(image_HWC)
+        into = out_HWC[:, ::-1] if config.flip and parameters["flip"][i] else out_HWC
+        if config.pad_crop:
+            top, left = int(parameters["crop_y"][i]), int(parameters["crop_x"][i])
+            crop.pad_and_crop(image_HWC, config.pad_crop, top, left, into)
+        else:
+            crop.copy(image_HWC, into)
+        self._recolour(parameters, i, out_HWC)
+
+    def _recolour(self, parameters: Parameters, i: int, out_HWC: Image) -> None:
+        """AutoAugment and jitter, in place."""
+        policy, strength = self.config.auto_augment, self.config.jitter
+        if policy == "none" and not strength:
+            return
+        picture = crop.as_picture(out_HWC)
+        if policy != "none":
+            pair = auto_augment.POLICIES[policy][parameters["auto_policy"][i]]
+            picture = auto_augment.apply(picture, pair, parameters["auto_steps"][i])
+        if strength:
+            order = int(parameters["jitter_order"][i])
+            picture = colour.jitter(picture, order, parameters["jitter_factors"][i])
+        out_HWC[...] = crop.from_picture(picture)
+
+    def plain(self, image_HWC: Image, out_HWC: Image) -> None:
+        """Writes the pixels for evaluation: shorter side resized, centre crop; or just a copy.
+
+        Args:
+            image_HWC: uint8, the decoded picture.
+            out_HWC: uint8 of `image_shape`, written.
+
+        Raises:
+            DataError: when the picture has another size than the network and is not cropped.
+        """
+        if self.config.crop != "none":
+            resized = crop.resize_shorter(image_HWC, self.config.resize)
+            image_HWC = crop.centre_crop(resized, *self.image_shape[:2])
+        self._check_shape(image_HWC)
+        out_HWC[...] = image_HWC
+
+    def _check_shape(self, image_HWC: Image) -> None:
+        if image_HWC.shape != self.image_shape:
+            found, expected = ("x".join(map(str, s)) for s in (image_HWC.shape, self.image_shape))
+            raise DataError(
+                f"a picture of {self.info.name} is {found}, the network takes {expected}; --crop"
+                " random-resized or resize-random brings pictures to one size"
+            )
+
+    def finish_parameters(self, drawn: Parameters) -> Parameters:
+        """The parameters that `finish` and `targets` need; which, the configuration alone says.
+
+        Returns:
+            float32 or int32 [n, …] each.
+        """
+        return {name: drawn[name] for name in _FINISH if name in drawn}
+
+    def finish(self, images_nHWC: Any, parameters: dict[str, Any]) -> Any:
+        """Lighting, normalise, cutout, mixup or CutMix.
+
+        Args:
+            images_nHWC: uint8 [n, *image_shape].
+            parameters: of `finish_parameters`; none gives the plain image, as for evaluation.
+
+        Returns:
+            float32 [n, *image_shape].
+        """
+        images_nHWC = normalise(
+            images_nHWC, self.info.mean, self.info.std, parameters.get("lighting")
+        )
+        if "cutout_y" in parameters:
+            images_nHWC = cutout(
+                images_nHWC, self.config.cutout, parameters["cutout_y"], parameters["cutout_x"]
+            )
+        if "mix_partner" in parameters:
+            images_nHWC = mixing.mix(images_nHWC, parameters)
+        return images_nHWC
+
+    def targets(self, labels_n: Any, parameters: dict[str, Any], smoothing: float) -> Any:
+        """What the loss compares the network's answers with.
+
+        (1-ε)·t + ε/classes, where t = λ·onehot(label) + (1-λ)·onehot(the partner's label).
+
+        Args:
+            labels_n: int64 [n].
+            parameters: of `finish_parameters`.
+            smoothing: ε.
+
+        Returns:
+            The labels as they are where nothing is mixed and ε is 0; else float32 [n, classes].
+
+        Source of smoothing: Szegedy et al. 2016, "Rethinking the Inception Architecture".
+        """
+        import tensorflow as tf
+
+        mixed = "mix_partner" in parameters
+        if not mixed and smoothing == 0:
+            return labels_n
+        targets = tf.one_hot(labels_n, self.info.classes, dtype=tf.float32)
+        if mixed:
+            targets = mixing.mix_targets(targets, parameters)
+        return (1 - smoothing) * targets + smoothing / self.info.classes
+
+
+def normalise(
+    images_nHWC: Any,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    offsets_nC: Any = None,
+) -> Any:
+    """(x + offset - 255·mean) · 1 / (255·std), channel by channel, as float32.
+
+    Multiplied, not divided: TensorFlow's graph optimiser replaces a division by a constant, and the
+    pixels inside tf.data would differ in their last bit from those alone.
+
+    Args:
+        images_nHWC: uint8 [n, H, W, C].
+        mean: of the pixels in 0 … 1.
+        std: of the same.
+        offsets_nC: float32 [n, C] of PCA lighting, for pixels in 0 … 255.
+    """
+    import tensorflow as tf
+
+    pixels = tf.cast(images_nHWC, tf.float32)
+    if offsets_nC is not None:
+        pixels = pixels + offsets_nC[:, None, None, :]
+    scale = tf.constant(1 / (255 * np.asarray(std)), tf.float32)
+    return (pixels - tf.constant(255 * np.asarray(mean), tf.float32)) * scale
+
+
+def cutout(images_nHWC: Any, size: int, y_n: Any, x_n: Any) -> Any:
+    """Zeros one square of `size` pixels centred at (y, x), clipped at the border.
+
+    The square covers y - size//2 … y - size//2 + size - 1. Source: DeVries and Taylor 2017,
+    "Improved Regularization of Convolutional Neural Networks with Cutout".
+    """
+    import tensorflow as tf
+
+    _, height, width, _ = images_nHWC.shape
+
+    def inside(centre_n: Any, length: int) -> Any:
+        offset = tf.range(length) - (centre_n[:, None] - size // 2)
+        return (offset >= 0) & (offset < size)
+
+    hole = inside(y_n, height)[:, :, None] & inside(x_n, width)[:, None, :]
+    return tf.where(hole[..., None], tf.zeros((), images_nHWC.dtype), images_nHWC)

@@ -1,0 +1,156 @@
+"""AutoAugment: learned policies of 25 sub-policies, each of two operations on a picture.
+
+Source: Cubuk et al. 2019, "AutoAugment: Learning Augmentation Policies from Data", appendix;
+details (no fill but black, the nearest pixel, magnitudes) as in torchvision's AutoAugment.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as pillow
+from PIL import ImageEnhance, ImageOps
+
+from ba_dist.data.augment.crop import Floats
+
+Picture = pillow.Image
+
+# (operation, probability in tenths, level from 0 to 9; None where the operation has no strength),
+# twice.
+Step = tuple[str, int, int | None]
+Policy = tuple[tuple[Step, Step], ...]
+
+CIFAR10: Policy = (
+    (("Invert", 1, None), ("Contrast", 2, 6)),
+    (("Rotate", 7, 2), ("TranslateX", 3, 9)),
+    (("Sharpness", 8, 1), ("Sharpness", 9, 3)),
+    (("ShearY", 5, 8), ("TranslateY", 7, 9)),
+    (("AutoContrast", 5, None), ("Equalize", 9, None)),
+    (("ShearY", 2, 7), ("Posterize", 3, 7)),
+    (("Color", 4, 3), ("Brightness", 6, 7)),
+    (("Sharpness", 3, 9), ("Brightness", 7, 9)),
+    (("Equalize", 6, None), ("Equalize", 5, None)),
+    (("Contrast", 6, 7), ("Sharpness", 6, 5)),
+    (("Color", 7, 7), ("TranslateX", 5, 8)),
+    (("Equalize", 3, None), ("AutoContrast", 4, None)),
+    (("TranslateY", 4, 3), ("Sharpness", 2, 6)),
+    (("Brightness", 9, 6), ("Color", 2, 8)),
+    (("Solarize", 5, 2), ("Invert", 0, None)),
+    (("Equalize", 2, None), ("AutoContrast", 6, None)),
+    (("Equalize", 2, None), ("Equalize", 6, None)),
+    (("Color", 9, 9), ("Equalize", 6, None)),
+    (("AutoContrast", 8, None), ("Solarize", 2, 8)),
+    (("Brightness", 1, 3), ("Color", 7, 0)),
+    (("Solarize", 4, 5), ("AutoContrast", 9, None)),
+    (("TranslateY", 9, 9), ("TranslateY", 7, 9)),
+    (("AutoContrast", 9, None), ("Solarize", 8, 3)),
+    (("Equalize", 8, None), ("Invert", 1, None)),
+    (("TranslateY", 7, 9), ("AutoContrast", 9, None)),
+)
+
+IMAGENET: Policy = (
+    (("Posterize", 4, 8), ("Rotate", 6, 9)),
+    (("Solarize", 6, 5), ("AutoContrast", 6, None)),
+    (("Equalize", 8, None), ("Equalize", 6, None)),
+    (("Posterize", 6, 7), ("Posterize", 6, 6)),
+    (("Equalize", 4, None), ("Solarize", 2, 4)),
+    (("Equalize", 4, None), ("Rotate", 8, 8)),
+    (("Solarize", 6, 3), ("Equalize", 6, None)),
+    (("Posterize", 8, 5), ("Equalize", 10, None)),
+    (("Rotate", 2, 3), ("Solarize", 6, 8)),
+    (("Equalize", 6, None), ("Posterize", 4, 6)),
+    (("Rotate", 8, 8), ("Color", 4, 0)),
+    (("Rotate", 4, 9), ("Equalize", 6, None)),
+    (("Equalize", 0, None), ("Equalize", 8, None)),
+    (("Invert", 6, None), ("Equalize", 10, None)),
+    (("Color", 6, 4), ("Contrast", 10, 8)),
+    (("Rotate", 8, 8), ("Color", 10, 2)),
+    (("Color", 8, 8), ("Solarize", 8, 7)),
+    (("Sharpness", 4, 7), ("Invert", 6, None)),
+    (("ShearX", 6, 5), ("Equalize", 10, None)),
+    (("Color", 4, 0), ("Equalize", 6, None)),
+    (("Equalize", 4, None), ("Solarize", 2, 4)),
+    (("Solarize", 6, 5), ("AutoContrast", 6, None)),
+    (("Invert", 6, None), ("Equalize", 10, None)),
+    (("Color", 6, 4), ("Contrast", 10, 8)),
+    (("Equalize", 8, None), ("Equalize", 6, None)),
+)
+
+POLICIES = {"cifar10": CIFAR10, "imagenet": IMAGENET}
+
+# Numbers that `draw` takes of each instance: the sub-policy, whether each step is taken, its sign.
+NUMBERS = 5
+
+
+def draw(numbers: Floats, policy: Policy) -> dict[str, npt.NDArray[np.int32]]:
+    """The sub-policy of each instance, which of its two steps are taken, and their signs.
+
+    Args:
+        numbers: uniform in [0, 1), float64 [n, NUMBERS].
+        policy: one of POLICIES.
+
+    Returns:
+        `auto_policy` int32 [n], the sub-policy; `auto_steps` int32 [n, 2], for each step 0 (not
+        taken), 1 or -1 (taken, its strength with this sign).
+    """
+    chosen = np.floor(numbers[:, 0] * len(policy)).astype(np.int32)
+    tenths = np.array([[step[1] for step in pair] for pair in policy])
+    taken = 10 * numbers[:, 1:3] < tenths[chosen]
+    signs = np.where(numbers[:, 3:5] < 0.5, -1, 1)
+    return {"auto_policy": chosen, "auto_steps": np.where(taken, signs, 0).astype(np.int32)}
+
+
+def apply(picture: Picture, pair: tuple[Step, Step], signs: npt.NDArray[np.int32]) -> Picture:
+    """Takes the steps of a sub-policy.
+
+    Args:
+        picture: RGB.
+        pair: of one policy.
+        signs: of the two steps, 0 for a step that is not taken.
+    """
+    for (operation, _, level), sign in zip(pair, signs.tolist(), strict=True):
+        if sign:
+            picture = OPERATIONS[operation](picture, level, sign)
+    return picture
+
+
+def _affine(picture: Picture, *inverse: float) -> Picture:
+    """The pixel of (x, y) is that of (a·x + b·y + c, d·x + e·y + f); black beyond the border."""
+    return picture.transform(
+        picture.size, pillow.Transform.AFFINE, inverse, pillow.Resampling.NEAREST
+    )
+
+
+def _shear(level: int, sign: int) -> float:
+    """Up to 0.3 pixels a pixel."""
+    return sign * 0.3 * level / 9
+
+
+def _shift(length: int, level: int, sign: int) -> int:
+    """Up to 150/331 of the picture's side, in whole pixels."""
+    return -sign * int(150 / 331 * length * level / 9)
+
+
+def _enhance(enhancer: Any) -> Callable[[Picture, Any, int], Picture]:
+    """Factors up to 1 ± 0.9."""
+    return lambda picture, level, sign: enhancer(picture).enhance(1 + sign * 0.9 * level / 9)
+
+
+# Each takes a picture, the level (0 … 9) and the sign, which counts for those with two directions.
+OPERATIONS: dict[str, Callable[[Picture, Any, int], Picture]] = {
+    "ShearX": lambda p, level, sign: _affine(p, 1, _shear(level, sign), 0, 0, 1, 0),
+    "ShearY": lambda p, level, sign: _affine(p, 1, 0, 0, _shear(level, sign), 1, 0),
+    "TranslateX": lambda p, level, sign: _affine(p, 1, 0, _shift(p.width, level, sign), 0, 1, 0),
+    "TranslateY": lambda p, level, sign: _affine(p, 1, 0, 0, 0, 1, _shift(p.height, level, sign)),
+    "Rotate": lambda p, level, sign: p.rotate(sign * 30 * level / 9),
+    "AutoContrast": lambda p, level, sign: ImageOps.autocontrast(p),
+    "Invert": lambda p, level, sign: ImageOps.invert(p),
+    "Equalize": lambda p, level, sign: ImageOps.equalize(p),
+    "Solarize": lambda p, level, sign: ImageOps.solarize(p, 255 * (9 - level) / 9),
+    "Posterize": lambda p, level, sign: ImageOps.posterize(p, 8 - round(level * 4 / 9)),
+    "Contrast": _enhance(ImageEnhance.Contrast),
+    "Color": _enhance(ImageEnhance.Color),
+    "Brightness": _enhance(ImageEnhance.Brightness),
+    "Sharpness": _enhance(ImageEnhance.Sharpness),
+}

@@ -1,0 +1,145 @@
+"""Mixup and CutMix: an instance takes on some of another instance of its ghost batch.
+
+The partner comes from the instance's key and from its place in the ghost batch, which is its
+place in the epoch's order; so it is the same however the ranks are laid out.
+
+Shape suffixes: n instances, H height, W width, C channels.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.data.augment.crop import Floats, Integers
+from ba_dist.errors import ConfigError
+
+# Numbers that `draw` takes of each instance: partner, mixup or CutMix, λ, the box's middle (y, x).
+NUMBERS = 5
+
+
+def draw(
+    numbers: Floats, mixup: float, cutmix: float, ghost_batch: int, height: int, width: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Whom each instance is mixed with, and how.
+
+    λ ~ Beta(α, α). Mixup gives λ·x + (1-λ)·partner. CutMix fills a box of √(1-λ) of the height and
+    width, anywhere, clipped at the border, with the partner's pixels, and λ is the share that is
+    left. Where both are wanted, each instance takes one of them with probability 1/2.
+
+    Args:
+        numbers: uniform in [0, 1), float64 [n, NUMBERS]; n is a multiple of `ghost_batch`.
+        mixup: α of mixup, 0 for none.
+        cutmix: α of CutMix, 0 for none.
+        ghost_batch: how many consecutive instances are one ghost batch.
+        height: of the images.
+        width: of the images.
+
+    Returns:
+        `mix_partner` int32 [n], how many rows further on the partner is; `mix_label` float32 [n],
+        the share of the instance's own label; `mix_pixels` float32 [n], the share of its own
+        pixels outside of the box; with CutMix, `mix_box` int32 [n, 4] (top, left, bottom, right;
+        bottom and right are outside).
+
+    Raises:
+        ConfigError: when a ghost batch has nobody to mix with.
+
+    Sources: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019,
+    "CutMix".
+    """
+    from scipy import special  # few recipes need it, and every rank would load it
+
+    partner = partners(numbers[:, 0], ghost_batch)
+    cut = np.full(len(numbers), cutmix > 0) if not (mixup and cutmix) else numbers[:, 1] < 0.5
+    alpha = np.where(cut, cutmix, mixup)
+    weight = special.betaincinv(alpha, alpha, numbers[:, 2])
+    drawn: dict[str, npt.NDArray[Any]] = {
+        "mix_partner": partner.astype(np.int32),
+        "mix_label": weight.astype(np.float32),
+        "mix_pixels": np.where(cut, 1, weight).astype(np.float32),
+    }
+    if cutmix:
+        box = np.where(cut[:, None], boxes(weight, numbers[:, 3:5], height, width), 0)
+        area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+        left = 1 - area / (height * width)
+        drawn["mix_label"] = np.where(cut, left, weight).astype(np.float32)
+        drawn["mix_box"] = box.astype(np.int32)
+    return drawn
+
+
+def partners(numbers: Floats, ghost_batch: int) -> Integers:
+    """How many rows further on (or back) the partner of each instance is.
+
+    The partner's place in the ghost batch of g is (place + 1 + ⌊u·(g - 1)⌋) mod g: any other one,
+    each as likely.
+
+    Args:
+        numbers: u, float64 [n].
+        ghost_batch: g.
+
+    Returns:
+        int64 [n], from 1-g to g-1, never 0.
+    """
+    if ghost_batch < 2:
+        raise ConfigError(
+            f"--mixup and --cutmix mix instances of one ghost batch, which holds {ghost_batch}"
+            " here; use a --ghost-batch-size (and a --batch-size per group) of at least 2"
+        )
+    if len(numbers) % ghost_batch:
+        raise ValueError(f"{len(numbers)} instances are not whole ghost batches of {ghost_batch}")
+    place = np.arange(len(numbers)) % ghost_batch
+    step = 1 + np.floor(numbers * (ghost_batch - 1)).astype(np.int64)
+    return (place + step) % ghost_batch - place
+
+
+def boxes(weight: Floats, centres: Floats, height: int, width: int) -> Integers:
+    """CutMix's boxes: √(1-λ) of each side, centred at any pixel, clipped at the border.
+
+    Args:
+        weight: λ, float64 [n].
+        centres: uniform in [0, 1), float64 [n, 2].
+
+    Returns:
+        int64 [n, 4]: top, left, bottom, right.
+    """
+    size = np.array([height, width])
+    middle = np.floor(centres * size).astype(np.int64)
+    half = np.floor(size * np.sqrt(1 - weight)[:, None]).astype(np.int64) // 2
+    return np.hstack([np.maximum(middle - half, 0), np.minimum(middle + half, size)])
+
+
+def mix(images_nHWC: Any, parameters: dict[str, Any]) -> Any:
+    """Mixes every image with its partner's, as it was before mixing.
+
+    Args:
+        images_nHWC: float32 [n, H, W, C].
+        parameters: as drawn.
+
+    Returns:
+        float32 [n, H, W, C].
+    """
+    import tensorflow as tf
+
+    _, height, width, _ = images_nHWC.shape
+    others_nHWC = _of_partners(images_nHWC, parameters)
+    weight = parameters["mix_pixels"][:, None, None, None]
+    if "mix_box" in parameters:
+        top, left, bottom, right = tf.unstack(parameters["mix_box"][:, :, None], axis=1)
+        rows_nH = (tf.range(height) >= top) & (tf.range(height) < bottom)
+        columns_nW = (tf.range(width) >= left) & (tf.range(width) < right)
+        inside = rows_nH[:, :, None, None] & columns_nW[:, None, :, None]
+        weight = tf.where(inside, 0.0, weight)
+    return weight * images_nHWC + (1 - weight) * others_nHWC
+
+
+def mix_targets(targets: Any, parameters: dict[str, Any]) -> Any:
+    """λ·target + (1-λ)·the partner's target, float32 [n, classes]."""
+    weight = parameters["mix_label"][:, None]
+    return weight * targets + (1 - weight) * _of_partners(targets, parameters)
+
+
+def _of_partners(rows: Any, parameters: dict[str, Any]) -> Any:
+    import tensorflow as tf
+
+    partner = parameters["mix_partner"]
+    return tf.gather(rows, tf.range(tf.shape(partner)[0]) + partner)

@@ -1,0 +1,176 @@
+"""Name → the training and validation samples of a run: rank 0 finds out, the others are told."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ba_dist.comm import Channel, Comm
+from ba_dist.config import Data
+from ba_dist.data.catalog.find import Found, Split, find, open_split
+from ba_dist.data.catalog.pictures import home
+from ba_dist.data.sources import DatasetInfo, Source
+from ba_dist.errors import ConfigError, DataError
+
+_FLAGS = {"train": "--train-samples", "test": "--val-samples"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The two sides of a dataset.
+
+    Args:
+        train: samples to train on.
+        validation: samples to evaluate on.
+        info: of both.
+        origin: where they came from, for people.
+    """
+
+    train: Source
+    validation: Source
+    info: DatasetInfo
+    origin: str
+
+
+def open_dataset(config: Data, comm: Comm) -> Dataset:
+    """Opens the samples on every rank; collective over the world.
+
+    Raises:
+        DataError: on all ranks, when it cannot be had or a node has other files than rank 0.
+        ConfigError: on all ranks, when there are fewer samples than are asked for.
+    """
+    found = comm.together(lambda: _limited(find(config), config) if comm.rank == 0 else None)
+    told = _tell(found, comm)
+    root = comm.node.share_object(home(config.data_dir) if comm.node.rank == 0 else None)
+    splits = {name: dataclasses.replace(split, root=root) for name, split in told.splits.items()}
+    _check_nodes(splits, comm)
+    sources = comm.together(
+        lambda: {name: open_split(told.info, split) for name, split in splits.items()}
+    )
+    if found is not None:
+        _count_reading(found, sources)
+    return Dataset(sources["train"], sources["test"], told.info, told.origin)
+
+
+def open_source(config: Data, split: str) -> Source:
+    """The samples of one split for this process alone, without other ranks.
+
+    Args:
+        config: names the dataset.
+        split: train or test.
+
+    Raises:
+        DataError: when it cannot be had.
+        ConfigError: when there are fewer samples than are asked for.
+    """
+    found = _limited(find(config), config)
+    wanted = found.splits[split]
+    arrays = {name: np.array(array) for name, array in wanted.arrays.items()}
+    return open_split(found.info, dataclasses.replace(wanted, arrays=arrays))
+
+
+def digest(source: Source) -> str:
+    """SHA-256 of what a source is made of."""
+    lines = [f"{len(source)} samples", *source.contents]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _limited(found: Found, config: Data) -> Found:
+    """Only as many samples as the configuration wants."""
+    splits = {}
+    for name, wanted in (("train", config.train_samples), ("test", config.val_samples)):
+        split = found.splits[name]
+        if wanted and wanted > split.count:
+            raise ConfigError(
+                f"{_FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
+                f" {split.count}"
+            )
+        splits[name] = split.subset(wanted) if wanted else split
+    return dataclasses.replace(found, splits=splits)
+
+
+def _tell(found: Found | None, comm: Comm) -> Found:
+    """What rank 0 has found, its arrays in memory that all ranks of a node see."""
+    outline = None
+    if found is not None:
+        splits = {n: dataclasses.replace(split, arrays={}) for n, split in found.splits.items()}
+        shapes = {
+            name: {key: (a.dtype.str, a.shape) for key, a in split.arrays.items()}
+            for name, split in found.splits.items()
+        }
+        outline = dataclasses.replace(found, splits=splits), shapes
+    told: Found
+    told, shapes = comm.world.share_object(outline)
+    sizes = [
+        int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for arrays in shapes.values()
+        for dtype, shape in arrays.values()
+    ]
+    # All ranks of all nodes together: a node without room would leave the others waiting.
+    comm.together(lambda: _check_room(sum(sizes), comm.node))
+    leaders = comm.leaders
+    for name, split in told.splits.items():
+        for key, (dtype, shape) in shapes[name].items():
+            memory = comm.node.shared_bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            split.arrays[key] = memory.view(dtype).reshape(shape)
+            if found is not None:
+                split.arrays[key][:] = found.splits[name].arrays[key]
+            if leaders is not None:
+                leaders.broadcast(memory)
+    comm.node.barrier()
+    return told
+
+
+def _check_room(size: int, node: Channel) -> None:
+    """Raises DataError on all ranks of a node that cannot hold so many bytes for them."""
+    if node.size > 1 and (complaint := node.lacks_room(size)):
+        raise DataError(complaint)
+
+
+def _count_reading(found: Found, sources: dict[str, Source]) -> None:
+    """Arrays are read whole by the one who found them, before any sample is asked for."""
+    for name, split in found.splits.items():
+        if "images" in split.arrays:
+            size = sum(array.nbytes for array in split.arrays.values())
+            sources[name].counters.add(bytes_read=size, files_opened=len(split.arrays))
+
+
+def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
+    """Raises DataError on all ranks when a node has other files than rank 0 where it is looked."""
+    leads = comm.node.rank == 0
+    mine = [line for split in splits.values() for line in _look(split)] if leads else []
+    expected = comm.world.share_object(mine)
+    pairs = zip(mine, expected, strict=True) if leads else ()
+    differences = comm.world.gather_objects(
+        next((pair for pair in pairs if len(set(pair)) > 1), None)
+    )
+    rank = next((rank for rank, pair in enumerate(differences) if pair), None)
+    if rank is None:
+        return
+    root = splits["train"].root
+    host, place = comm.world.share_object(
+        (comm.host, f"{root}" if root.is_dir() else f"{root}, which is not there"), root=rank
+    )
+
+    def differ() -> None:
+        here, there = differences[rank]
+        raise DataError(
+            f"rank {rank} on {host} has other data than rank 0: the first difference is\n"
+            f"  rank {rank}: {here}\n  rank 0: {there}\n"
+            f"Bring the same data to all nodes; rank {rank} looks in {place}"
+        )
+
+    comm.together(differ)
+
+
+def _look(split: Split) -> Iterator[str]:
+    """The sizes of a few files, a line each."""
+    for name, path in zip(split.sample, split.paths(split.sample), strict=True):
+        try:
+            yield f"{name}: {path.stat().st_size} bytes"
+        except (FileNotFoundError, NotADirectoryError):
+            yield f"{name}: missing"
+        except OSError as error:
+            yield f"{name}: {error.strerror}"

@@ -1,0 +1,311 @@
+"""Name → what one process finds on disk of a dataset: enough for any rank to open it.
+
+Whoever finds lists folders and reads indexes; the catalog tells the other ranks the outcome.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from ba_dist.config import Data
+from ba_dist.data.catalog import pictures
+from ba_dist.data.catalog.pictures import Located
+from ba_dist.data.catalog.prepare import INFOS, prepare
+from ba_dist.data.sources import ArraySource, DatasetInfo, Source, shard_index
+from ba_dist.data.sources.array_record import ArrayRecordSource, survey
+from ba_dist.data.sources.image_folder import (
+    ImageFolderSource,
+    Listing,
+    list_classes,
+    list_pictures,
+)
+from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
+from ba_dist.data.sources.tfrecord import TFRecordSource
+from ba_dist.errors import DataError
+from ba_dist.rules.order import subset_ids
+
+SPLITS = ("train", "test")
+Arrays = dict[str, npt.NDArray[Any]]
+_SYNTHETIC_SAMPLES = {"train": 50_000, "test": 1_000}
+_SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "test": 50_000}
+_LOOKED_AT = 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was found of one split.
+
+    Args:
+        count: samples to use.
+        open: (info, this split) → the source; a function of a module, so that it can be sent.
+        facts: what is small; files are named as they are found in the root.
+        arrays: what is large, held once by a node.
+        root: the folder of its files, which may be another one on another node.
+        sample: names of up to 64 files, spread over all, to look for on every node.
+    """
+
+    count: int
+    open: Callable[[DatasetInfo, "Split"], Source]
+    facts: dict[str, Any] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+    root: Path = Path()
+    sample: list[str] = field(default_factory=list)
+
+    def paths(self, names: list[str]) -> list[Path]:
+        """Where files are on this node."""
+        return [self.root / name for name in names]
+
+    def subset(self, wanted: int) -> "Split":
+        """An even share of the samples only."""
+        arrays = self.arrays
+        # Other arrays than pixels and labels are no rows of samples, and small enough.
+        if self.open is _open_arrays:
+            rows = subset_ids(np.arange(wanted), wanted, self.count)
+            arrays = {name: array[rows] for name, array in arrays.items()}
+        return dataclasses.replace(self, count=wanted, arrays=arrays)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of a dataset.
+
+    Args:
+        info: of it.
+        origin: where it is and in which form, for people.
+        splits: `train` and `test`.
+    """
+
+    info: DatasetInfo
+    origin: str
+    splits: dict[str, Split]
+
+
+@dataclass
+class Subset:
+    """An even share of the samples of a source, in the order that they are stored in.
+
+    Args:
+        source: of all samples.
+        count: how many of them.
+    """
+
+    source: Source
+    count: int
+
+    def __post_init__(self) -> None:
+        self.info, self.counters = self.source.info, self.source.counters
+        self.contents, self.stored = self.source.contents, self.source.stored
+        self.decode = self.source.decode
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, sample_id: int) -> bytes:
+        return self.source.read(self._of_all(sample_id))
+
+    def where(self, sample_id: int) -> str:
+        return self.source.where(self._of_all(sample_id))
+
+    def _of_all(self, sample_id: int) -> int:
+        return int(subset_ids(sample_id, self.count, len(self.source)))
+
+
+def open_split(info: DatasetInfo, split: Split) -> Source:
+    """The source of a split that was found."""
+    source = split.open(info, split)
+    return source if len(source) == split.count else Subset(source, split.count)
+
+
+def find(config: Data) -> Found:
+    """Looks for the dataset, prepares it or makes its index where that was not done yet.
+
+    Raises:
+        DataError: saying what was looked for, and how to bring it.
+    """
+    if config.dataset == "synthetic":
+        return _synthetic(config)
+    if config.dataset == "synthetic-jpeg":
+        return _synthetic_jpeg(config)
+    if config.dataset in INFOS:
+        return _arrays(config)
+    located = pictures.locate(config.dataset, config.data_dir)
+    forms = {"folder": _folders, "tfrecord": _tfrecords, "array_record": _array_records}
+    return forms[located.form](located)
+
+
+def index(located: Located, split: str) -> tuple[shard_index.ShardIndex, list[str]]:
+    """Makes the index of the shards of a split, with a progress bar on a terminal.
+
+    Returns:
+        The index, and a line for each damaged record.
+    """
+    shards = located.files[split]
+    with tqdm(total=len(shards), desc=f"index {split}", unit="shard", disable=None) as bar:
+        return shard_index.build(shards, located.features, done=bar.update)
+
+
+def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
+    shards = located.files[split]
+    if found := shard_index.load(shards, located.index_command):
+        return found
+    print(
+        f"reading {len(shards)} TFRecord shards in {shards[0].parent} once for their index"
+        f" (`{located.index_command}` does it beforehand)",
+        file=sys.stderr,
+    )
+    made, damaged = index(located, split)
+    for line in damaged:
+        print(f"warning: {line}", file=sys.stderr)
+    shard_index.save(made, shards)
+    return made
+
+
+# --- one function for each form, and one that opens it --------------------------------------------
+
+
+def _synthetic(config: Data) -> Found:
+    size, channels = config.image_size, config.image_channels
+    info = DatasetInfo(
+        "synthetic", (size, size, channels), 10, (0.5,) * channels, (0.29,) * channels
+    )
+    return Found(info, "made as it is read", _made(config, _SYNTHETIC_SAMPLES, _open_synthetic))
+
+
+def _synthetic_jpeg(config: Data) -> Found:
+    info = DatasetInfo("synthetic-jpeg", (0, 0, 3), 1000, pictures.MEAN, pictures.STD)
+    splits = _made(config, _SYNTHETIC_JPEG_SAMPLES, _open_synthetic_jpeg)
+    return Found(info, "JPEGs made in memory", splits)
+
+
+def _made(config: Data, counts: dict[str, int], open_made: Any) -> dict[str, Split]:
+    """Splits of as many samples as are asked for."""
+    wanted = {"train": config.train_samples, "test": config.val_samples}
+    counts = {split: wanted[split] or counts[split] for split in SPLITS}
+    return {
+        split: Split(counts[split], open_made, {"count": counts[split], "seed": seed})
+        for seed, split in enumerate(SPLITS)
+    }
+
+
+def _open_synthetic(info: DatasetInfo, split: Split) -> Source:
+    return SyntheticSource(info, **split.facts)
+
+
+def _open_synthetic_jpeg(info: DatasetInfo, split: Split) -> Source:
+    return SyntheticJpegSource(info, **split.facts)
+
+
+def _arrays(config: Data) -> Found:
+    prepared = prepare(config.dataset, config.data_dir)
+    splits = {}
+    for split in SPLITS:
+        arrays = {
+            kind: np.load(prepared.folder / f"{split}_{kind}.npy", "r", allow_pickle=False)
+            for kind in ("images", "labels")
+        }
+        digest = f"{prepared.digest}-{split}"
+        splits[split] = Split(len(arrays["labels"]), _open_arrays, {"digest": digest}, arrays)
+    return Found(prepared.info, prepared.origin, splits)
+
+
+def _open_arrays(info: DatasetInfo, split: Split) -> Source:
+    images, labels = split.arrays["images"], split.arrays["labels"]
+    return ArraySource(info, images, labels, f"{split.facts['digest']}-{len(labels)}")
+
+
+def _folders(located: Located) -> Found:
+    classes = list_classes(located.files["train"][0])
+    splits, ignored = {}, 0
+    for split in SPLITS:
+        (folder,) = located.files[split]
+        listing = list_pictures(folder, classes)
+        facts = {"folder": _name(folder, located.root), "classes": classes}
+        arrays: Arrays = {
+            "names": listing.names,
+            "ends": listing.ends,
+            "class_ends": listing.class_ends,
+        }
+        count = len(listing.ends)
+        sample = [f"{facts['folder']}/{listing.name(i)}" for i in _spread(count)]
+        splits[split] = Split(count, _open_folder, facts, arrays, located.root, sample)
+        ignored += listing.ignored
+    others = f", {ignored} files that are no pictures left aside" if ignored else ""
+    info = located.info_of(len(classes))
+    return Found(info, f"{located.origin} ({len(classes)} classes{others})", splits)
+
+
+def _open_folder(info: DatasetInfo, split: Split) -> Source:
+    folder = split.root / split.facts["folder"]
+    return ImageFolderSource(info, Listing(**{**split.facts, **split.arrays, "folder": folder}))
+
+
+def _tfrecords(located: Located) -> Found:
+    indexes = {split: _load_or_index(located, split) for split in SPLITS}
+    features, labelled = pictures.numbering(located, indexes["train"], indexes["test"])
+    splits = {}
+    for split, made in indexes.items():
+        names = [_name(path, located.root) for path in located.files[split]]
+        facts = {"shards": names, "sizes": made.sizes, "features": features}
+        arrays = {name: made.columns[name] for name in ("shard", "offset", "length")}
+        count, sample = len(arrays["offset"]), [names[i] for i in _spread(len(names))]
+        splits[split] = Split(count, _open_tfrecord, facts, arrays, located.root, sample)
+    info = located.info_of(features.classes)
+    return Found(info, f"{located.origin} ({features.classes} classes, {labelled})", splits)
+
+
+def _open_tfrecord(info: DatasetInfo, split: Split) -> Source:
+    shards = split.paths(split.facts["shards"])
+    return TFRecordSource(
+        info, shards, split.facts["sizes"], split.facts["features"], **split.arrays
+    )
+
+
+def _array_records(located: Located) -> Found:
+    splits = {}
+    for split in SPLITS:
+        names = [_name(path, located.root) for path in located.files[split]]
+        counts, sizes = survey(located.files[split])
+        decoder = pictures.tfds_features(located).decode
+        facts = {"files": names, "decoder": decoder, "counts": counts, "sizes": sizes}
+        count, sample = int(counts.sum()), [names[i] for i in _spread(len(names))]
+        splits[split] = Split(count, _open_array_record, facts, {}, located.root, sample)
+    return Found(located.info_of(located.classes), located.origin, splits)
+
+
+def _open_array_record(info: DatasetInfo, split: Split) -> Source:
+    files = split.paths(split.facts["files"])
+    return ArrayRecordSource(info, **{**split.facts, "files": files})
+
+
+def _name(path: Path, root: Path) -> str:
+    return os.path.relpath(path, root)
+
+
+def _spread(count: int) -> list[int]:
+    """Up to 64 of the numbers 0 … count-1, evenly, with the first and the last."""
+    numbers: list[int] = np.linspace(0, count - 1, min(count, _LOOKED_AT)).astype(int).tolist()
+    return numbers
+
+
+def shards_of(config: Data) -> Located:
+    """Where the TFRecord shards of a dataset are.
+
+    Raises:
+        DataError: when it has none, so that there is nothing to index.
+    """
+    name = config.dataset
+    form = "arrays" if name in INFOS else "samples made as they are read"
+    if name not in INFOS and not name.startswith("synthetic"):
+        found = pictures.locate(name, config.data_dir)
+        if found.form == "tfrecord":
+            return found
+        form = found.origin
+    raise DataError(f"{name} is {form}: there is nothing to index; only TFRecord shards need it")

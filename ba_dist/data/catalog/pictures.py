@@ -1,0 +1,249 @@
+"""Datasets of pictures of any size: in which form and where they are.
+
+`imagenet` and `pictures` take whatever is in the data directory: a folder per class, TFRecord
+shards, or (imagenet) what TensorFlow Datasets has prepared. Any other name is one of TensorFlow
+Datasets'.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ba_dist.data.catalog.prepare import INFOS, first_line
+from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources.examples import SCRIPTS, TFDS, Features
+from ba_dist.data.sources.image_folder import list_classes
+from ba_dist.data.sources.shard_index import UNKNOWN, ShardIndex, find_shards
+from ba_dist.errors import DataError
+from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
+
+DETECTED = ("imagenet", "pictures")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+_VALIDATION = ("val", "validation")
+_TFDS_IMAGENET = "imagenet2012"
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a dataset of pictures is.
+
+    Args:
+        name: of the dataset.
+        form: of storage.
+        root: the folder that holds all of it.
+        files: split → its shards, or its one folder.
+        origin: for people.
+        index_command: makes the index of shards.
+        classes: how many, 0 where only the files tell.
+        size: (H, W) of every picture; zeros where it varies.
+        features: names in Examples, where they are known.
+    """
+
+    name: str
+    form: Literal["folder", "tfrecord", "array_record"]
+    root: Path
+    files: dict[str, list[Path]]
+    origin: str
+    index_command: str
+    classes: int = 0
+    size: tuple[int, int] = (0, 0)
+    features: Features | None = None
+
+    def info_of(self, classes: int) -> DatasetInfo:
+        """The facts about the dataset, which has so many classes."""
+        return DatasetInfo(self.name, (*self.size, 3), classes, MEAN, STD)
+
+
+def locate(name: str, given_dir: str | None) -> Located:
+    """Looks for a dataset of pictures.
+
+    Args:
+        name: imagenet, pictures, or a name of TensorFlow Datasets'.
+        given_dir: where a person says it is.
+
+    Raises:
+        DataError: listing what was looked for, and how to bring it.
+    """
+    place = data_dir(given_dir)
+    if place is not None and not place.is_dir():
+        raise DataError(f"the data directory {place} is not there; make it or name another")
+    command = f"ba-dist data index {name}" + (f" --data-dir {place}" if place else "")
+    if name not in DETECTED:
+        return _tfds(name, home(given_dir), command)
+    for found in (_folders, _shards):
+        if place and (located := found(name, place, command)):
+            return located
+    if name == "imagenet" and (home(given_dir) / _TFDS_IMAGENET).is_dir():
+        return replace(_tfds(_TFDS_IMAGENET, home(given_dir), command), name=name)
+    raise DataError(_not_found(name, place))
+
+
+def home(given_dir: str | None) -> Path:
+    """The folder of pictures on this node: the one that is named, else TFDS's in the cache."""
+    return data_dir(given_dir) or cache_dir() / "tfds"
+
+
+def _folders(name: str, place: Path, command: str) -> Located | None:
+    train = place / "train"
+    if not train.is_dir() or not list_classes(train):
+        return None
+    for folder in (place / split for split in _VALIDATION):
+        if folder.is_dir():
+            files = {"train": [train], "test": [folder]}
+            return Located(name, "folder", place, files, f"the folders in {place}", command)
+    raise DataError(
+        f"{train} holds a folder per class, but there is no {place / _VALIDATION[0]} beside it;"
+        " pictures to evaluate on are needed, in folders of the same names"
+    )
+
+
+def _shards(name: str, place: Path, command: str) -> Located | None:
+    found: dict[str, list[Path]] = {}
+    for split, words in (("train", ("train",)), ("test", _VALIDATION)):
+        folders = (place, *(place / word for word in words))
+        candidates = (find_shards(folder, word) for folder in folders for word in words)
+        found[split] = next((shards for shards in candidates if shards), [])
+    if not any(found.values()):
+        return None
+    for split, words in (("train", ("train",)), ("test", _VALIDATION)):
+        if not found[split]:
+            raise DataError(
+                f"{place} holds TFRecord shards, but no {words[-1]}-00000-of-…; bring those too"
+            )
+    return Located(name, "tfrecord", place, found, f"the TFRecord shards in {place}", command)
+
+
+def _not_found(name: str, place: Path | None) -> str:
+    where = place or "DIR"
+    forms = [
+        f"{where}/train/CLASS/NAME.JPEG and {where}/val/CLASS/NAME.JPEG: a folder per class",
+        f"{where}/train-00000-of-01024 … and {where}/validation-00000-of-00128 …: TFRecord shards"
+        f" (also in {where}/train and {where}/validation)",
+    ]
+    if name == "imagenet":
+        forms.append(f"{place or cache_dir() / 'tfds'}/{_TFDS_IMAGENET}: TensorFlow Datasets")
+    start = f"{place} holds none of the forms of {name}:"
+    if place is None:
+        start = f"{name} needs --data-dir (or ${DATA_VARIABLE}) to name a folder with one of these:"
+    advice = (
+        "\nImageNet is given out on request at image-net.org; unpack its archives into the first"
+        " form, or into one of the others."
+    )
+    return f"{start}\n  - " + "\n  - ".join(forms) + (advice if name == "imagenet" else "")
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Features, str]:
+    """Which label is class 0 and how many classes there are, from all labels of training.
+
+    Returns:
+        The features with both filled in, and a line about it for people.
+
+    Raises:
+        DataError: when validation has other labels, or other features.
+    """
+    if train.features != test.features:
+        raise DataError(
+            f"{located.origin}: training holds {train.features.image!r}, validation"
+            f" {test.features.image!r}; both must be written in the same way"
+        )
+    labels = train.labels()
+    if not len(labels):
+        raise DataError(f"{located.origin}: no record of training can be read")
+    if not located.classes:
+        _check_nothing_hidden(located, train)
+    # ImageNet's scripts number from 1; in TensorFlow Datasets 0 is always a class.
+    first = 1 if train.features == SCRIPTS and labels.min() == 1 else 0
+    classes = located.classes or int(labels.max()) - first + 1
+    known = test.labels()
+    for split, found in (("training", labels), ("validation", known)):
+        if len(found) and not first <= found.min() <= found.max() < first + classes:
+            raise DataError(
+                f"{located.origin}: the labels of {split} are {found.min()} … {found.max()},"
+                f" expected {first} … {first + classes - 1}"
+            )
+    text = "labels from 1, where 0 is the background" if first else "labels from 0"
+    return replace(train.features, first_label=first, classes=classes), text
+
+
+def _check_nothing_hidden(located: Located, train: ShardIndex) -> None:
+    """Raises DataError when damaged records may be all that there is of a class.
+
+    Without the first class all labels would be numbered wrongly. A class is taken to have at least
+    as many records as the smallest that is known.
+    """
+    damaged = np.flatnonzero(train.columns["label"] == UNKNOWN)
+    counts = np.bincount(train.labels())
+    if len(damaged) >= counts[counts > 0].min():
+        first = damaged[0]
+        shard = located.files["train"][train.columns["shard"][first]]
+        raise DataError(
+            f"{shard} at byte {train.columns['offset'][first]}: the data of this record and of"
+            f" {len(damaged) - 1} others is damaged, which may hide a class; copy the shards again"
+        )
+
+
+def tfds_features(located: Located) -> Features:
+    """The features of a dataset of TensorFlow Datasets."""
+    return replace(located.features or TFDS, classes=located.classes)
+
+
+# --- TensorFlow Datasets --------------------------------------------------------------------------
+
+
+def _tfds(name: str, folder: Path, command: str) -> Located:
+    from ba_dist.data.catalog import tfds_arrays
+
+    builder = _prepared(name, folder)
+    image, label = tfds_arrays.classification(builder)
+    splits = builder.info.splits
+    test = next((split for split in ("validation", "test") if split in splits), None)
+    if "train" not in splits or test is None:
+        raise DataError(
+            f"{name} has the splits {', '.join(splits)}; train, and validation or test, are needed"
+        )
+    form: Any = builder.info.file_format.value
+    if form not in ("tfrecord", "array_record"):
+        raise DataError(f"{name} is stored as {form}; tfrecord or array_record is needed")
+    files = {
+        key: [Path(path) for path in splits[split].filepaths]
+        for key, split in (("train", "train"), ("test", test))
+    }
+    shape = builder.info.features[image].shape
+    return Located(
+        name,
+        form,
+        folder,
+        files,
+        f"TensorFlow Datasets in {builder.data_dir}",
+        command,
+        builder.info.features[label].num_classes,
+        (shape[0] or 0, shape[1] or 0),
+        replace(TFDS, image=image, label=label),
+    )
+
+
+def _prepared(name: str, folder: Path) -> Any:
+    """The builder of a dataset that is prepared under `folder`, or is brought there now."""
+    from ba_dist.data.catalog import tfds_arrays
+
+    known = ", ".join((*INFOS, *DETECTED, "synthetic", "synthetic-jpeg"))
+    unknown = (
+        f"--dataset {name!r} is unknown; choose from {known}, or a classification dataset of"
+        " TensorFlow Datasets"
+    )
+    try:
+        return tfds_arrays.open_builder(name, folder, unknown)
+    except Exception as error:  # a download fails in many ways; all mean that there is no data
+        if f"{error}" == unknown:
+            raise
+        raise DataError(
+            f"{name} is not prepared in {folder}, and TensorFlow Datasets cannot bring it:"
+            f" {first_line(error)}\nRun `ba-dist data prepare {name}` on a machine with a network"
+            f" and the same folder, or name a folder that holds it by --data-dir or"
+            f" ${DATA_VARIABLE}."
+        ) from None

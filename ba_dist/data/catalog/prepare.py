@@ -1,0 +1,318 @@
+"""Brings a small dataset to this machine and stores it as plain arrays, once.
+
+    cache/datasets/NAME/{train,test}_{images,labels}.npy and info.json
+
+A dataset is looked for in order: prepared before; files in the data directory; for Fashion-MNIST
+those of the installed Debian package; TensorFlow Datasets (prepared there, else downloaded, as
+ArrayRecord). `ba-dist data prepare`, and nothing else, last of all installs the Debian package. The
+order of the samples is that of their origin, so the digest tells origins apart.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.data.sources import DatasetInfo
+from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
+from ba_dist.storage import lock
+from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
+
+SPLITS = ("train", "test")
+_KEYS = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+INFOS = {
+    info.name: info
+    for info in (
+        DatasetInfo("fashion_mnist", (28, 28, 1), 10, (0.2860,), (0.3530,)),
+        DatasetInfo("cifar10", (32, 32, 3), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        DatasetInfo(
+            "cifar100", (32, 32, 3), 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+        ),
+        DatasetInfo("digits", (8, 8, 1), 10, (0.3053,), (0.3761,)),
+    )
+}
+
+_IDX_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+_DEBIAN_PACKAGE = "dataset-fashion-mnist"
+_DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Arrays on disk.
+
+    Args:
+        folder: that holds them.
+        info: of the dataset.
+        digest: SHA-256 over all arrays.
+        origin: where they came from, for people.
+    """
+
+    folder: Path
+    info: DatasetInfo
+    digest: str
+    origin: str
+
+
+def prepare(name: str, given_dir: str | None = None, install: bool = False) -> Prepared:
+    """Makes the arrays of a dataset, or finds them made; two processes may do it at a time.
+
+    Args:
+        name: one of `INFOS`.
+        given_dir: where a person says the data is.
+        install: whether a package of the system may be installed for it.
+
+    Raises:
+        DataUnavailable: saying everything that was tried, and how to bring the data.
+        DataError: when what is there is damaged, or the cache cannot be written.
+    """
+    place = data_dir(given_dir)
+    folder = _prepared_folder(name, place)
+    if found := _load(folder):
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with lock.hold(folder.with_name(f"{folder.name}.lock"), wait=True):
+            if found := _load(folder):
+                return found
+            arrays, origin = _acquire(name, place, install)
+            return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error}; XDG_CACHE_HOME names another place"
+        ) from None
+
+
+def _prepared_folder(name: str, place: Path | None) -> Path:
+    if name.startswith("synthetic"):
+        raise DataError(f"the dataset {name} is made as it is read; it needs no preparation")
+    if name not in INFOS:
+        raise DataError(f"--dataset {name!r} is unknown; choose from {', '.join(INFOS)}, synthetic")
+    if place is None:
+        return cache_dir() / "datasets" / name
+    if not place.is_dir():
+        raise DataError(f"the data directory {place} is not there; make it or name another")
+    # Another place may hold other files of the same name.
+    return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(place)).hexdigest()[:12]}"
+
+
+def _load(folder: Path) -> Prepared | None:
+    """What is in the folder of a dataset; None when it was not prepared.
+
+    Raises:
+        DataError: when something has happened to it since.
+    """
+    try:
+        facts = json.loads((folder / "info.json").read_text())
+        info = facts["info"]
+        for key in ("image_shape", "mean", "std"):
+            info[key] = tuple(info[key])
+        arrays = {key: np.load(folder / f"{key}.npy", "r", allow_pickle=False) for key in _KEYS}
+        if _digest(arrays) != facts["digest"]:
+            raise ValueError("its content does not match its digest")
+        return Prepared(folder, DatasetInfo(**info), facts["digest"], facts["origin"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not (folder / "info.json").exists():
+            return None
+        raise DataError(f"{folder} is damaged ({error}); delete it to prepare it anew") from None
+
+
+def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
+    """The arrays as bytes of the dataset's shape and int64 labels.
+
+    Raises:
+        DataError: when they are not those of this dataset.
+    """
+    checked: Arrays = {}
+    for split in SPLITS:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
+        shapes = (info.image_shape, info.image_shape[:2] if info.image_shape[2] == 1 else ())
+        if images.dtype != np.uint8 or images.shape[1:] not in shapes:
+            raise DataError(
+                f"{origin}: {split} images are {images.dtype} {images.shape[1:]},"
+                f" those of {info.name} are uint8 {info.image_shape}"
+            )
+        if len(images) != len(labels) or not len(images):
+            raise DataError(f"{origin}: {len(images)} {split} images, {len(labels)} labels")
+        if labels.min() < 0 or labels.max() >= info.classes:
+            raise DataError(
+                f"{origin}: {split} labels are {labels.min()} … {labels.max()},"
+                f" those of {info.name} are 0 … {info.classes - 1}"
+            )
+        checked[f"{split}_images"] = images.reshape(-1, *info.image_shape)
+        checked[f"{split}_labels"] = labels
+    return checked
+
+
+def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prepared:
+    """Writes beside the folder, then renames: a reader sees all of it or nothing."""
+    # Under the lock, what is there is left from a process that was killed.
+    for left in [folder, *folder.parent.glob(f".{folder.name}.*")]:
+        shutil.rmtree(left, ignore_errors=True)
+    digest = _digest(arrays)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for key in _KEYS:
+            np.save(temporary / f"{key}.npy", arrays[key])
+        facts = {"info": asdict(info), "digest": digest, "origin": origin}
+        (temporary / "info.json").write_text(json.dumps(facts, indent=2))
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Prepared(folder, info, digest, origin)
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for key in _KEYS:
+        digest.update(np.ascontiguousarray(arrays[key]).data)
+    return digest.hexdigest()
+
+
+def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]:
+    """Tries every way in order; the first that gives the arrays wins."""
+    ways: list[tuple[str, Callable[[], Arrays | None]]] = []
+    tried = []
+    if name == "fashion_mnist":
+        # Outside the loop below: files that are there are used, or said to be damaged.
+        for folder in (place, Path("/") / _DEBIAN_FOLDER):
+            if folder and (arrays := _idx_files(folder)):
+                return arrays, f"the files in {folder}"
+            tried += [f"the files in {folder}: not there"] * bool(folder)
+        if install:
+            ways = [(f"the Debian package {_DEBIAN_PACKAGE}", _debian_package)]
+        else:
+            command = f"`ba-dist data prepare {name}`"
+            tried.append(f"the Debian package {_DEBIAN_PACKAGE}: only {command} installs it")
+    if name == "digits":
+        ways = [("scikit-learn's digits", _digits)]
+    else:
+        ways.insert(0, ("TensorFlow Datasets", lambda: _tfds(name, place)))
+    for title, way in ways:
+        try:
+            if arrays := way():
+                return arrays, title
+            tried.append(f"{title}: not there")
+        except CorruptRecord:  # it is there
+            raise
+        except Exception as error:  # any way may fail in its own manner; all are reported
+            tried.append(f"{title}: {first_line(error)}")
+    raise DataUnavailable(
+        f"{name} cannot be had on this machine:\n  - "
+        + "\n  - ".join(tried)
+        + f"\nRun `ba-dist data prepare {name}` on a machine with a network and the same cache"
+        f" (XDG_CACHE_HOME), or name a folder that holds it by --data-dir or ${DATA_VARIABLE}."
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The kind and the beginning of an error, for a list of what was tried."""
+    text = f"{error}".strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def _digits() -> Arrays:
+    """1,797 handwritten digits of 8x8 pixels from scikit-learn's wheel; every sixth is for test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    test = np.arange(len(images)) % 6 == 0
+    return {
+        "train_images": images[~test],
+        "train_labels": digits.target[~test],
+        "test_images": images[test],
+        "test_labels": digits.target[test],
+    }
+
+
+def _idx_files(folder: Path) -> Arrays | None:
+    """The four files of MNIST's format, with or without .gz; None unless all are there."""
+    paths = {}
+    for key, name in _IDX_FILES.items():
+        here = [p for p in (folder / name, folder / f"{name}.gz") if p.is_file()]
+        if not here:
+            return None
+        paths[key] = here[0]
+    return {key: read_idx(path) for key, path in paths.items()}
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """Reads one file of MNIST's idx format of unsigned bytes, plain or gzipped.
+
+    Raises:
+        DataError: naming the file, when it is not of this format or is cut short.
+    """
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+        raise DataError(f"{path} is not an idx file of unsigned bytes")
+    start = 4 + 4 * raw[3]
+    if len(raw) < start:
+        raise DataError(f"{path} holds {len(raw)} bytes, its header alone has {start}")
+    shape = np.frombuffer(raw[4:start], ">u4").astype(np.int64)
+    if len(raw) != start + shape.prod():
+        raise DataError(f"{path} holds {len(raw) - start} bytes, {shape.prod()} were expected")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def _tfds(name: str, place: Path | None) -> Arrays:
+    """Through TensorFlow Datasets as ArrayRecord, read by index."""
+    from ba_dist.data.catalog import tfds_arrays
+
+    return tfds_arrays.read_splits(name, place or cache_dir() / "tfds", SPLITS)
+
+
+def _debian_package() -> Arrays | None:
+    """Installed by apt as root; otherwise downloaded and unpacked into the cache."""
+    if not shutil.which("apt-get"):
+        return None
+    if os.geteuid() == 0:
+        _apt(["apt-get", "install", "--yes", "--no-install-recommends", _DEBIAN_PACKAGE])
+        return _idx_files(Path("/") / _DEBIAN_FOLDER)
+    folder = cache_dir() / "debian"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as download:
+        _apt(["apt-get", "download", _DEBIAN_PACKAGE], download)
+        (package,) = Path(download).glob("*.deb")
+        _apt(["dpkg-deb", "--extract", str(package), str(folder)], download)
+    return _idx_files(folder / _DEBIAN_FOLDER)
+
+
+def _apt(command: list[str], folder: str = "/") -> None:
+    """Runs a command of apt; a machine that has never fetched the package lists does so first."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+
+    def attempt(words: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+        )
+
+    done = attempt(command)
+    if done.returncode and os.geteuid() == 0 and attempt(["apt-get", "update"]).returncode == 0:
+        done = attempt(command)
+    if done.returncode:
+        raise DataError((done.stderr or done.stdout).strip() or f"{command[0]} failed")

@@ -1,0 +1,1 @@
+"""Read once, share: the batches of a group of ranks."""

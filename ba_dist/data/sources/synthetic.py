@@ -1,0 +1,122 @@
+"""Samples that cost no storage, for benchmarks and for trying things out."""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory, put
+from ba_dist.data.sources.images import decode_image
+from ba_dist.rules.order import combine
+
+
+@dataclass
+class SyntheticSource:
+    """Noise that is a function of the sample id. A record is the id.
+
+    Args:
+        info: its image shape and classes.
+        count: N.
+        seed: names the noise.
+    """
+
+    info: DatasetInfo
+    count: int
+    seed: int = 0
+    counters: Counters = field(default_factory=Counters)
+    stored = False
+
+    def __post_init__(self) -> None:
+        self.contents = [f"synthetic-{self.count}-{self.info.image_shape}-{self.seed}"]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, sample_id: int) -> bytes:
+        self.counters.add(records_read=1)
+        return np.int64(sample_id).tobytes()
+
+    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+        self.counters.add(records_decoded=1)
+        sample_id = int(np.frombuffer(record, np.int64)[0])
+        size = int(np.prod(self.info.image_shape))
+        noise = combine(self.seed, sample_id, np.arange(-(-size // 8)))
+        image = put(noise.view(np.uint8)[:size], self.info.image_shape, place)
+        return image, sample_id % self.info.classes
+
+    def where(self, sample_id: int) -> str:
+        return f"synthetic sample {sample_id}"
+
+
+TEMPLATES = 24
+_HEIGHT, _WIDTH, _QUALITY = 375, 500, 88
+
+
+def picture(seed: int, number: int, height: int = _HEIGHT, width: int = _WIDTH) -> Image:
+    """Noise whose amplitude falls with frequency as in photographs (1/f), uint8 [H, W, 3].
+
+    The colours of a photograph are mostly shades of its brightness, so most of the noise is common
+    to the channels.
+    """
+    noise = np.random.default_rng([seed, number])
+    vertical, horizontal = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    frequency = np.sqrt(vertical**2 + horizontal**2)
+    frequency[0, 0] = 1.0
+    common = noise.standard_normal((height, width))
+    channels = []
+    for _ in range(3):
+        white = common + 0.3 * noise.standard_normal((height, width))
+        pink = np.fft.irfft2(np.fft.rfft2(white) / frequency, s=(height, width))
+        channels.append(128 + 48 * (pink - pink.mean()) / pink.std())
+    return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+@cache
+def _jpegs(seed: int, count: int) -> list[bytes]:
+    import simplejpeg
+
+    return [
+        simplejpeg.encode_jpeg(picture(seed, number), _QUALITY, colorsubsampling="420")
+        for number in range(count)
+    ]
+
+
+@dataclass
+class SyntheticJpegSource:
+    """JPEGs of 500x375 pixels and about 100 kB, the size of ImageNet's; no file is read.
+
+    A few pictures are made once; a sample is one of them by its id. A record is the label as 8
+    bytes, then the JPEG.
+
+    Args:
+        info: its number of classes.
+        count: N.
+        seed: names the pictures.
+    """
+
+    stored = True
+
+    info: DatasetInfo
+    count: int
+    seed: int = 0
+    counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        self.contents = [f"synthetic-jpeg-{self.count}-{self.seed}"]
+        self._jpegs = _jpegs(self.seed, min(TEMPLATES, self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, sample_id: int) -> bytes:
+        jpeg = self._jpegs[int(combine(self.seed, sample_id)) % len(self._jpegs)]
+        self.counters.add(records_read=1, bytes_read=len(jpeg))
+        return np.int64(sample_id % self.info.classes).tobytes() + jpeg
+
+    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+        self.counters.add(records_decoded=1)
+        label = int(np.frombuffer(record, np.int64, 1)[0])
+        return decode_image(memoryview(record)[8:], place), label
+
+    def where(self, sample_id: int) -> str:
+        return f"synthetic picture {sample_id}"

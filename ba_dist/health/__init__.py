@@ -1,0 +1,1 @@
+"""What watches over a run: replicas, stalls, stragglers, bad gradients, requests to stop."""

@@ -1,0 +1,88 @@
+"""A page of pictures: what augmentation makes of a few samples."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.config import Config
+from ba_dist.data.augment import Augmentation
+from ba_dist.data.sources import DatasetInfo, Image, Source
+from ba_dist.reports.plots import plt, save
+from ba_dist.rules.order import augmentation_keys, shuffle
+
+_SAMPLES, _COPIES = 4, 8
+
+
+def plot_copies(config: Config, source: Source, output: Path) -> Path:
+    """Draws the first copies of a few samples beside each other, the original in front.
+
+    The samples begin the first epoch, in the order of --shuffle; their pixels are those that the
+    network is trained on, partners in the ghost batch included.
+
+    Args:
+        config: of the run.
+        source: its training samples.
+        output: the picture to write; its suffix chooses the format.
+
+    Raises:
+        UserError: when the picture cannot be written.
+    """
+    augmentation = Augmentation(config.augment, source.info, config.data.image_size)
+    together = min(config.batch.ghost_batch_size, config.batch.batch_size, len(source))
+    data = config.data
+    order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+    ids = order(len(source), config.run.seed, 0)(np.arange(together))
+    images, labels = zip(*(source.decode(source.read(int(i))) for i in ids), strict=True)
+    copies = min(config.batch.multiplicity, _COPIES)
+    columns = [
+        copies_of(augmentation, images, augmentation_keys(config.run.seed, 0, ids, copy))
+        for copy in range(copies)
+    ]
+    rows = min(_SAMPLES, together)
+    size = (1.5 * (copies + 1), 1.6 * rows + 0.4)
+    figure, axes = plt.subplots(rows, copies + 1, figsize=size, squeeze=False)
+    figure.subplots_adjust(0.5 / size[0], 0.02, 1 - 0.05 / size[0], 1 - 0.6 / size[1], 0.05, 0.05)
+    for row in range(rows):
+        _show(axes[row, 0], images[row] / 255, "original" if row == 0 else "")
+        axes[row, 0].set_ylabel(f"sample {ids[row]}\nclass {labels[row]}", fontsize=8)
+        for copy, pictures in enumerate(columns):
+            _show(axes[row, copy + 1], pictures[row], f"copy {copy}" if row == 0 else "")
+    figure.suptitle(f"{config.recipe} on {source.info.name}", fontsize=10)
+    return save(figure, output)
+
+
+def copies_of(
+    augmentation: Augmentation, images: tuple[Image, ...], keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.float32]:
+    """One copy of each image of a ghost batch, with colours that can be seen again.
+
+    Args:
+        augmentation: that makes it.
+        images: uint8 [H, W, C] each.
+        keys: uint64 [n].
+
+    Returns:
+        float32 [n, *augmentation.image_shape] in 0 … 1; what cutout sets to zero is the mean
+        colour of the dataset.
+    """
+    sizes = np.array([image.shape[:2] for image in images], np.int64)
+    drawn = augmentation.draw(keys, sizes, len(keys))
+    pixels = np.empty((len(keys), *augmentation.image_shape), np.uint8)
+    for i, image in enumerate(images):
+        augmentation.render(image, drawn, i, pixels[i])
+    seen = augmentation.finish(pixels, augmentation.finish_parameters(drawn)).numpy()
+    return _unscaled(seen, augmentation.info)
+
+
+def _unscaled(seen: npt.NDArray[np.float32], info: DatasetInfo) -> npt.NDArray[np.float32]:
+    mean, std = np.array([info.mean, info.std], np.float32)
+    return np.clip(seen * std + mean, 0, 1)
+
+
+def _show(axis: Any, picture: npt.NDArray[Any], title: str) -> None:
+    grey = picture.shape[2] == 1
+    axis.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=8)

@@ -1,0 +1,315 @@
+"""(seed, epoch, step, group) → sample ids, and the keys that augmentation is drawn from.
+
+An epoch's order is a keyed bijection of 0 … N-1, so a rank computes just the ids it needs: O(1)
+memory for any N. Everything is integer arithmetic on uint64, hence the same on every machine.
+
+Sources: the generalised Feistel cipher of Black and Rogaway, "Ciphers with Arbitrary Finite
+Domains" (CT-RSA 2002), method 3; the mixer is the finaliser of SplitMix64 (Steele, Lea,
+Flood, OOPSLA 2014).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from ba_dist.errors import CorruptRecord
+from ba_dist.rules.layout import Layout
+
+Uint64s = npt.NDArray[np.uint64]
+
+MAX_SAMPLES = 2**40
+# Fewer leave the orders of 5 or 6 samples measurably uneven (chi-square over all N! of them).
+_ROUNDS = 16
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+# Names the purpose of a key, so that the order of an epoch and its augmentations are independent.
+_ORDER, _AUGMENT, _STREAM = np.uint64(1), np.uint64(2), np.uint64(3)
+_BLOCKS, _WINDOW, _SHIFT = np.uint64(4), np.uint64(5), np.uint64(6)
+_SUBSET = np.uint64(7)
+
+
+def mix(values: npt.ArrayLike) -> Uint64s:
+    """SplitMix64's bijection of uint64; every input bit changes about half of the output bits."""
+    x = np.array(values, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        x += _GOLDEN
+        x ^= x >> np.uint64(30)
+        x *= _MIX_1
+        x ^= x >> np.uint64(27)
+        x *= _MIX_2
+        x ^= x >> np.uint64(31)
+    return x
+
+
+def combine(*parts: npt.ArrayLike) -> Uint64s:
+    """Hashes integers (arrays broadcast) to uint64 keys; the order of the parts matters."""
+    key = np.zeros((), np.uint64)
+    for part in parts:
+        key = mix(key ^ mix(np.asarray(part).astype(np.uint64)))
+    return key
+
+
+class Permutation:
+    """The order of the samples in an epoch: a bijection of 0 … N-1 that needs no table.
+
+    Args:
+        num_samples: N, from 1 to 2^40.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        purpose: tells orders apart that have seed and epoch in common.
+
+    Example:
+        >>> sorted(Permutation(5, seed=1, epoch=0)(np.arange(5)))
+        [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, num_samples: int, seed: int, epoch: int, purpose: np.uint64 = _ORDER):
+        if not 1 <= num_samples <= MAX_SAMPLES:
+            raise ValueError(f"num_samples is {num_samples}; it must be from 1 to 2^40")
+        self.num_samples = num_samples
+        self._rows = math.isqrt(num_samples - 1) + 1
+        self._columns = -(-num_samples // self._rows)
+        self._keys = combine(purpose, seed, epoch, np.arange(_ROUNDS))
+
+    def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """The sample ids at these positions of the epoch.
+
+        Args:
+            positions: integers in 0 … N-1, any shape.
+
+        Returns:
+            int64, same shape.
+        """
+        x = np.asarray(positions).astype(np.uint64)
+        if x.size and x.max() >= self.num_samples:
+            raise ValueError(f"position {x.max()} is outside 0 … {self.num_samples - 1}")
+        x = self._encipher(x.reshape(-1))
+        # The grid has fewer than `rows` cells more than N; what falls on one of them walks on.
+        while (outside := np.flatnonzero(x >= self.num_samples)).size:
+            x[outside] = self._encipher(x[outside])
+        return x.astype(np.int64).reshape(np.shape(positions))
+
+    def _encipher(self, x: Uint64s) -> Uint64s:
+        rows, columns = np.uint64(self._rows), np.uint64(self._columns)
+        row, column = np.divmod(x, columns)
+        for r, key in enumerate(self._keys):
+            if r % 2 == 0:
+                row = (row + mix(column ^ key) % rows) % rows
+            else:
+                column = (column + mix(row ^ key) % columns) % columns
+        return row * columns + column
+
+
+class BlockShuffle:
+    """An order that stays near to storage: blocks of consecutive samples, permuted and mixed.
+
+    The samples, begun at a random one, are cut into blocks; the blocks are permuted; in each window
+    of so many blocks the samples are permuted again. What is left behind the last whole block is
+    mixed into the last window. Like `Permutation` a bijection of 0 … N-1 without a table.
+
+    Args:
+        num_samples: N, from 1 to 2^40.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        block: consecutive samples in a block.
+        window: blocks in a window.
+
+    Example:
+        >>> sorted(BlockShuffle(5, seed=1, epoch=0, block=2, window=2)(np.arange(5)))
+        [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, num_samples: int, seed: int, epoch: int, block: int, window: int):
+        self.num_samples = num_samples
+        self._block, self._window = block, block * window
+        self._seed, self._epoch = seed, epoch
+        self._whole = num_samples // block
+        self._blocks = Permutation(max(1, self._whole), seed, epoch, _BLOCKS)
+        self._shift = int(combine(_SHIFT, seed, epoch)) % num_samples
+        # The last window takes what does not fill another one.
+        self._windows = max(1, self._whole // window)
+
+    def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """The sample ids at these positions of the epoch.
+
+        Args:
+            positions: integers in 0 … N-1, any shape.
+
+        Returns:
+            int64, same shape.
+        """
+        flat = np.asarray(positions, np.int64).reshape(-1)
+        if flat.size and flat.max() >= self.num_samples:
+            raise ValueError(f"position {flat.max()} is outside 0 … {self.num_samples - 1}")
+        windows = np.minimum(flat // self._window, self._windows - 1)
+        mixed = np.empty_like(flat)
+        for window in np.unique(windows):
+            inside = windows == window
+            mixed[inside] = self._mix(int(window), flat[inside])
+        block, offset = np.divmod(mixed, self._block)
+        in_block = block < self._whole
+        ids = mixed.copy()
+        ids[in_block] = self._blocks(block[in_block]) * self._block + offset[in_block]
+        return ((ids + self._shift) % self.num_samples).reshape(np.shape(positions))
+
+    def _mix(self, window: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        first = window * self._window
+        last = self.num_samples if window == self._windows - 1 else first + self._window
+        key = int(combine(self._seed, window)) % 2**63
+        return first + Permutation(last - first, key, self._epoch, _WINDOW)(positions - first)
+
+
+def subset_ids(positions: npt.ArrayLike, count: int, num_samples: int) -> npt.NDArray[np.int64]:
+    """The samples of an even share: one of each of `count` equal parts of the order of all N.
+
+    Part i is [i·N//count, (i+1)·N//count); a fixed hash of i says which of its samples is taken. So
+    samples that are sorted by class give each class its share, and an order of classes that repeats
+    with the length of a part is no trap. Ascending; `count` = N is the identity.
+
+    Args:
+        positions: integers in 0 … count-1, any shape.
+        count: from 1 to N.
+        num_samples: N, up to 2^40.
+
+    Returns:
+        int64, same shape.
+    """
+    i = np.asarray(positions, np.int64)
+    begin, end = _part_begin(i, count, num_samples), _part_begin(i + 1, count, num_samples)
+    return begin + (combine(_SUBSET, i) % (end - begin).astype(np.uint64)).astype(np.int64)
+
+
+def _part_begin(i: npt.NDArray[np.int64], count: int, num_samples: int) -> npt.NDArray[np.int64]:
+    """i·N // count, exact where the product has more than 64 bits."""
+    quotient, remainder = divmod(num_samples, count)
+    high, low = np.divmod(i, 2**20)
+    whole, rest = np.divmod(high * remainder, count)
+    return i * quotient + whole * 2**20 + (rest * 2**20 + low * remainder) // count
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """N // B: the last partial batch is dropped, and M does not matter."""
+    return num_samples // batch_size
+
+
+def step_positions(
+    step_in_epoch: int, group: int, batch_size: int, group_batch: int
+) -> npt.NDArray[np.int64]:
+    """The places in the epoch's order that a group holds in a step: b consecutive ones."""
+    first = step_in_epoch * batch_size + group * group_batch
+    return np.arange(first, first + group_batch)
+
+
+# (num_samples, seed, epoch) → positions in the epoch → sample ids
+Shuffle = Callable[[int, int, int], Callable[[npt.ArrayLike], npt.NDArray[np.int64]]]
+
+
+def shuffle(kind: str, block: int, window: int) -> Shuffle:
+    """The order of `--shuffle full` or `--shuffle block`, in blocks and windows of such sizes."""
+    return partial(BlockShuffle, block=block, window=window) if kind == "block" else Permutation
+
+
+class GroupSampler:
+    """(step) → the epoch and the sample ids of one group; several threads may ask at a time.
+
+    It keeps nothing between two calls, because the reading thread is in the next epoch already when
+    the gathering thread replaces a corrupt sample of this one.
+
+    Args:
+        num_samples: N.
+        seed: the run's seed.
+        layout: of the ranks.
+        group: which.
+        order: of an epoch.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        layout: Layout,
+        group: int,
+        order: Shuffle = Permutation,
+    ):
+        self.steps_per_epoch = steps_per_epoch(num_samples, layout.batch_size)
+        self._num_samples, self._seed, self._shuffle = num_samples, seed, order
+        self._layout, self._group = layout, group
+
+    def __call__(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """The epoch, and int64 [b] sample ids."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        order = self._shuffle(self._num_samples, self._seed, epoch)
+        layout = self._layout
+        positions = step_positions(
+            step_in_epoch, self._group, layout.batch_size, layout.group_batch
+        )
+        return epoch, order(positions)
+
+    def later(self, step: int, steps: int) -> npt.NDArray[np.int64]:
+        """Samples that can take the place of those of a step: its epoch's, so many steps later.
+
+        After the last step of the epoch comes its first. So the samples of a step stay distinct,
+        whatever is replaced, and the replacement depends on no layout.
+
+        Raises:
+            CorruptRecord: when the epoch has no further step.
+        """
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        if steps >= self.steps_per_epoch:
+            raise CorruptRecord(
+                f"no sample can take the place of a corrupt one: an epoch has only"
+                f" {self.steps_per_epoch} steps"
+            )
+        return self(epoch * self.steps_per_epoch + (step_in_epoch + steps) % self.steps_per_epoch)[
+            1
+        ]
+
+
+def augmentation_keys(
+    seed: int, epoch: int, sample_ids: npt.ArrayLike, copies: npt.ArrayLike
+) -> Uint64s:
+    """The key of each instance; ids and copies broadcast against each other.
+
+    Args:
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        sample_ids: integers.
+        copies: copy indices m in 0 … M-1.
+
+    Returns:
+        uint64 keys of the broadcast shape.
+    """
+    return combine(_AUGMENT, seed, epoch, sample_ids, copies)
+
+
+def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float64]:
+    """Random numbers in [0, 1) drawn from keys alone.
+
+    Args:
+        keys: uint64 [n].
+        count: how many numbers a key.
+        stream: names the use, so that two augmentations never share their numbers.
+
+    Returns:
+        float64 [n, count], multiples of 2^-53.
+    """
+    counters = np.arange(count, dtype=np.uint64) + (np.uint64(stream) << np.uint64(32))
+    bits = combine(_STREAM, np.asarray(keys)[:, None], counters[None, :])
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers(keys: Uint64s, low: int, high: npt.ArrayLike, stream: int) -> npt.NDArray[np.int64]:
+    """Integers in low … high (both included) drawn from keys; `high` may be one a key.
+
+    Args:
+        keys: uint64 [n].
+
+    Returns:
+        int64 [n].
+    """
+    span = np.asarray(high) - low + 1
+    return low + np.floor(uniforms(keys, 1, stream)[:, 0] * span).astype(np.int64)

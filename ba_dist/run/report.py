@@ -1,0 +1,81 @@
+"""The texts of a run for people: what begins, how an epoch went, what came of it."""
+
+from pathlib import Path
+from typing import Any
+
+from ba_dist import runtime
+from ba_dist.config import Config
+from ba_dist.data.catalog import Dataset
+from ba_dist.rules import schedules
+from ba_dist.rules.layout import Layout
+
+# Share of the time waiting for input from which the end of a run says so.
+_NOTABLE_WAIT = 0.1
+
+
+def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) -> list[str]:
+    """What is said before the first step."""
+    dropped = len(dataset.train) % layout.batch_size
+    lines = [
+        f"{config.recipe}: {config.model.model} on {len(dataset.train)} samples of"
+        f" {dataset.info.name} ({dataset.origin}), {total_steps} steps",
+        f"{layout.world_size} ranks = {layout.groups} groups of {layout.group_size}; a step is"
+        f" {layout.batch_size} samples x {layout.multiplicity} copies; a rank holds"
+        f" {layout.group_batch} samples x {layout.copies_per_rank} copies",
+    ]
+    if dropped:
+        lines.append(
+            f"the last {dropped} samples of each epoch's order do not fill a batch: dropped"
+        )
+    notices = [layout.notice(), runtime.notice(config.run.precision)]
+    if config.run.steps is None:
+        notices.append(schedules.notice(config.optimizer.lr, config.run.epochs))
+    lines += [f"note: {notice}" for notice in notices if notice]
+    return lines
+
+
+def epoch_line(values: dict[str, Any], epochs: int) -> str:
+    """What is said after an epoch."""
+    text = f"epoch {values['epoch'] + 1}/{epochs}  loss {values['loss']:.3f}"
+    text += f"  accuracy {values['accuracy']:.1%}"
+    if "val_top1" in values:
+        text += f"  val_loss {values['val_loss']:.3f}  val_top1 {values['val_top1']:.1%}"
+    return text
+
+
+def table(result: dict[str, Any], run_dir: Path) -> str:
+    """The short table at the end of a run."""
+    groups, size = result["groups"], result["group_size"]
+    read = result["input"]
+    rows = {
+        "recipe": result["recipe"],
+        "layout": f"{result['world_size']} ranks = {groups} groups of {size},"
+        f" {result['copies_per_rank']} copies per rank",
+        "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
+        f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
+        "validation accuracy": _shown(result["val_top1"], ".2%"),
+        "images per second": _shown(result["images_per_second"], ".0f"),
+        "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
+        f" and {result['instances']} instances",
+        "seconds of training": _shown(result["seconds"], ".1f"),
+        "run directory": str(_short(run_dir)),
+    }
+    if read["records_skipped"]:
+        rows["corrupt records"] = f"{read['records_skipped']}, another sample in the place of each"
+    if read["wait_share"] > _NOTABLE_WAIT:
+        rows["hint"] = (
+            f"training waited for input {read['wait_share']:.0%} of the time; more cores a rank,"
+            " --io-threads or faster storage would speed it up"
+        )
+    width = max(map(len, rows))
+    return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
+
+
+def _shown(value: float | None, form: str) -> str:
+    """A number of summary.json, where one that was not finite is null."""
+    return "not finite" if value is None else f"{value:{form}}"
+
+
+def _short(path: Path) -> Path:
+    """From the current folder where it lies in it, as a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,134 @@
+"""The folder of a run: one job at a time, old runs kept, files cut back when a run goes on."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from ba_dist.errors import UserError
+from ba_dist.storage import whole_file
+from ba_dist.storage.lock import Lock, LockHeld, hold
+
+# Job script, log and marks of slurm/lib.sh: they belong to a job that may still be running.
+JOB_FOLDER = "job"
+
+_PREVIOUS = re.compile(r"previous-(\d+)")
+_LOCK = ".lock"  # and, where flock is missing, what begins like it
+
+
+def claim(run_dir: Path) -> Lock:
+    """Makes the folder and holds it for this job.
+
+    Raises:
+        UserError: when it cannot be made, or another job holds it.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        return hold(run_dir / _LOCK)
+    except LockHeld as error:
+        who = f" ({error})" if str(error) else ""
+        raise UserError(
+            f"another job is using {run_dir}{who}; wait for it, or choose another --run-dir"
+        ) from None
+    except OSError as error:
+        raise UserError(f"the run directory {run_dir} cannot be used: {error}") from None
+
+
+def set_aside(run_dir: Path) -> None:
+    """Moves what an older run left into `previous-N` beside the new files; deletes nothing."""
+    earlier = {path: _PREVIOUS.fullmatch(path.name) for path in run_dir.iterdir()}
+    leftovers = [path for path, match in earlier.items() if not match and not _stays(path.name)]
+    if not leftovers:
+        return
+    number = 1 + max((int(match[1]) for match in earlier.values() if match), default=0)
+    place = run_dir / f"previous-{number}"
+    place.mkdir()
+    for path in leftovers:
+        path.rename(place / path.name)
+
+
+def _stays(name: str) -> bool:
+    return name == JOB_FOLDER or name.startswith(_LOCK)
+
+
+def cut_back(path: Path, steps: int) -> None:
+    """Drops the lines of a JSON-lines file that a resumed run will write again.
+
+    Args:
+        path: of the file; it may be missing, and its last line may be torn.
+        steps: that are done; lines of later steps go.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        # A step of a trace counts from 0; weights and metrics tell the steps that are done.
+        done = entry.get("weights_after", entry.get("step", 0)) + ("sample_ids" in entry)
+        if done <= steps:
+            kept.append(line + "\n")
+    whole_file.write(path, "".join(kept))
+
+
+def epoch_event(path: Path, step: int) -> dict[str, Any] | None:
+    """What metrics.jsonl says of the epoch that ended after so many steps, if it was ended.
+
+    Args:
+        path: of the file, cut back before; it may be missing.
+        step: steps that are done.
+    """
+    if not path.exists():
+        return None
+    found: dict[str, Any] | None = None
+    with path.open() as lines:
+        for line in lines:
+            event = json.loads(line)
+            if event.get("event") == "epoch" and event.get("step") == step:
+                found = event
+    return found
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON text; numbers that JSON does not know, NaN and infinity, become null at any depth."""
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file of a run, whole or not at all."""
+    whole_file.write(path, to_json(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of a run.
+
+    Raises:
+        UserError: when the folder is not that of a run, or the file cannot be read.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return content

@@ -1,0 +1,134 @@
+"""When a run saves its state, copied at once and written beside training; how it is found again."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ba_dist.comm import Comm
+from ba_dist.config import Config, differences
+from ba_dist.errors import CheckpointError, agreed
+from ba_dist.run import checkpoint, run_dir
+from ba_dist.run.checkpoint import Checkpoint
+
+
+class Saver:
+    """Saves the checkpoints of a run, one at a time, in a thread of its own; only rank 0 has one.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many stay.
+        every: steps between two.
+        minutes: between two as well; None for steps alone.
+        say: shows a line beside the progress bar.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        every: int,
+        minutes: float | None,
+        say: Callable[[str], None],
+    ):
+        self._folder, self._keep, self._say = folder, keep, say
+        self._every, self._seconds = every, minutes and 60 * minutes
+        self._last = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "checkpoint-writer")
+        self._writing: Future[Path] | None = None
+        self._step = 0
+        self.seconds = 0.0  # that training has waited for
+
+    def due(self, step: int) -> bool:
+        """Whether the state after this step is to be saved."""
+        late = self._seconds and time.monotonic() - self._last >= self._seconds
+        return bool(step % self._every == 0 or late)
+
+    def save(self, step: int, variables: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Copies the state, once the checkpoint before it is written, and begins to write."""
+        begun = time.monotonic()
+        self.finish()
+        # What numpy() gives may be the variable's own memory, which the next step changes.
+        arrays = {name: np.array(variable.numpy()) for name, variable in variables.items()}
+        state = Checkpoint(step, arrays, facts)
+        self._last, self._step = time.monotonic(), step
+        self._writing = self._writer.submit(checkpoint.save, self._folder, state, self._keep)
+        self.seconds += time.monotonic() - begun
+
+    def finish(self) -> None:
+        """Waits for what is being written, and warns if it could not be."""
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        try:
+            writing.result()
+        except OSError as error:
+            # The one before is still there; losing it all to a full disk would be worse.
+            self._say(f"warning: no checkpoint of step {self._step}: {error}; going on")
+
+    def close(self) -> None:
+        """Ends the thread; what is being written is finished."""
+        self.finish()
+        self._writer.shutdown()
+
+
+def open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
+    """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
+    folder = Path(config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = comm.world.share_object(folder.absolute())
+
+    def claim() -> None:
+        stack.callback(run_dir.claim(folder).release)
+        if not config.run.resume:
+            run_dir.set_aside(folder)
+
+    comm.together(claim if comm.rank == 0 else lambda: None)
+    return folder
+
+
+def check_same_run(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another run.
+
+    Args:
+        saved: facts of the checkpoint.
+        now: `config` and `data` of this run.
+
+    Raises:
+        CheckpointError: naming every setting or fact of the data that has changed.
+    """
+    data = differences({"data": saved.get("data", {})}, {"data": now["data"]})
+    settings = differences(saved["config"], now["config"])
+    for what, changed in (("settings", settings), ("data", data)):
+        if changed:
+            raise CheckpointError(
+                f"the run directory holds a run with other {what}: {'; '.join(changed)}. Use the"
+                f" same {what}, another --run-dir, or --no-resume to start anew"
+            )
+
+
+def find(run: Path, comm: Comm) -> Checkpoint | None:
+    """The newest good checkpoint of a run, on every rank; collective over the world.
+
+    Raises:
+        CheckpointError: on all ranks, when there are checkpoints but none can be read.
+    """
+    found: Checkpoint | None = None
+    complaints: list[str] = []
+    folder = checkpoint.folder_of(run)
+    if comm.rank == 0:
+        found, complaints = checkpoint.newest(folder)
+        for complaint in complaints:
+            print(f"warning: {complaint}; trying the one before", flush=True)
+    if comm.world.share_object(found is None and bool(complaints)):
+        raise agreed(
+            CheckpointError(
+                f"no checkpoint in {folder} can be read; --no-resume starts from zero and keeps"
+                " them aside"
+            )
+        )
+    return checkpoint.share(found, comm)
