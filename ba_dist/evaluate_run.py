@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ba_dist import runtime
 from ba_dist.comm import start
+from ba_dist.config import check_computation
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_dataset
 from ba_dist.data.sources import workers
@@ -16,6 +17,7 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     """The step and the metrics of the newest good checkpoint; collective over the world."""
     comm = start()
     config, facts = comm.together(lambda: load_config(folder))
+    comm.together(lambda: check_computation(facts.get("computation", 1)))
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     devices.check(comm)
     from ba_dist import models, step

@@ -114,14 +114,15 @@ class TrainStep:
             The same on every rank: `loss` and `accuracy` over all B·M instances, `grad_norm`,
             `stop` and `save` (whether any rank wishes it), `corrupt` (records that all ranks
             report),
-            `finite` (False: the update was left out), `seconds` [W, phases] of all ranks. And this
+            `finite` (False: the update was left out), `loss_scale` that the step was computed
+            with, `seconds` [W, phases] of all ranks. And this
             rank's own `compute_seconds` and `allreduce_seconds` of this step.
         """
         begun = time.perf_counter()
         rate = tf.constant(learning_rate, tf.float64)
         told = tell((stop, save, corrupt), seconds, self.comm.rank, self.layout.world_size)
         numbers, told = self._step(images, labels, rate, tf.constant(told))
-        loss, accuracy, norm, finite = numbers.numpy().tolist()
+        loss, accuracy, norm, finite, scale = numbers.numpy().tolist()
         (stopped, saved, bad), table = hear(told.numpy())
         ended = time.perf_counter()
         alone = self.layout.world_size == 1
@@ -136,6 +137,7 @@ class TrainStep:
             "save": saved > 0,
             "corrupt": round(bad),
             "finite": finite > 0,
+            "loss_scale": scale,
             "seconds": table,
             "compute_seconds": ready - begun,
             "allreduce_seconds": summed - ready,
@@ -163,6 +165,7 @@ class TrainStep:
     def _run(self, images: Any, labels: Any, rate: Any, told: Any) -> tuple[Any, Any]:
         moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
         before = [tf.identity(variable) for variable in moving]
+        scale = tf.identity(self.loss_scale)
         totals, gradients = self._accumulate(images, labels)
         dtype = gradients[0].dtype
         others, told = [*moving, tf.cast(totals, dtype)], tf.cast(told, dtype)
@@ -171,7 +174,7 @@ class TrainStep:
         self._update(gradients, rate, finite)
         for variable, value, old in zip(moving, moved, before, strict=True):
             variable.assign(tf.where(finite, value, old))
-        numbers = [*tf.unstack(totals, 2), norm, tf.cast(finite, dtype)]
+        numbers = [*tf.unstack(totals, 2), norm, tf.cast(finite, dtype), scale]
         numbers = tf.stack([tf.cast(number, tf.float64) for number in numbers])
         return numbers, tf.cast(told, tf.float64)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ba_dist import runtime
 from ba_dist.comm import Comm, start
-from ba_dist.config import Config, computed_part, layout_of, plan_steps
+from ba_dist.config import COMPUTATION, Config, computed_part, layout_of, plan_steps
 from ba_dist.data.catalog import Dataset, digest, open_dataset
 from ba_dist.errors import DataError, DataUnavailable, agreed
 from ba_dist.health import devices, inject, nonfinite, replicas
@@ -23,6 +23,7 @@ from ba_dist.rules.schedules import learning_rate
 from ba_dist.run import checkpoint, record, run_dir, saving
 from ba_dist.run.position import Position
 from ba_dist.run.report import epoch_line, opening
+from ba_dist.storage.cache import data_dir
 
 # Tells the job script or the scheduler: stopped on request, run me again.
 RUN_AGAIN = 75
@@ -104,7 +105,7 @@ class Job:
         try:
             return open_dataset(self.config.data, self.comm)
         except DataUnavailable as error:
-            if self.config.recipe != "quickstart" or self.config.data.data_dir:
+            if self.config.recipe != "quickstart" or data_dir(self.config.data.data_dir):
                 raise
             if self.comm.rank == 0:
                 print(f"{error}\nTraining on scikit-learn's digits instead.", flush=True)
@@ -168,14 +169,16 @@ class Job:
 
     def finished(self) -> bool:
         """Whether an earlier job has done all steps and written the summary."""
-        done = self.position.step >= self.total_steps
-        there = self.comm.rank == 0 and (self.folder / "summary.json").exists()
-        return bool(done and self.comm.world.share_object(there))
+        # The summary may be that of an earlier job, which was told to do fewer steps.
+        path, done = self.folder / "summary.json", self.position.step
+        there = self.comm.rank == 0 and path.exists() and run_dir.read_json(path)["steps"] == done
+        return bool(done >= self.total_steps and self.comm.world.share_object(there))
 
     def _facts(self) -> dict[str, Any]:
         """What makes it this run, as its checkpoints hold it."""
         data = {"samples": len(self.dataset.train), "digest": digest(self.dataset.train)}
-        return {"config": computed_part(self.config, self.layout), "data": data}
+        computed = computed_part(self.config, self.layout)
+        return {"computation": COMPUTATION, "config": computed, "data": data}
 
     def save(self) -> None:
         """Begins to write a checkpoint on rank 0; collective over the world.
@@ -188,9 +191,12 @@ class Job:
         self.watchdog.beat("saving", done)
         self._agree_on_weights()
         self._saved = done
+        self._write()
+
+    def _write(self) -> None:
         if self.saver:
             facts = {**self.facts, "position": dataclasses.asdict(self.position)}
-            self.saver.save(done, self.step.state(), facts)
+            self.saver.save(self.position.step, self.step.state(), facts)
 
     def _agree_on_weights(self) -> None:
         """Ends the run where the ranks' weights differ; collective over the world."""
@@ -223,10 +229,18 @@ class Job:
                 self.trace.step(batch)
                 stopped = self._train_on(batch)
             self.stop.agreed = stopped
+            # Before threads and memory of the input go, whatever may happen there.
+            self._finish_saving()
         self.watchdog.close()
+        return stopped
+
+    def _finish_saving(self) -> None:
+        """The last checkpoint is on disk, or was tried twice."""
         if self.saver:
             self.saver.finish()
-        return stopped
+            if self.saver.lost:
+                self._write()
+                self.saver.finish()
 
     def _open_outputs(self) -> None:
         """Progress, metrics and checkpoints of rank 0, and what watches over the training."""
@@ -268,7 +282,7 @@ class Job:
             seconds=self.spent,
         )
         if not outcome["finite"]:
-            self._leave_out(batch, images)
+            self._leave_out(batch, images, outcome["loss_scale"])
         self.position.step = next_step
         self._count_corrupt(outcome["corrupt"])
         self.position.count(outcome["loss"], outcome["accuracy"])
@@ -280,7 +294,7 @@ class Job:
         if next_step % self.config.run.log_every == 0 or last:
             self._log_step(outcome, rate)
         # Before the evaluation, which may be long: a time limit must not cost the epoch.
-        if outcome["save"] or outcome["stop"] or last:
+        if outcome["save"] or outcome["stop"] or self._evaluation_is_due():
             self.save()
         return (outcome["stop"] and not last) or self._end_epoch_if_due()
 
@@ -300,7 +314,7 @@ class Job:
                 facts = dataclasses.asdict(slow)
                 self.metrics.write("straggler", self.position.step, host=host, **facts)
 
-    def _leave_out(self, batch: dict[str, Any], images: Any) -> None:
+    def _leave_out(self, batch: dict[str, Any], images: Any, scale: float) -> None:
         """A gradient was not finite: all ranks leave the update out, or all stop.
 
         With a scaled loss that is how the scale is found, as long as there is scale to lose.
@@ -308,7 +322,7 @@ class Job:
         from ba_dist.data.pipeline import instances
 
         self.position.skipped += 1
-        if self.step.precision.scaled and float(self.step.loss_scale.numpy()) > 1:
+        if scale > 1:
             return
         self.position.nonfinite += 1
         finite = self.step.is_finite_here(images, batch["labels"])
@@ -341,7 +355,7 @@ class Job:
         self._agree_on_weights()
         epoch = (done - 1) // self.steps_per_epoch
         values: dict[str, Any] = {"epoch": epoch, **self.position.epoch_means()}
-        due = last or (epoch + 1) % self.config.run.eval_every == 0
+        due = self._evaluation_is_due()
         if not self._ended_by_an_earlier_job(due):
             if due and not self._evaluate(values):
                 self.save()
@@ -354,10 +368,18 @@ class Job:
             self.position.begin_epoch()
         return False
 
+    def _evaluation_is_due(self) -> bool:
+        """Whether the run or one of the epochs to be evaluated ends with this step."""
+        epochs, rest = divmod(self.position.step, self.steps_per_epoch)
+        last = self.position.step == self.total_steps
+        return last or (rest == 0 and epochs % self.config.run.eval_every == 0)
+
     def _ended_by_an_earlier_job(self, due: bool) -> bool:
-        """The checkpoint is from before an evaluation that an earlier job may have finished."""
-        event, self._epoch_event = self._epoch_event, None
-        if event is None or (due and "val_top1" not in event):
+        """Whether an earlier job has evaluated and written it down, after its checkpoint."""
+        event = self._epoch_event
+        if event is None or event["step"] != self.position.step:
+            return False
+        if due and "val_top1" not in event:
             return False
         self.position.val |= {name: v for name, v in event.items() if name.startswith("val_")}
         return True

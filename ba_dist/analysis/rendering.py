@@ -118,7 +118,7 @@ class Renderer:
         pixels = np.empty((len(keys), *augmentation.image_shape), np.uint8)
         for i, picture in enumerate(pictures):
             augmentation.render(picture, drawn, i, pixels[i])
-        # Training finishes on the CPU too, where an operation gives the same bits in a graph.
+        # On the CPU and operation by operation, as the pipeline does.
         with tf.device("/CPU:0"):
             images = augmentation.finish(pixels, augmentation.finish_parameters(drawn)).numpy()
         return [hashlib.sha256(image).hexdigest()[:16] for image in images]

@@ -35,7 +35,9 @@ def cli() -> None:
 
 @cli.command(cls=RecipeCommand)
 @click.argument("name", metavar="RECIPE")
-@click.option("--inject", default="", hidden=True, help="faults to test with: ba_dist/inject.py")
+@click.option(
+    "--inject", default="", hidden=True, help="faults to test with: ba_dist/health/inject.py"
+)
 @config_flags
 def train(name: str, inject: str, **flags: Any) -> None:
     """Train RECIPE (`ba-dist recipes` lists them), with any of its values changed by a flag.

@@ -11,7 +11,7 @@ from ba_dist.errors import ConfigError, UserError
 from ba_dist.rules.layout import Layout
 from ba_dist.storage import whole_file
 
-CLONE = Path(__file__).resolve().parent.parent
+CLONE = Path(__file__).resolve().parents[2]
 
 
 def template(site: str, folder: Path = CLONE / "slurm") -> str:

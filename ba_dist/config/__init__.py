@@ -1,6 +1,7 @@
 """The tree of values, what each may be, and what of it makes two runs the same."""
 
 from ba_dist.config.tree import (
+    COMPUTATION,
     PARTS,
     Augment,
     Batch,
@@ -12,6 +13,7 @@ from ba_dist.config.tree import (
     Placement,
     Run,
     check,
+    check_computation,
     computed_part,
     differences,
     from_dict,
@@ -23,6 +25,8 @@ from ba_dist.config.tree import (
 )
 
 __all__ = [
+    "COMPUTATION",
+    "check_computation",
     "Batch",
     "Placement",
     "Data",

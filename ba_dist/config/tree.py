@@ -17,6 +17,25 @@ from ba_dist.rules.layout import Layout
 from ba_dist.rules.order import steps_per_epoch
 from ba_dist.rules.schedules import Regime, check_regime, format_regime, parse_regime
 
+# Raised when the same configuration computes something else than before: a run is not continued or
+# evaluated by a version that would give other numbers without a word. 2: strides of networks are
+# centred on even pixels; shares of the samples are even; warm-up starts at --warmup-from.
+COMPUTATION = 2
+
+
+def check_computation(number: int) -> None:
+    """Refuses what a version with another `COMPUTATION` has left.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    if number != COMPUTATION:
+        raise ConfigError(
+            f"this run was made by a version of ba_dist whose results differ (computation {number},"
+            f" here {COMPUTATION}); use that version, or begin anew: another --run-dir, or"
+            " --no-resume"
+        )
+
 
 def _field(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high})
@@ -50,7 +69,8 @@ class Placement:
     prefetch: int = _field(2, "batches read ahead of training", low=1)
     io_threads: int | None = _field(
         None,
-        "records read, decoded or augmented at a time; default the cores, in memory 1",
+        "records read, decoded or augmented at a time; default the cores, at least 4; 1 for"
+        " samples in memory",
         low=1,
     )
 

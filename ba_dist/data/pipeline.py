@@ -78,7 +78,7 @@ class InputPipeline:
         `keys` uint64 [b·K], and `replaced` int64 [n, 2], pairs of a corrupt sample and the one in
         its place. Images and labels are tensors, the rest numpy arrays and numbers.
 
-        Raises what the reader failed of.
+        Raises the error that ended the reading.
         """
         while True:
             with self._changed:
@@ -105,6 +105,11 @@ class InputPipeline:
         self._reader.stop()
         self._thread.join()
         self._reader.close()
+        atexit.unregister(self.close)
+
+    def abandon(self) -> None:
+        """After an error of this rank alone: the other lanes will not come to `close`."""
+        self._reader.stop()
         atexit.unregister(self.close)
 
     @property
@@ -187,10 +192,11 @@ def open_pipeline(
         )  # fmt: skip
         try:
             yield pipeline
-        except UserError as error:
-            # After an error of this rank alone the other lanes will not come to close.
-            if error.agreed:
+        except BaseException as error:
+            if isinstance(error, UserError) and error.agreed:
                 pipeline.close()
+            else:
+                pipeline.abandon()
             raise
         pipeline.close()
 
@@ -248,7 +254,7 @@ def input_pipeline(
         comm: what `ba_dist.start()` gave.
         batch_size: B, distinct samples per step over all ranks.
         multiplicity: M, augmented copies of each.
-        steps: how many; every rank must take all of them.
+        steps: how many; every rank takes all of them, or leaves after the same one as all others.
         augment: how copies differ.
         seed: of order and augmentation.
         ghost_batch_size: of the model's GhostBatchNormalization.
@@ -289,6 +295,9 @@ def input_pipeline(
                 yield batch["images"], batch["labels"]
         except GeneratorExit:  # left early, on every rank after the same step
             pipeline.close()
+            raise
+        except BaseException:
+            pipeline.abandon()
             raise
         pipeline.close()
 

@@ -77,6 +77,7 @@ def describe(digests: list[int], hosts: list[str], step: int) -> str:
     names += [f"and {len(odd) - 8} more"] * (len(odd) > 8)
     return (
         f"after step {step} the ranks hold different weights: {', '.join(names)} ({told})."
-        " Nothing was saved since they were last the same, and the same command goes on from"
-        " there. Look for other processors, another build of TensorFlow or failing memory"
+        " The same command goes on from the last checkpoint, which is from before. Look for"
+        " other processors, another build of TensorFlow or failing memory: on the same mixture it"
+        " will end here again"
     )

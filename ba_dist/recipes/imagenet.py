@@ -8,8 +8,8 @@ DIR holds folders of JPEGs (train/CLASS/*.JPEG and val/CLASS/*.JPEG), TFRecord s
 (train-00000-of-01024 …), or what TensorFlow Datasets prepared (imagenet2012): whatever is found.
 
 Table 2 reports 76.30 % for the baseline with as many steps, 76.86 % for M = 4. The regime is the
-one published with the authors' code. A laptop's version, which meets every class: --train-samples
-4000 --val-samples 1000 --image-size 64 --epochs 1.
+one published with the authors' code. A laptop's version, which trains on every class:
+--train-samples 4000 --val-samples 1000 --image-size 64 --epochs 1.
 """
 
 from ba_dist.config import Augment, Batch, Config, Data, Model, Optimizer, Run

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ba_dist import runtime
-from ba_dist.config import Config, from_dict, to_dict
+from ba_dist.config import COMPUTATION, Config, from_dict, to_dict
 from ba_dist.data.catalog import Dataset, digest
 from ba_dist.rules.layout import Layout
 from ba_dist.run import run_dir
 
 Layouts = list[list[Any]]
+_RANKS = "rank-*.jsonl"
 
 
 def facts(
@@ -27,6 +28,7 @@ def facts(
         hosts: of the ranks, in order.
     """
     return {
+        "computation": COMPUTATION,
         "config": to_dict(config),
         "layout": layouts[-1][1],
         "layouts": layouts,
@@ -115,12 +117,18 @@ class Trace:
 
 
 def cut_back_traces(folder: Path, steps: int, rank: int, world_size: int) -> None:
-    """Drops what a resumed run will write again; each rank cuts every world_size-th file.
+    """Drops what a resumed run will write again; each rank cuts the files of its number and more.
 
-    A job before may have had more ranks than this one.
+    A job before may have had more ranks than this one: file n is cut by rank n mod world_size.
     """
-    for path in sorted((folder / "trace").glob("rank-*.jsonl"))[rank::world_size]:
-        run_dir.cut_back(path, steps)
+    for path in (*(folder / "trace").glob(_RANKS), *(folder / "nonfinite").glob(_RANKS)):
+        number = path.stem.removeprefix("rank-")
+        if not number.isdecimal() or int(number) % world_size != rank:
+            continue
+        if steps == 0:
+            path.unlink()
+        else:
+            run_dir.cut_back(path, steps)
 
 
 def load_config(folder: Path) -> tuple[Config, dict[str, Any]]:

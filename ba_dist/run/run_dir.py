@@ -67,8 +67,9 @@ def cut_back(path: Path, steps: int) -> None:
             entry = json.loads(line)
         except ValueError:
             continue
-        # A step of a trace counts from 0; weights and metrics tell the steps that are done.
-        done = entry.get("weights_after", entry.get("step", 0)) + ("sample_ids" in entry)
+        # A step of a trace counts from 0; all others tell the steps that are done.
+        traced = "sample_ids" in entry and "finite" not in entry
+        done = entry.get("weights_after", entry.get("step", 0)) + traced
         if done <= steps:
             kept.append(line + "\n")
     whole_file.write(path, "".join(kept))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ba_dist.comm import Comm
-from ba_dist.config import Config, differences
+from ba_dist.config import Config, check_computation, differences
 from ba_dist.errors import CheckpointError, agreed
 from ba_dist.run import checkpoint, run_dir
 from ba_dist.run.checkpoint import Checkpoint
@@ -43,6 +43,7 @@ class Saver:
         self._writing: Future[Path] | None = None
         self._step = 0
         self.seconds = 0.0  # that training has waited for
+        self.lost = False  # whether the last one could not be written
 
     def due(self, step: int) -> bool:
         """Whether the state after this step is to be saved."""
@@ -64,10 +65,11 @@ class Saver:
         """Waits for what is being written, and warns if it could not be."""
         if self._writing is None:
             return
-        writing, self._writing = self._writing, None
+        writing, self._writing, self.lost = self._writing, None, False
         try:
             writing.result()
         except OSError as error:
+            self.lost = True
             # The one before is still there; losing it all to a full disk would be worse.
             self._say(f"warning: no checkpoint of step {self._step}: {error}; going on")
 
@@ -99,9 +101,11 @@ def check_same_run(saved: dict[str, Any], now: dict[str, Any]) -> None:
         now: `config` and `data` of this run.
 
     Raises:
+        ConfigError: when a version that computes something else has saved it.
         CheckpointError: naming every setting or fact of the data that has changed.
     """
-    data = differences({"data": saved.get("data", {})}, {"data": now["data"]})
+    check_computation(saved.get("computation", 1))
+    data = differences({"data": saved["data"]}, {"data": now["data"]})
     settings = differences(saved["config"], now["config"])
     for what, changed in (("settings", settings), ("data", data)):
         if changed:

@@ -177,9 +177,9 @@ def test_a_straggler_is_named(tmp_path, promise):
 
 
 def test_fp16_searches_its_scale_at_no_cost_to_the_budget(tmp_path):
-    """The scale begins at 2^15: an overflow is an error only when it has come down to 1."""
+    """The scale begins at 2^15: fifteen overflows lower it to 1, and only the next is an error."""
     run = tmp_path / "run"
-    faults = ",".join(f"nan@{step}:0" for step in range(2, 17))
+    faults = ",".join(f"nan@{step}:0" for step in range(2, 18))
     words = small(run, "--steps", 20, "--precision", "fp16", "--on-nonfinite", "skip")
     done = mpirun(
         1,
@@ -194,7 +194,7 @@ def test_fp16_searches_its_scale_at_no_cost_to_the_budget(tmp_path):
         faults,
     )
     assert done.stdout.count("Update left out, 1 of at most 1") == 1
-    assert json.loads((run / "summary.json").read_text())["skipped_updates"] == 15
+    assert json.loads((run / "summary.json").read_text())["skipped_updates"] == 16
 
 
 def test_other_data_than_the_run_began_with(tmp_path, promise):
@@ -215,6 +215,30 @@ def test_other_data_than_the_run_began_with(tmp_path, promise):
     changed = mpirun(2, *words, folder, "--steps", 4, check=False)
     good &= changed.returncode == 1 and "with other data: digest was " in changed.stderr
     promise(19, "the data changed between two starts: refused, digests and numbers told", good, 1)
+
+
+def test_a_run_that_is_made_longer(tmp_path):
+    """One that ended in the middle of an epoch goes on like one that was never so short."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    words = ["--train-samples", 64, "--steps"]
+    mpirun(1, *small(run, *words, 3))
+    short = (run / "summary.json").read_text()
+    mpirun(1, *small(run, *words, 4))
+    # As if the job before had been killed in its last evaluation.
+    (run / "summary.json").write_text(short)
+    mpirun(1, *small(run, *words, 4))
+    assert json.loads((run / "summary.json").read_text())["steps"] == 4
+    longer = mpirun(1, *small(run, *words, 6))
+    mpirun(1, *small(whole, *words, 6))
+    assert "going on at step 4 of 6" in longer.stdout
+    assert same_state(newest(run), newest(whole))
+    summaries = [json.loads((r / "summary.json").read_text()) for r in (run, whole)]
+    assert summaries[0]["steps"] == 6 and summaries[0]["val_loss"] == summaries[1]["val_loss"]
+    told = [
+        {e["step"]: e["val_loss"] for e in metrics(r) if e["event"] == "epoch"}
+        for r in (run, whole)
+    ]
+    assert {step: told[0][step] for step in (2, 4, 6)} == told[1]
 
 
 def test_a_run_is_stopped_in_its_evaluation(tmp_path, promise):

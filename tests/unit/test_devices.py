@@ -1,5 +1,10 @@
 """Ranks that share a GPU are told so by name."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 
 from ba_dist.health import devices
@@ -50,9 +55,52 @@ def test_what_cannot_be_known_is_said():
     assert not complaint and note.startswith("ranks 1, 2 on y drive GPUs whose addresses cannot")
 
 
-def test_a_number_that_no_device_has():
-    """Also where there is a driver."""
-    assert devices._by_cuda(10_000) is None and devices._by_hip(10_000) is None
+DRIVER = """
+#include <string.h>
+int cuInit(int flags) { return flags; }
+int cuDeviceGet(int *device, int number) { *device = number + 40; return number > 7; }
+int cuDeviceGetPCIBusId(char *address, int size, int device) {
+    return strncpy(address, device == 43 ? "0000:17:00.0" : "0000:65:00.0", size) == 0;
+}
+int cuDeviceGetUuid_v2(unsigned char *identity, int device) {
+    memset(identity, device, 16);
+    return 0;
+}
+int hipDeviceGetPCIBusId(char *address, int size, int number) {
+    strncpy(address, "0000:c1:00.0", size);
+    return number > 7;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """A library with the functions of both drivers that are asked, compiled here."""
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "driver.c").write_text(DRIVER)
+    for name in ("libcuda.so.1", "libamdhip64.so"):
+        words = ["cc", "-shared", "-fPIC", "-o", folder / name, folder / "driver.c"]
+        subprocess.run(words, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["cuda", "hip"])
+def test_what_the_driver_says(kind, driver):
+    """Asked in a process that finds the library, by number: three, one more, one that is not."""
+    program = (
+        f"from ba_dist import devices\nprint([devices._by_{kind}(number) for number in (3, 4, 8)])"
+    )
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    seen = {
+        "cuda": [Device("0000:17:00.0", "2b" * 16), Device("0000:65:00.0", "2c" * 16), None],
+        "hip": [Device("0000:c1:00.0", "0000:c1:00.0")] * 2 + [None],
+    }
+    assert done.stdout == f"{seen[kind]}\n", done.stderr
 
 
 def test_the_device_of_this_machine():

@@ -171,7 +171,9 @@ def test_holders_that_die_one_after_another(tmp_path, without_flock):
 
 def test_who_waits_gets_it_when_the_holder_is_killed(tmp_path, without_flock):
     environment = without_flock(errno.ENOSYS)
-    wait = HOLD.replace("claim(", "hold(").replace("run_dir import claim", "lock import hold")
+    wait = HOLD.replace("claim(", "hold(").replace(
+        "run.run_dir import claim", "storage.lock import hold"
+    )
     with program(wait, environment, tmp_path / "lock") as holder:
         assert holder.stdout.readline() == "held\n"
         waits = wait.replace(

@@ -152,6 +152,22 @@ def test_digests_of_weights_are_of_steps_that_are_done(tmp_path, steps):
     assert found == entries[: 2 * steps + 1]
 
 
+def test_a_run_that_begins_anew_has_no_trace_of_the_one_before(tmp_path):
+    (tmp_path / "trace").mkdir()
+    write_lines(tmp_path / "trace" / "rank-00000.jsonl", [{"weights_after": 0, "sha256": "x"}])
+    record.cut_back_traces(tmp_path, 0, 0, 1)
+    assert list((tmp_path / "trace").iterdir()) == []
+
+
+@pytest.mark.parametrize("steps", [12, 13])
+def test_samples_of_a_bad_gradient_count_steps_from_one(tmp_path, steps):
+    (tmp_path / "nonfinite").mkdir()
+    path = tmp_path / "nonfinite" / "rank-00001.jsonl"
+    write_lines(path, [{"step": 13, "finite": False, "sample_ids": [1]}])
+    record.cut_back_traces(tmp_path, steps, 1, 2)
+    assert len(path.read_text().splitlines()) == (steps == 13)
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 def test_each_rank_cuts_its_share_of_the_traces(tmp_path, ranks):
     """A job before had three ranks; all files are cut, each by one rank."""

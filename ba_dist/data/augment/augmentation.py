@@ -2,7 +2,7 @@
 
 `draw` is numpy and sees keys, sizes of pictures and places in the ghost batch; `render` makes the
 uint8 pixels of one instance by numpy and Pillow, several threads at a time; `finish` is TensorFlow
-for all of them, and gives the same bits alone and inside tf.data. So an instance's pixels
+for all of them, and gives the same bits for one as for many. So an instance's pixels
 depend on its key and its sample (and, with mixup or CutMix, on its partner's) and on nothing else.
 
 In order: crop and resize, pad and crop, flip, AutoAugment, colour jitter; then lighting, normalise,
@@ -286,7 +286,7 @@ def normalise(
     """(x + offset - 255·mean) · 1 / (255·std), channel by channel, as float32.
 
     Multiplied, not divided: TensorFlow's graph optimiser replaces a division by a constant, and the
-    pixels inside tf.data would differ in their last bit from those alone.
+    pixels made in a graph would differ in their last bit from those made operation by operation.
 
     Args:
         images_nHWC: uint8 [n, H, W, C].

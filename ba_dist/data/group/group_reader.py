@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.comm import Channel
+from ba_dist.comm import Channel, end_job
 from ba_dist.data.group.exchange import Exchange, Turn
 from ba_dist.data.group.record_exchange import Piece, ReadMode, RecordExchange
 from ba_dist.data.sources import Images, Labels, Source, Workers
@@ -129,7 +129,7 @@ class GroupReader:
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[GroupBatch]:
-        """The batches in order of steps; raises what a thread failed of."""
+        """The batches in order of steps; raises the error that ended a thread."""
         for _ in range(self._first, self._last):
             with self._changed:
                 self._changed.wait_for(lambda: self._ready or self._failure or self._stopped)
@@ -149,12 +149,18 @@ class GroupReader:
     def close(self) -> None:
         """Ends the threads after the exchanges that the other lanes count on; collective.
 
+        Where a lane has failed in a batch that nobody has asked for yet, the job ends.
+
         Images that were read may not be looked at any more.
         """
         self.stop()
-        allowed = self._farewell.gather_all(np.array(self._allowed))
         with self._changed:
-            self._allowed, self._closing = int(allowed.max()), True
+            mine = [self._allowed, self._failure is not None]
+        lanes = self._farewell.gather_all(np.array(mine, np.int64))
+        if lanes[:, 1].any():
+            self._end_job()
+        with self._changed:
+            self._allowed, self._closing = int(lanes[:, 0].max()), True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
@@ -162,6 +168,12 @@ class GroupReader:
         self._exchange.close()
         self._farewell.free()
         self._source.counters.bytes_exchanged = self._channel.bytes_sent
+
+    def _end_job(self) -> None:
+        """A lane has failed in what was read ahead: it will not come to the others' exchanges."""
+        if self._failure is not None:
+            end_job(f"{self._failure}", 1)
+        self._farewell.barrier()  # until that lane has ended the job
 
     def _run(self, work: Callable[[], None]) -> None:
         try:

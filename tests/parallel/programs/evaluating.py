@@ -8,11 +8,13 @@ run, undisturbed.
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from ba_dist import evaluate
 from ba_dist.comm import start
 from ba_dist.config import Config, override
+from ba_dist.data import pipeline
 from ba_dist.health import watchdog
 from ba_dist.run import checkpoint
 from ba_dist.train import train
@@ -21,12 +23,30 @@ from ba_dist.train import train
 SMALL = {
     "dataset": "synthetic", "image_size": 8, "image_channels": 1, "train_samples": 64,
     "val_samples": 1_000, "batch_size": 32, "multiplicity": 2, "epochs": 12, "trace": True,
+    "checkpoint_every": 1000,
 }  # fmt: skip
 
 out, tries = Path(sys.argv[1]), int(sys.argv[2])
 evaluate._MOST_IMAGES = 25
 comm = start()
-beat = watchdog.Watchdog.beat
+beat, close, write = watchdog.Watchdog.beat, pipeline.InputPipeline.close, checkpoint.save
+folder = checkpoint.folder_of(out / "run")
+at_close: list[int] = []
+
+
+def closing(self):
+    """What is on disk when the input's threads and memory go."""
+    if comm.rank == 0:
+        at_close.append(checkpoint.newest_good(folder).step)
+    close(self)
+
+
+def slowly(*arguments):
+    time.sleep(0.1)
+    return write(*arguments)
+
+
+pipeline.InputPipeline.close, checkpoint.save = closing, slowly
 
 
 def run(name: str):
@@ -49,9 +69,10 @@ def is_stopped(attempt: int) -> bool:
     outcome = run("run")
     watchdog.Watchdog.beat = beat
     comm.world.barrier()  # rank 0 has written it
-    saved = checkpoint.newest_good(checkpoint.folder_of(out / "run"))
+    saved = checkpoint.newest_good(folder)
     return bool(
         outcome.summary is None
+        and (comm.rank != 0 or at_close.pop() == outcome.step)
         and outcome.step == saved.step == batches[-1]
         and saved.step % 2 == 0
         and len(batches) <= at + 1
@@ -60,5 +81,6 @@ def is_stopped(attempt: int) -> bool:
 
 good = sum(is_stopped(attempt) for attempt in range(tries))
 print(f"rank {comm.rank}: {good} of {tries}", flush=True)
+pipeline.InputPipeline.close, checkpoint.save = close, write
 for name in ("run", "whole"):
     assert run(name).summary is not None

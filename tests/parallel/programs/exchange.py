@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 
-from ba_dist import comm as comm_module
 from ba_dist.comm import start
+from ba_dist.comm import world as comm_module
 from ba_dist.data.group import exchange
 from ba_dist.rules.layout import Layout
 

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from ba_dist import comm as communication
+from ba_dist.comm import world as communication
 
 comm = communication.start()
 channel = comm.world

@@ -32,7 +32,7 @@ def broken_data() -> None:
 
 @cli.cli.command("fail")
 def command() -> None:
-    other = comm.another_channel()
+    other = comm.world.duplicate()
     if kind == "interrupted" and last:
         # A reader is inside MPI, where Python cannot reach it.
         threading.Thread(target=other.barrier, daemon=True).start()
