@@ -5,9 +5,7 @@ from pathlib import Path
 from ba_dist import runtime
 from ba_dist.comm import start
 from ba_dist.config import check_computation
-from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import open_dataset
-from ba_dist.data.sources import workers
 from ba_dist.health import devices
 from ba_dist.run import checkpoint
 from ba_dist.run.record import load_config
@@ -20,29 +18,18 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     comm.together(lambda: check_computation(facts.get("computation", 1)))
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     devices.check(comm)
-    from ba_dist import models, step
-    from ba_dist.data.pipeline import io_threads
-    from ba_dist.evaluate import Evaluator
+    from ba_dist import experiment
 
     dataset = open_dataset(config.data, comm)
-    step.set_precision(config.run.precision)
-    augmentation = Augmentation(config.augment, dataset.info, config.data.image_size)
-    model = models.of_config(
-        config,
-        augmentation.image_shape,
-        dataset.info.classes,
-        facts["layout"]["ghost_batch_size"],
-    )
+    built = experiment.network(config, dataset.info, facts["layout"]["ghost_batch_size"])
     place = checkpoint.folder_of(folder)
     mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)
     assert found is not None  # rank 0 had one, or all ranks have raised
-    variables = {f"model/{v.path}": v.value for v in model.variables}
+    variables = {f"model/{v.path}": v.value for v in built.model.variables}
     weights = {name: a for name, a in found.arrays.items() if name.startswith("model/")}
     comm.together(lambda: checkpoint.restore(weights, variables))
-    with workers(io_threads(config, dataset.validation)) as pool:
-        skip = config.data.on_corrupt == "skip"
-        evaluate = Evaluator(model, dataset.validation, augmentation, comm, pool, skip)
+    with experiment.evaluator(config, built, dataset.validation, comm) as evaluate:
         result = evaluate()
         assert result is not None  # nobody asks it to stop
         return found.step, result

@@ -19,7 +19,6 @@ from ba_dist.health.stragglers import StragglerWatch, slow_links
 from ba_dist.health.watchdog import Watchdog
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.rules.layout import Layout
-from ba_dist.rules.schedules import learning_rate
 from ba_dist.run import checkpoint, record, run_dir, saving
 from ba_dist.run.position import Position
 from ba_dist.run.report import epoch_line, opening
@@ -113,41 +112,19 @@ class Job:
             return open_dataset(self.config.data, self.comm)
 
     def _build(self) -> None:
-        """Network, update rule and evaluation, the same on every rank."""
-        from ba_dist import models, step
-        from ba_dist.data.augment import Augmentation
-        from ba_dist.data.pipeline import io_threads
-        from ba_dist.data.sources import workers
-        from ba_dist.evaluate import Evaluator
-        from ba_dist.optim.sgd import SGD
+        """Network, step and evaluation, the same on every rank."""
+        from ba_dist import experiment
         from ba_dist.run.metrics import StepClock
 
-        config = self.config
-        precision = step.set_precision(config.run.precision)
-        # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
-        runtime.seed(config.run.seed)
-        self.augmentation = Augmentation(config.augment, self.dataset.info, config.data.image_size)
-        self.model = models.of_config(
-            config,
-            self.augmentation.image_shape,
-            self.dataset.info.classes,
-            self.layout.ghost_batch,
+        config, comm, layout = self.config, self.comm, self.layout
+        built = experiment.network(config, self.dataset.info, layout.ghost_batch)
+        self.model, self.augmentation = built.model, built.augmentation
+        self.step = experiment.train_step(config, built, layout, comm)
+        self.evaluate = self._stack.enter_context(
+            experiment.evaluator(config, built, self.dataset.validation, comm)
         )
-        rule = config.optimizer
-        optimizer = SGD(
-            self.model.trainable_variables, rule.momentum, rule.weight_decay, rule.nesterov
-        )
-        self.step = step.TrainStep(self.model, optimizer, self.layout, self.comm, precision)
-        pool = self._stack.enter_context(workers(io_threads(config, self.dataset.validation)))
-        self.evaluate = Evaluator(
-            self.model, self.dataset.validation, self.augmentation, self.comm, pool,
-            config.data.on_corrupt == "skip",
-        )  # fmt: skip
-        self.rate = learning_rate(
-            rule.lr, self.steps_per_epoch, rule.lr_shape, rule.lr_scale,
-            rule.warmup_epochs, rule.warmup_from,
-        )  # fmt: skip
-        self.clock = StepClock(self.layout.batch_size * self.layout.multiplicity)
+        self.rate = experiment.learning_rate(config, self.steps_per_epoch)
+        self.clock = StepClock(layout.batch_size * layout.multiplicity)
 
     # --- resume ---------------------------------------------------------------------------------
 

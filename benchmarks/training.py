@@ -58,14 +58,12 @@ def train_step(
     comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int
 ) -> Any:
     """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum."""
-    from ba_dist import models, step
-    from ba_dist.optim.sgd import SGD
+    from ba_dist import experiment
+    from ba_dist.data.sources import DatasetInfo
 
-    precision = step.set_precision(config.run.precision)
-    network = models.of_config(config, shape, classes, layout.ghost_batch)
-    rule = config.optimizer
-    optimizer = SGD(network.trainable_variables, rule.momentum, rule.weight_decay)
-    return step.TrainStep(network, optimizer, layout, comm, precision)
+    info = DatasetInfo("benchmark", shape, classes, (0.5,) * shape[2], (0.25,) * shape[2])
+    built = experiment.network(config, info, layout.ghost_batch)
+    return experiment.train_step(config, built, layout, comm)
 
 
 def configuration(

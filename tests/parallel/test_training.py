@@ -99,9 +99,7 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     from ba_dist import runtime
 
     runtime.quiet()
-    import keras
-
-    from ba_dist import models
+    from ba_dist import experiment
     from ba_dist import step as train_step
     from ba_dist.config import override
     from ba_dist.data.augment import Augmentation
@@ -121,9 +119,8 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
         rule.lr, 10_000 // 192, rule.lr_shape, rule.lr_scale, rule.warmup_epochs, rule.warmup_from
     )
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
-        keras.utils.set_random_seed(0)
-        train_step.set_precision(precision)
-        model = models.of_config(config, source.info.image_shape, source.info.classes, 32)
+        this = override(config, {"precision": precision})
+        model = experiment.network(this, source.info, 32).model
         train_step.set_precision("fp32")
         start = {v.path: v.numpy().astype(np.float64) for v in model.variables}
         moving = {name: value for name, value in start.items() if "/moving_" in name}
