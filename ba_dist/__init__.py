@@ -15,7 +15,7 @@ _HOME = {
     "Augment": "config",
     "Layout": "rules.layout",
     "Permutation": "rules.order",
-    "augmentation_keys": "rules.order",
+    "augmentation_keys": "rules.keys",
     "start": "comm",
     "GhostBatchNormalization": "models.layers.ghost_batch_norm",
     "input_pipeline": "data.pipeline",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ba_dist.analysis.rules import Expected, Rules
 from ba_dist.analysis.trace import Entry
 from ba_dist.data.augment import Augmentation, Parameters
-from ba_dist.rules.order import Uint64s
+from ba_dist.rules.keys import Uint64s
 
 # So many in a row are no coincidence. One is: a blank picture, a symmetric one that is mirrored, a
 # policy of AutoAugment that changes nothing. Were every third pair such a coincidence, a chain

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.analysis.trace import Entry
+from ba_dist.rules.keys import Uint64s, augmentation_keys
 from ba_dist.rules.layout import Layout
-from ba_dist.rules.order import Permutation, Shuffle, Uint64s, augmentation_keys, step_positions
+from ba_dist.rules.order import Permutation, Shuffle, step_positions
 
 Ids = npt.NDArray[np.int64]
 

@@ -20,8 +20,9 @@ from ba_dist.data.group.group_reader import GroupBatch, GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, Workers, workers
 from ba_dist.errors import ConfigError, UserError
+from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.layout import Layout
-from ba_dist.rules.order import GroupSampler, augmentation_keys, shuffle
+from ba_dist.rules.order import GroupSampler, shuffle
 
 
 class InputPipeline:

@@ -10,7 +10,8 @@ from ba_dist.config import Config
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.sources import DatasetInfo, Image, Source
 from ba_dist.reports.plots import plt, save
-from ba_dist.rules.order import augmentation_keys, shuffle
+from ba_dist.rules.keys import augmentation_keys
+from ba_dist.rules.order import shuffle
 
 _SAMPLES, _COPIES = 4, 8
 

@@ -1,11 +1,10 @@
-"""(seed, epoch, step, group) → sample ids, and the keys that augmentation is drawn from.
+"""(seed, epoch, step, group) → sample ids.
 
 An epoch's order is a keyed bijection of 0 … N-1, so a rank computes just the ids it needs: O(1)
 memory for any N. Everything is integer arithmetic on uint64, hence the same on every machine.
 
-Sources: the generalised Feistel cipher of Black and Rogaway, "Ciphers with Arbitrary Finite
-Domains" (CT-RSA 2002), method 3; the mixer is the finaliser of SplitMix64 (Steele, Lea,
-Flood, OOPSLA 2014).
+Source: the generalised Feistel cipher of Black and Rogaway, "Ciphers with Arbitrary Finite
+Domains" (CT-RSA 2002), method 3.
 """
 
 import math
@@ -16,41 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.errors import CorruptRecord
+from ba_dist.rules.keys import Purpose, Uint64s, combine, mix
 from ba_dist.rules.layout import Layout
-
-Uint64s = npt.NDArray[np.uint64]
 
 MAX_SAMPLES = 2**40
 # Fewer leave the orders of 5 or 6 samples measurably uneven (chi-square over all N! of them).
 _ROUNDS = 16
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-# Names the purpose of a key, so that the order of an epoch and its augmentations are independent.
-_ORDER, _AUGMENT, _STREAM = np.uint64(1), np.uint64(2), np.uint64(3)
-_BLOCKS, _WINDOW, _SHIFT = np.uint64(4), np.uint64(5), np.uint64(6)
-_SUBSET = np.uint64(7)
-
-
-def mix(values: npt.ArrayLike) -> Uint64s:
-    """SplitMix64's bijection of uint64; every input bit changes about half of the output bits."""
-    x = np.array(values, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        x += _GOLDEN
-        x ^= x >> np.uint64(30)
-        x *= _MIX_1
-        x ^= x >> np.uint64(27)
-        x *= _MIX_2
-        x ^= x >> np.uint64(31)
-    return x
-
-
-def combine(*parts: npt.ArrayLike) -> Uint64s:
-    """Hashes integers (arrays broadcast) to uint64 keys; the order of the parts matters."""
-    key = np.zeros((), np.uint64)
-    for part in parts:
-        key = mix(key ^ mix(np.asarray(part).astype(np.uint64)))
-    return key
 
 
 class Permutation:
@@ -67,7 +37,7 @@ class Permutation:
         [0, 1, 2, 3, 4]
     """
 
-    def __init__(self, num_samples: int, seed: int, epoch: int, purpose: np.uint64 = _ORDER):
+    def __init__(self, num_samples: int, seed: int, epoch: int, purpose: Purpose = Purpose.ORDER):
         if not 1 <= num_samples <= MAX_SAMPLES:
             raise ValueError(f"num_samples is {num_samples}; it must be from 1 to 2^40")
         self.num_samples = num_samples
@@ -128,8 +98,8 @@ class BlockShuffle:
         self._block, self._window = block, block * window
         self._seed, self._epoch = seed, epoch
         self._whole = num_samples // block
-        self._blocks = Permutation(max(1, self._whole), seed, epoch, _BLOCKS)
-        self._shift = int(combine(_SHIFT, seed, epoch)) % num_samples
+        self._blocks = Permutation(max(1, self._whole), seed, epoch, Purpose.BLOCKS)
+        self._shift = int(combine(Purpose.SHIFT, seed, epoch)) % num_samples
         # The last window takes what does not fill another one.
         self._windows = max(1, self._whole // window)
 
@@ -160,7 +130,9 @@ class BlockShuffle:
         first = window * self._window
         last = self.num_samples if window == self._windows - 1 else first + self._window
         key = int(combine(self._seed, window)) % 2**63
-        return first + Permutation(last - first, key, self._epoch, _WINDOW)(positions - first)
+        return first + Permutation(last - first, key, self._epoch, Purpose.WINDOW)(
+            positions - first
+        )
 
 
 def subset_ids(positions: npt.ArrayLike, count: int, num_samples: int) -> npt.NDArray[np.int64]:
@@ -180,7 +152,7 @@ def subset_ids(positions: npt.ArrayLike, count: int, num_samples: int) -> npt.ND
     """
     i = np.asarray(positions, np.int64)
     begin, end = _part_begin(i, count, num_samples), _part_begin(i + 1, count, num_samples)
-    return begin + (combine(_SUBSET, i) % (end - begin).astype(np.uint64)).astype(np.int64)
+    return begin + (combine(Purpose.SUBSET, i) % (end - begin).astype(np.uint64)).astype(np.int64)
 
 
 def _part_begin(i: npt.NDArray[np.int64], count: int, num_samples: int) -> npt.NDArray[np.int64]:
@@ -267,49 +239,3 @@ class GroupSampler:
         return self(epoch * self.steps_per_epoch + (step_in_epoch + steps) % self.steps_per_epoch)[
             1
         ]
-
-
-def augmentation_keys(
-    seed: int, epoch: int, sample_ids: npt.ArrayLike, copies: npt.ArrayLike
-) -> Uint64s:
-    """The key of each instance; ids and copies broadcast against each other.
-
-    Args:
-        seed: the run's seed.
-        epoch: the epoch, from 0.
-        sample_ids: integers.
-        copies: copy indices m in 0 … M-1.
-
-    Returns:
-        uint64 keys of the broadcast shape.
-    """
-    return combine(_AUGMENT, seed, epoch, sample_ids, copies)
-
-
-def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float64]:
-    """Random numbers in [0, 1) drawn from keys alone.
-
-    Args:
-        keys: uint64 [n].
-        count: how many numbers a key.
-        stream: names the use, so that two augmentations never share their numbers.
-
-    Returns:
-        float64 [n, count], multiples of 2^-53.
-    """
-    counters = np.arange(count, dtype=np.uint64) + (np.uint64(stream) << np.uint64(32))
-    bits = combine(_STREAM, np.asarray(keys)[:, None], counters[None, :])
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def integers(keys: Uint64s, low: int, high: npt.ArrayLike, stream: int) -> npt.NDArray[np.int64]:
-    """Integers in low … high (both included) drawn from keys; `high` may be one a key.
-
-    Args:
-        keys: uint64 [n].
-
-    Returns:
-        int64 [n].
-    """
-    span = np.asarray(high) - low + 1
-    return low + np.floor(uniforms(keys, 1, stream)[:, 0] * span).astype(np.int64)

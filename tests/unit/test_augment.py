@@ -12,7 +12,7 @@ from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation, cutout, normalise
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError, DataError
-from ba_dist.rules.order import augmentation_keys
+from ba_dist.rules.keys import augmentation_keys
 
 from .photographs import ANY_SIZE, INFOS, PICTURES, UNLIKELY, WHOLE, rendered, run, sizes_of
 

@@ -7,7 +7,7 @@ from scipy import ndimage, stats
 
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation, auto_augment
-from ba_dist.rules.order import augmentation_keys
+from ba_dist.rules.keys import augmentation_keys
 
 from .photographs import INFOS, PICTURES, UNLIKELY, WHOLE, rendered
 

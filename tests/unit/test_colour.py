@@ -9,7 +9,7 @@ from scipy import stats
 
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation, colour
-from ba_dist.rules.order import augmentation_keys
+from ba_dist.rules.keys import augmentation_keys
 
 from .photographs import INFOS, PICTURES, UNLIKELY, rendered, run
 

@@ -16,7 +16,7 @@ from ba_dist.data.augment import Augmentation
 from ba_dist.data.sources import ArraySource
 from ba_dist.recipes import recipe
 from ba_dist.reports import copies
-from ba_dist.rules.order import augmentation_keys
+from ba_dist.rules.keys import augmentation_keys
 
 from .photographs import ANY_SIZE, INFOS, PICTURES, WHOLE
 

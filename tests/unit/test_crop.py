@@ -10,7 +10,7 @@ from scipy import stats
 
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation, crop
-from ba_dist.rules.order import augmentation_keys
+from ba_dist.rules.keys import augmentation_keys
 
 from .photographs import ANY_SIZE, UNLIKELY, WHOLE, digits, rendered, sizes_of
 

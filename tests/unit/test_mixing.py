@@ -10,7 +10,8 @@ from scipy import stats
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation, mixing
 from ba_dist.errors import ConfigError
-from ba_dist.rules.order import Permutation, augmentation_keys
+from ba_dist.rules.keys import augmentation_keys
+from ba_dist.rules.order import Permutation
 
 from .photographs import INFOS, PICTURES, UNLIKELY, rendered, run
 

@@ -15,18 +15,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ba_dist.rules.keys import augmentation_keys, integers, mix, uniforms
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.order import (
     MAX_SAMPLES,
     GroupSampler,
     Permutation,
-    augmentation_keys,
-    integers,
-    mix,
     step_positions,
     steps_per_epoch,
     subset_ids,
-    uniforms,
 )
 
 SEEDS = st.integers(0, 2**63 - 1)

@@ -20,7 +20,7 @@ from ba_dist.config import Augment
 from ba_dist.data.augment import auto_augment, colour, crop, mixing
 from ba_dist.data.sources import DatasetInfo, Image
 from ba_dist.errors import ConfigError, DataError
-from ba_dist.rules.order import Uint64s, integers, uniforms
+from ba_dist.rules.keys import Uint64s, integers, uniforms
 
 Parameters = dict[str, npt.NDArray[Any]]
 

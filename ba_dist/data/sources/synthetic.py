@@ -7,7 +7,7 @@ import numpy as np
 
 from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory, put
 from ba_dist.data.sources.images import decode_image
-from ba_dist.rules.order import combine
+from ba_dist.rules.keys import combine
 
 
 @dataclass

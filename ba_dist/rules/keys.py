@@ -1,0 +1,99 @@
+"""Keys that orders and augmentations are drawn from, and the numbers that are drawn.
+
+Integer arithmetic on uint64 alone, hence the same on every machine.
+
+Source: the mixer is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+Uint64s = npt.NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+class Purpose(IntEnum):
+    """What a key is for, so that an epoch's order and its augmentations are independent.
+
+    A new purpose takes a new number and moves no other's.
+    """
+
+    ORDER = 1
+    AUGMENT = 2
+    STREAM = 3
+    BLOCKS = 4
+    WINDOW = 5
+    SHIFT = 6
+    SUBSET = 7
+
+
+def mix(values: npt.ArrayLike) -> Uint64s:
+    """SplitMix64's bijection of uint64; every input bit changes about half of the output bits."""
+    x = np.array(values, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        x += _GOLDEN
+        x ^= x >> np.uint64(30)
+        x *= _MIX_1
+        x ^= x >> np.uint64(27)
+        x *= _MIX_2
+        x ^= x >> np.uint64(31)
+    return x
+
+
+def combine(*parts: npt.ArrayLike) -> Uint64s:
+    """Hashes integers (arrays broadcast) to uint64 keys; the order of the parts matters."""
+    key = np.zeros((), np.uint64)
+    for part in parts:
+        key = mix(key ^ mix(np.asarray(part).astype(np.uint64)))
+    return key
+
+
+def augmentation_keys(
+    seed: int, epoch: int, sample_ids: npt.ArrayLike, copies: npt.ArrayLike
+) -> Uint64s:
+    """The key of each instance; ids and copies broadcast against each other.
+
+    Args:
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        sample_ids: integers.
+        copies: copy indices m in 0 … M-1.
+
+    Returns:
+        uint64 keys of the broadcast shape.
+    """
+    return combine(Purpose.AUGMENT, seed, epoch, sample_ids, copies)
+
+
+def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float64]:
+    """Random numbers in [0, 1) drawn from keys alone.
+
+    Args:
+        keys: uint64 [n].
+        count: how many numbers a key.
+        stream: names the use, so that two augmentations never share their numbers.
+
+    Returns:
+        float64 [n, count], multiples of 2^-53.
+    """
+    counters = np.arange(count, dtype=np.uint64) + (np.uint64(stream) << np.uint64(32))
+    bits = combine(Purpose.STREAM, np.asarray(keys)[:, None], counters[None, :])
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers(keys: Uint64s, low: int, high: npt.ArrayLike, stream: int) -> npt.NDArray[np.int64]:
+    """Integers in low … high (both included) drawn from keys; `high` may be one a key.
+
+    Args:
+        keys: uint64 [n].
+
+    Returns:
+        int64 [n].
+    """
+    span = np.asarray(high) - low + 1
+    return low + np.floor(uniforms(keys, 1, stream)[:, 0] * span).astype(np.int64)
