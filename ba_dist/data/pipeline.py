@@ -1,9 +1,11 @@
 """Group reader → augmented instances, ready for the network, made ahead in a thread."""
 
 import atexit
+import functools
 import hashlib
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,6 +69,7 @@ class InputPipeline:
         self._changed = threading.Condition()
         self._ready: dict[str, Any] | None = None
         self._over = self._closed = False
+        self._one_closes = threading.Lock()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._make_all, name="augment", daemon=True)
         self._thread.start()
@@ -98,15 +101,17 @@ class InputPipeline:
 
         The lanes may have taken different numbers of batches ahead, but all must close.
         """
-        with self._changed:
+        # TensorFlow closes what a script has left in a thread of its own: who comes second waits.
+        with self._one_closes:
             if self._closed:
                 return
-            self._closed = True
-            self._changed.notify_all()
-        self._reader.stop()
-        self._thread.join()
-        self._reader.close()
-        atexit.unregister(self.close)
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+            self._reader.stop()
+            self._thread.join()
+            self._reader.close()
+            atexit.unregister(self.close)
 
     def abandon(self) -> None:
         """After an error of this rank alone: the other lanes will not come to `close`."""
@@ -233,6 +238,16 @@ def instances(batch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _end_calmly() -> None:
+    """Lets TensorFlow's threads leave Python before it ends: one that is inside hangs for ever.
+
+    It takes an iterator down in such a thread, and nothing tells when that has gone; it needs less
+    than a millisecond after the pipelines are closed, whose turn at the end comes before this one.
+    """
+    atexit.register(time.sleep, 0.2)
+
+
 def input_pipeline(
     images: npt.NDArray[np.uint8],
     labels: npt.ArrayLike,
@@ -268,6 +283,7 @@ def input_pipeline(
     Raises:
         ConfigError: naming the values that would work on these ranks.
     """
+    _end_calmly()
     layout = Layout(comm.world_size, multiplicity, batch_size, ghost_batch_size=ghost_batch_size)
     if len(images) < batch_size:
         raise ConfigError(f"batch_size is {batch_size}, but there are only {len(images)} images")

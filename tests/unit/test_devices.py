@@ -89,9 +89,10 @@ def driver(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["cuda", "hip"])
 def test_what_the_driver_says(kind, driver):
     """Asked in a process that finds the library, by number: three, one more, one that is not."""
-    program = (
-        f"from ba_dist import devices\nprint([devices._by_{kind}(number) for number in (3, 4, 8)])"
-    )
+    program = f"""
+from ba_dist.health import devices
+print([devices._by_{kind}(number) for number in (3, 4, 8)])
+"""
     environment = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
