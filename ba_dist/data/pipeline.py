@@ -242,8 +242,8 @@ def instances(batch: dict[str, Any]) -> dict[str, Any]:
 def _end_calmly() -> None:
     """Lets TensorFlow's threads leave Python before it ends: one that is inside hangs for ever.
 
-    It takes an iterator down in such a thread, and nothing tells when that has gone; it needs less
-    than a millisecond after the pipelines are closed, whose turn at the end comes before this one.
+    It takes an iterator down in such a thread, and nothing tells when that has gone. Pipelines are
+    closed before this wait; with it 0 of 20 scripts hung at their end, without it 5 of 25.
     """
     atexit.register(time.sleep, 0.2)
 
