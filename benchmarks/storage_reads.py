@@ -97,7 +97,7 @@ def main() -> None:
             comm.world.barrier()
             sampler = GroupSampler(len(source), 0, layout, 0)
             reader = GroupReader(
-                source, sampler, comm.group(layout), OURS[mode], 0, BATCHES, 2, pool
+                source, sampler, comm.group(layout), OURS[mode], first=0, last=BATCHES, workers=pool
             )
             for _ in reader:
                 reader.advance()

@@ -189,9 +189,16 @@ def open_pipeline(
     mode = ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip")
     with workers(io_threads(config, source)) as pool:
         reader = GroupReader(
-            source, sampler, comm.group(layout), mode, first, last, placement.prefetch,
-            pool if source.stored else None, comm.node.size,
-        )  # fmt: skip
+            source,
+            sampler,
+            comm.group(layout),
+            mode,
+            first=first,
+            last=last,
+            prefetch=placement.prefetch,
+            workers=pool if source.stored else None,
+            sharing=comm.node.size,
+        )
         pipeline = InputPipeline(
             reader, augmentation, layout, comm.rank, seed, pool,
             config.optimizer.label_smoothing, config.run.trace,
@@ -305,7 +312,7 @@ def input_pipeline(
     def instances() -> Iterator[tuple[Any, Any]]:
         # Each time that the dataset is gone through, training goes on `steps` further.
         first = next(begun)
-        reader = GroupReader(source, sampler, channel, ReadMode(), first, first + steps)
+        reader = GroupReader(source, sampler, channel, ReadMode(), first=first, last=first + steps)
         pipeline = InputPipeline(reader, Augmentation(augment, info), layout, comm.rank, seed)
         try:
             for batch in pipeline:

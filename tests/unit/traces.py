@@ -81,7 +81,8 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
     seed, group = config.run.seed, layout.group(rank)
     sampler = GroupSampler(len(source), seed, layout, group)
     alone = start().group(Layout(1, 1, 1))
-    reader = GroupReader(source, sampler, alone, ReadMode("replicate", skip=True), 0, steps)
+    mode = ReadMode("replicate", skip=True)
+    reader = GroupReader(source, sampler, alone, mode, first=0, last=steps)
     batches = InputPipeline(
         change(reader) if change else reader, augmentation, layout, rank, seed, traced=True
     )

@@ -50,7 +50,7 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     source = open_source(config.data, "train")
     augmentation = Augmentation(config.augment, source.info)
     sampler = GroupSampler(samples, seed, layout, layout.group(rank), shuffle(order, 3, 2))
-    reader = GroupReader(source, sampler, comm.group(layout), mode, 0, STEPS)
+    reader = GroupReader(source, sampler, comm.group(layout), mode, first=0, last=STEPS)
     (folder / "trace").mkdir(parents=True, exist_ok=True)
     facts = {
         "config": to_dict(config),
