@@ -5,11 +5,9 @@ label. Both are called from several threads at a time.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +23,13 @@ Place = Callable[[int], npt.NDArray[np.uint8]]
 def new_memory(size: int) -> npt.NDArray[np.uint8]:
     """Memory of one's own."""
     return np.empty(size, np.uint8)
+
+
+def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], place: Place) -> Image:
+    """A copy of these pixels, in memory from `place`."""
+    memory = place(pixels.nbytes)
+    memory[:] = pixels.reshape(-1)
+    return memory.reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -106,90 +111,3 @@ class Source(Protocol):
     def where(self, sample_id: int) -> str:
         """The file and the place in it, for a person to look at."""
         ...
-
-
-T = TypeVar("T")
-S = TypeVar("S")
-
-
-class Workers:
-    """A few threads that do a piece of work for each of many items, in order.
-
-    Args:
-        threads: how many; with one, the calling thread does it all.
-    """
-
-    def __init__(self, threads: int):
-        self.threads = threads
-        self._pool = ThreadPoolExecutor(threads, "worker") if threads > 1 else None
-
-    def map(self, work: Callable[[T], S], items: list[T]) -> list[S]:
-        """`[work(item) for item in items]`; raises what the first failing item raised."""
-        if self._pool is None or len(items) < 2:
-            return [work(item) for item in items]
-        # A thread takes a share at a time: handing over each small item would cost more than it.
-        share = -(-len(items) // self.threads)
-        shares = [items[i : i + share] for i in range(0, len(items), share)]
-        parts = self._pool.map(lambda part: [work(item) for item in part], shares)
-        return [result for part in parts for result in part]
-
-    def close(self) -> None:
-        """Ends the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
-
-
-@contextmanager
-def workers(threads: int) -> Iterator[Workers]:
-    """Workers for the length of a block."""
-    pool = Workers(threads)
-    try:
-        yield pool
-    finally:
-        pool.close()
-
-
-@dataclass
-class ArraySource:
-    """Images held in memory; a record is the label as 8 bytes, then the pixels.
-
-    Args:
-        info: of the dataset.
-        images: uint8 [N, H, W, C].
-        labels: int64 [N].
-        digest: names the content.
-    """
-
-    info: DatasetInfo
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    digest: str
-    counters: Counters = field(default_factory=Counters)
-
-    stored = False
-
-    def __post_init__(self) -> None:
-        self.contents = [self.digest]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, sample_id: int) -> bytes:
-        self.counters.add(records_read=1)
-        return self.labels[sample_id].tobytes() + self.images[sample_id].tobytes()
-
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
-        self.counters.add(records_decoded=1)
-        return put(np.frombuffer(record, np.uint8, offset=8), self.info.image_shape, place), int(
-            np.frombuffer(record, np.int64, 1)[0]
-        )
-
-    def where(self, sample_id: int) -> str:
-        return f"{self.info.name}, sample {sample_id} in memory"
-
-
-def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], place: Place) -> Image:
-    """A copy of these pixels, in memory from `place`."""
-    memory = place(pixels.nbytes)
-    memory[:] = pixels.reshape(-1)
-    return memory.reshape(shape)
