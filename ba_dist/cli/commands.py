@@ -152,7 +152,7 @@ def data_prepare(name: str, data_dir: str | None) -> None:
         click.echo(f"{name}: ready in {prepared.folder}, from {prepared.origin}")
         return
     found = find(Data(dataset=name, data_dir=data_dir))
-    counts = [found.splits[split].count for split in ("train", "test")]
+    counts = [found.splits[split].count for split in ("train", "validation")]
     click.echo(
         f"{name}: ready, {found.origin}; {counts[0]} samples to train on, {counts[1]} to evaluate"
     )

@@ -41,7 +41,7 @@ def test_sorted_by_class_then_by_name(tmp_path):
         for name in sorted(names, key=os.fsencode)
     ]
     assert paths(tmp_path) == expected
-    source = open_source(config(tmp_path), "test")
+    source = open_source(config(tmp_path), "validation")
     assert source.info.classes == 3
     assert np.frombuffer(source.read(0), np.int64, 1)[0] == 2, "z is the third class of training"
 
@@ -62,7 +62,7 @@ def test_links_to_folders_and_files_count(place, tmp_path):
     (place / "train" / "class-001").symlink_to(elsewhere)
     (place / "val" / "class-000" / "link.jpg").symlink_to(elsewhere / "picture-00002.JPEG")
     assert len(paths(place)) == 6
-    source = open_source(config(place), "test")
+    source = open_source(config(place), "validation")
     assert len(source) == 7
     for i in range(7):
         source.decode(source.read(i))
@@ -84,7 +84,7 @@ def test_a_class_without_pictures_keeps_its_number(place):
     assert open_source(config(place), "train").info.classes == 4
     labels = [
         int(np.frombuffer(source.read(i), np.int64, 1)[0])
-        for source in [open_source(config(place), "test")]
+        for source in [open_source(config(place), "validation")]
         for i in range(len(source))
     ]
     assert labels == [0, 0, 2, 2, 3, 3]
@@ -95,7 +95,7 @@ def test_validation_may_lack_classes_but_not_have_others(place):
     with pytest.raises(DataError, match=r"val has 1 classes that .*train lacks: class-007;"):
         find(config(place))
     (place / "val" / "class-007").rename(place / "elsewhere")
-    assert find(config(place)).splits["test"].count == 4
+    assert find(config(place)).splits["validation"].count == 4
 
 
 def test_pictures_without_folders_of_classes(place):

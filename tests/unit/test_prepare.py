@@ -173,9 +173,9 @@ def of_no_images(fashion):
     ("spoil", "message"),
     [
         (without_a_label, "20 train images, 19 labels"),
-        (with_a_label_too_high, r"test labels are . … 10, those of fashion_mnist are 0 … 9"),
-        (of_another_shape, r"test images are uint8 \(32, 32\), .* \(28, 28, 1\)"),
-        (of_no_images, "0 test images, 0 labels"),
+        (with_a_label_too_high, r"validation labels are . … 10, those of fashion_mnist are 0 … 9"),
+        (of_another_shape, r"validation images are uint8 \(32, 32\), .* \(28, 28, 1\)"),
+        (of_no_images, "0 validation images, 0 labels"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(cache, tmp_path, fashion, spoil, message):

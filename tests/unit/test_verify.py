@@ -42,7 +42,7 @@ def test_clean_data(ba_dist, tmp_path):  # noqa: F811
 def test_every_bad_record_is_named(ba_dist, tmp_path):  # noqa: F811
     """A damaged record, one whose picture was bad before it was stored, and their neighbours."""
     pictures.make_tfrecords(tmp_path, **SMALL)
-    source = open_source(Data(dataset="pictures", data_dir=str(tmp_path)), "test")
+    source = open_source(Data(dataset="pictures", data_dir=str(tmp_path)), "validation")
     bad = {source.where(i) for i in (3, 64, 99)}
     for place in bad:
         shard, offset = place.split(" at byte ")

@@ -11,10 +11,9 @@ from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
 from ba_dist.data.catalog.find import Found, Split, find, open_split
 from ba_dist.data.catalog.pictures import home
+from ba_dist.data.catalog.splits import FLAGS, wanted_samples
 from ba_dist.data.sources import DatasetInfo, Source
 from ba_dist.errors import ConfigError, DataError
-
-_FLAGS = {"train": "--train-samples", "test": "--val-samples"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def open_dataset(config: Data, comm: Comm) -> Dataset:
     )
     if found is not None:
         _count_reading(found, sources)
-    return Dataset(sources["train"], sources["test"], told.info, told.origin)
+    return Dataset(sources["train"], sources["validation"], told.info, told.origin)
 
 
 def open_source(config: Data, split: str) -> Source:
@@ -59,7 +58,7 @@ def open_source(config: Data, split: str) -> Source:
 
     Args:
         config: names the dataset.
-        split: train or test.
+        split: train or validation.
 
     Raises:
         DataError: when it cannot be had.
@@ -80,11 +79,11 @@ def digest(source: Source) -> str:
 def _limited(found: Found, config: Data) -> Found:
     """Only as many samples as the configuration wants."""
     splits = {}
-    for name, wanted in (("train", config.train_samples), ("test", config.val_samples)):
+    for name, wanted in wanted_samples(config).items():
         split = found.splits[name]
         if wanted and wanted > split.count:
             raise ConfigError(
-                f"{_FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
+                f"{FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
                 f" {split.count}"
             )
         splits[name] = split.subset(wanted) if wanted else split

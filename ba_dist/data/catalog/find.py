@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ba_dist.config import Data
 from ba_dist.data.catalog import pictures
 from ba_dist.data.catalog.pictures import Located
-from ba_dist.data.catalog.prepare import INFOS, prepare
+from ba_dist.data.catalog.prepare import INFOS, KINDS, array_name, prepare
+from ba_dist.data.catalog.splits import SPLITS, wanted_samples
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, shard_index
 from ba_dist.data.sources.array_record import ArrayRecordSource, survey
 from ba_dist.data.sources.image_folder import (
@@ -32,10 +33,9 @@ from ba_dist.data.sources.tfrecord import TFRecordSource
 from ba_dist.errors import DataError
 from ba_dist.rules.order import subset_ids
 
-SPLITS = ("train", "test")
 Arrays = dict[str, npt.NDArray[Any]]
-_SYNTHETIC_SAMPLES = {"train": 50_000, "test": 1_000}
-_SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "test": 50_000}
+_SYNTHETIC_SAMPLES = {"train": 50_000, "validation": 1_000}
+_SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "validation": 50_000}
 _LOOKED_AT = 64
 
 
@@ -80,7 +80,7 @@ class Found:
     Args:
         info: of it.
         origin: where it is and in which form, for people.
-        splits: `train` and `test`.
+        splits: by the names of SPLITS.
     """
 
     info: DatasetInfo
@@ -187,7 +187,7 @@ def _synthetic_jpeg(config: Data) -> Found:
 
 def _made(config: Data, counts: dict[str, int], open_made: Any) -> dict[str, Split]:
     """Splits of as many samples as are asked for."""
-    wanted = {"train": config.train_samples, "test": config.val_samples}
+    wanted = wanted_samples(config)
     counts = {split: wanted[split] or counts[split] for split in SPLITS}
     return {
         split: Split(counts[split], open_made, {"count": counts[split], "seed": seed})
@@ -208,8 +208,10 @@ def _arrays(config: Data) -> Found:
     splits = {}
     for split in SPLITS:
         arrays = {
-            kind: np.load(prepared.folder / f"{split}_{kind}.npy", "r", allow_pickle=False)
-            for kind in ("images", "labels")
+            kind: np.load(
+                prepared.folder / f"{array_name(split, kind)}.npy", "r", allow_pickle=False
+            )
+            for kind in KINDS
         }
         digest = f"{prepared.digest}-{split}"
         splits[split] = Split(len(arrays["labels"]), _open_arrays, {"digest": digest}, arrays)
@@ -249,7 +251,7 @@ def _open_folder(info: DatasetInfo, split: Split) -> Source:
 
 def _tfrecords(located: Located) -> Found:
     indexes = {split: _load_or_index(located, split) for split in SPLITS}
-    features, labelled = pictures.numbering(located, indexes["train"], indexes["test"])
+    features, labelled = pictures.numbering(located, *indexes.values())
     splits = {}
     for split, made in indexes.items():
         names = [_name(path, located.root) for path in located.files[split]]

@@ -22,6 +22,7 @@ from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
 DETECTED = ("imagenet", "pictures")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 _VALIDATION = ("val", "validation")
+_SPLIT_WORDS = {"train": ("train",), "validation": _VALIDATION}  # in the names of shards
 _TFDS_IMAGENET = "imagenet2012"
 
 
@@ -91,7 +92,7 @@ def _folders(name: str, place: Path, command: str) -> Located | None:
         return None
     for folder in (place / split for split in _VALIDATION):
         if folder.is_dir():
-            files = {"train": [train], "test": [folder]}
+            files = {"train": [train], "validation": [folder]}
             return Located(name, "folder", place, files, f"the folders in {place}", command)
     raise DataError(
         f"{train} holds a folder per class, but there is no {place / _VALIDATION[0]} beside it;"
@@ -101,13 +102,13 @@ def _folders(name: str, place: Path, command: str) -> Located | None:
 
 def _shards(name: str, place: Path, command: str) -> Located | None:
     found: dict[str, list[Path]] = {}
-    for split, words in (("train", ("train",)), ("test", _VALIDATION)):
+    for split, words in _SPLIT_WORDS.items():
         folders = (place, *(place / word for word in words))
         candidates = (find_shards(folder, word) for folder in folders for word in words)
         found[split] = next((shards for shards in candidates if shards), [])
     if not any(found.values()):
         return None
-    for split, words in (("train", ("train",)), ("test", _VALIDATION)):
+    for split, words in _SPLIT_WORDS.items():
         if not found[split]:
             raise DataError(
                 f"{place} holds TFRecord shards, but no {words[-1]}-00000-of-…; bring those too"
@@ -137,7 +138,7 @@ def _not_found(name: str, place: Path | None) -> str:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Features, str]:
+def numbering(located: Located, train: ShardIndex, validation: ShardIndex) -> tuple[Features, str]:
     """Which label is class 0 and how many classes there are, from all labels of training.
 
     Returns:
@@ -146,10 +147,10 @@ def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Fe
     Raises:
         DataError: when validation has other labels, or other features.
     """
-    if train.features != test.features:
+    if train.features != validation.features:
         raise DataError(
             f"{located.origin}: training holds {train.features.image!r}, validation"
-            f" {test.features.image!r}; both must be written in the same way"
+            f" {validation.features.image!r}; both must be written in the same way"
         )
     labels = train.labels()
     if not len(labels):
@@ -159,7 +160,7 @@ def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Fe
     # ImageNet's scripts number from 1; in TensorFlow Datasets 0 is always a class.
     first = 1 if train.features == SCRIPTS and labels.min() == 1 else 0
     classes = located.classes or int(labels.max()) - first + 1
-    known = test.labels()
+    known = validation.labels()
     for split, found in (("training", labels), ("validation", known)):
         if len(found) and not first <= found.min() <= found.max() < first + classes:
             raise DataError(
@@ -201,8 +202,8 @@ def _tfds(name: str, folder: Path, command: str) -> Located:
     builder = _prepared(name, folder)
     image, label = tfds_arrays.classification(builder)
     splits = builder.info.splits
-    test = next((split for split in ("validation", "test") if split in splits), None)
-    if "train" not in splits or test is None:
+    validation = next((split for split in ("validation", "test") if split in splits), None)
+    if "train" not in splits or validation is None:
         raise DataError(
             f"{name} has the splits {', '.join(splits)}; train, and validation or test, are needed"
         )
@@ -211,7 +212,7 @@ def _tfds(name: str, folder: Path, command: str) -> Located:
         raise DataError(f"{name} is stored as {form}; tfrecord or array_record is needed")
     files = {
         key: [Path(path) for path in splits[split].filepaths]
-        for key, split in (("train", "train"), ("test", test))
+        for key, split in (("train", "train"), ("validation", validation))
     }
     shape = builder.info.features[image].shape
     return Located(

@@ -23,14 +23,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ba_dist.data.catalog.splits import SPLITS
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
 from ba_dist.storage import lock
 from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
 
-SPLITS = ("train", "test")
-_KEYS = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
-Arrays = dict[str, npt.NDArray[np.generic]]
+KINDS = ("images", "labels")
+# What these datasets, and the files that are prepared of them, call the splits.
+_NAMES = {"train": "train", "validation": "test"}
+Arrays = dict[str, npt.NDArray[np.generic]]  # by the names of `array_name`
+
+
+def array_name(split: str, kind: str) -> str:
+    """The name of the images or labels of a split, `test_images` for those of validation."""
+    return f"{_NAMES[split]}_{kind}"
+
+
+_KEYS = [array_name(split, kind) for split in SPLITS for kind in KINDS]
 
 INFOS = {
     info.name: info
@@ -142,7 +152,8 @@ def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
     """
     checked: Arrays = {}
     for split in SPLITS:
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
+        images_name, labels_name = (array_name(split, kind) for kind in KINDS)
+        images, labels = arrays[images_name], arrays[labels_name].astype(np.int64)
         shapes = (info.image_shape, info.image_shape[:2] if info.image_shape[2] == 1 else ())
         if images.dtype != np.uint8 or images.shape[1:] not in shapes:
             raise DataError(
@@ -156,8 +167,8 @@ def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
                 f"{origin}: {split} labels are {labels.min()} … {labels.max()},"
                 f" those of {info.name} are 0 … {info.classes - 1}"
             )
-        checked[f"{split}_images"] = images.reshape(-1, *info.image_shape)
-        checked[f"{split}_labels"] = labels
+        checked[images_name] = images.reshape(-1, *info.image_shape)
+        checked[labels_name] = labels
     return checked
 
 
@@ -231,7 +242,9 @@ def first_line(error: Exception) -> str:
 
 
 def _digits() -> Arrays:
-    """1,797 handwritten digits of 8x8 pixels from scikit-learn's wheel; every sixth is for test."""
+    """1,797 handwritten digits of 8x8 pixels from scikit-learn's wheel; every sixth is for
+    validation.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -283,7 +296,7 @@ def _tfds(name: str, place: Path | None) -> Arrays:
     """Through TensorFlow Datasets as ArrayRecord, read by index."""
     from ba_dist.data.catalog import tfds_arrays
 
-    return tfds_arrays.read_splits(name, place or cache_dir() / "tfds", SPLITS)
+    return tfds_arrays.read_splits(name, place or cache_dir() / "tfds", tuple(_NAMES.values()))
 
 
 def _debian_package() -> Arrays | None:
