@@ -203,16 +203,16 @@ class Damaged(Changed):
 
 
 class OtherLabels(Changed):
-    def decode(self, record, *place):
-        image, label = self.original.decode(record, *place)
+    def decode(self, record, *allocate):
+        image, label = self.original.decode(record, *allocate)
         return image, (label + 1) % self.info.classes
 
 
 class OnePixel(Changed):
     """Other content under the same names and sizes: one pixel of every picture is lighter."""
 
-    def decode(self, record, *place):
-        image, label = self.original.decode(record, *place)
+    def decode(self, record, *allocate):
+        image, label = self.original.decode(record, *allocate)
         image[0, 0] ^= 1
         return image, label
 

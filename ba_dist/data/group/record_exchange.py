@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ba_dist.comm import Channel
 from ba_dist.comm.shared_memory import Bytes
 from ba_dist.data.group.exchange import Exchange, Slot
-from ba_dist.data.sources import Image, Labels, Place, Source, Workers, new_memory
+from ba_dist.data.sources import Allocate, Image, Labels, Source, Workers, new_memory
 from ba_dist.errors import CorruptRecord
 
 Ids = npt.NDArray[np.int64]
@@ -233,20 +233,20 @@ class RecordExchange:
         elif corrupt:
             self._channel.barrier()
 
-    def _image(self, item: tuple[int, Place]) -> Piece:
-        sample_id, place = item
+    def _image(self, item: tuple[int, Allocate]) -> Piece:
+        sample_id, allocate = item
         try:
-            return Piece.of_image(*self._source.decode(self._source.read(sample_id), place))
+            return Piece.of_image(*self._source.decode(self._source.read(sample_id), allocate))
         except CorruptRecord as error:
             return self._corrupt(sample_id, error)
 
-    def _record(self, item: tuple[int, Place]) -> Piece:
-        sample_id, place = item
+    def _record(self, item: tuple[int, Allocate]) -> Piece:
+        sample_id, allocate = item
         try:
             record = np.frombuffer(self._source.read(sample_id), np.uint8)
         except CorruptRecord as error:
             return self._corrupt(sample_id, error)
-        memory = place(record.nbytes)
+        memory = allocate(record.nbytes)
         memory[:] = record
         return Piece(memory)
 

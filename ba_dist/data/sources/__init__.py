@@ -2,12 +2,12 @@
 
 from ba_dist.data.sources.arrays import ArraySource
 from ba_dist.data.sources.source import (
+    Allocate,
     Counters,
     DatasetInfo,
     Image,
     Images,
     Labels,
-    Place,
     Source,
     new_memory,
     put,
@@ -21,7 +21,7 @@ __all__ = [
     "Image",
     "Images",
     "Labels",
-    "Place",
+    "Allocate",
     "Source",
     "Workers",
     "new_memory",

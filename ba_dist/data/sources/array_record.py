@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory
+from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
 from ba_dist.data.sources.files import Kept, open_files_limit
 from ba_dist.errors import CorruptRecord, DataError
 
-Decoder = Callable[[bytes, Place], tuple[Image, int]]
+Decoder = Callable[[bytes, Allocate], tuple[Image, int]]
 
 # Neither threads nor reading ahead: the order of samples is random. Small buffers, because there
 # may be a thousand files.
@@ -63,7 +63,7 @@ class ArrayRecordSource:
     Args:
         info: of the dataset.
         files: in order; sample ids count through them.
-        decoder: a record and the place for its pixels → image uint8 [H, W, C] and label.
+        decoder: a record and the memory for its pixels → image uint8 [H, W, C] and label.
         counts, sizes: int64 [files], records and bytes in each, where they are known.
 
     Raises:
@@ -104,9 +104,9 @@ class ArrayRecordSource:
         self.counters.add(records_read=1, bytes_read=len(record))
         return bytes(record)
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
-        return self._decoder(record, place)
+        return self._decoder(record, allocate)
 
     def where(self, sample_id: int) -> str:
         number, index = self._find(sample_id)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources.source import Counters, DatasetInfo, Image, Place, new_memory, put
+from ba_dist.data.sources.source import Allocate, Counters, DatasetInfo, Image, new_memory, put
 
 
 @dataclass
@@ -37,9 +37,9 @@ class ArraySource:
         self.counters.add(records_read=1)
         return self.labels[sample_id].tobytes() + self.images[sample_id].tobytes()
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
-        return put(np.frombuffer(record, np.uint8, offset=8), self.info.image_shape, place), int(
+        return put(np.frombuffer(record, np.uint8, offset=8), self.info.image_shape, allocate), int(
             np.frombuffer(record, np.int64, 1)[0]
         )
 

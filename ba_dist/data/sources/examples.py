@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ba_dist.data.sources import Image, Place, new_memory
+from ba_dist.data.sources import Allocate, Image, new_memory
 from ba_dist.data.sources.images import decode_image
 from ba_dist.errors import CorruptRecord
 
@@ -33,8 +33,8 @@ class Features:
     first_label: int = 0
     classes: int = 2**31
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
-        """The picture uint8 [H, W, 3], in memory from `place`, and its class.
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
+        """The picture uint8 [H, W, 3], in memory from `allocate`, and its class.
 
         Raises:
             CorruptRecord: when the record holds no such picture and label.
@@ -49,7 +49,7 @@ class Features:
         encoded: Any = features[self.image].bytes_list.value if self.image in features else ()
         if len(encoded) != 1:
             raise CorruptRecord(f"it holds {len(encoded)} pictures in {self.image!r}, expected one")
-        return decode_image(encoded[0], place), label
+        return decode_image(encoded[0], allocate), label
 
 
 SCRIPTS = Features("image/encoded", "image/class/label")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory
+from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
 from ba_dist.data.sources.files import FileDescriptor, unreadable
 from ba_dist.data.sources.images import decode_image
 from ba_dist.errors import DataError
@@ -162,10 +162,10 @@ class ImageFolderSource:
         self.counters.add(records_read=1, bytes_read=len(data), files_opened=1)
         return np.int64(label).tobytes() + data
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
         label = int(np.frombuffer(record, np.int64, 1)[0])
-        return decode_image(memoryview(record)[8:], place), label
+        return decode_image(memoryview(record)[8:], allocate), label
 
     def where(self, sample_id: int) -> str:
         return os.fsdecode(self._find(sample_id)[1])

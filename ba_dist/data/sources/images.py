@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from ba_dist.data.sources import Image, Place, new_memory, put
+from ba_dist.data.sources import Allocate, Image, new_memory, put
 from ba_dist.errors import CorruptRecord
 
 # Pillow's own limit. ImageNet's largest picture has 61 million pixels; a file of a few kilobytes
@@ -27,7 +27,7 @@ _PLAIN = ("YCbCr", "Gray", "RGB")
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
-def decode_image(encoded: Any, place: Place = new_memory) -> Image:
+def decode_image(encoded: Any, allocate: Allocate = new_memory) -> Image:
     """The pixels of an encoded picture in RGB; grey becomes three equal channels.
 
     A JPEG that is cut short or whose data has anything amiss is refused, not filled up with grey,
@@ -36,7 +36,7 @@ def decode_image(encoded: Any, place: Place = new_memory) -> Image:
 
     Args:
         encoded: bytes or a memoryview, of JPEG or another format of `_FORMATS`.
-        place: gives the memory for the pixels.
+        allocate: gives the memory for the pixels.
 
     Returns:
         uint8 [H, W, 3].
@@ -47,11 +47,11 @@ def decode_image(encoded: Any, place: Place = new_memory) -> Image:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
     except ValueError:  # no JPEG at all, or one that only Pillow knows
-        return _through_pillow(encoded, place)
+        return _through_pillow(encoded, allocate)
     if colours not in _PLAIN:
-        return _through_pillow(encoded, place)
+        return _through_pillow(encoded, allocate)
     _check_size(height, width)
-    memory = place(height * width * 3)
+    memory = allocate(height * width * 3)
     try:
         simplejpeg.decode_jpeg(encoded, buffer=memory, strict=True)
     except ValueError as error:
@@ -64,7 +64,7 @@ def _check_size(height: int, width: int) -> None:
         raise CorruptRecord(f"it claims {height}x{width} pixels; at most {MAX_PIXELS} are decoded")
 
 
-def _through_pillow(encoded: Any, place: Place) -> Image:
+def _through_pillow(encoded: Any, allocate: Allocate) -> Image:
     from PIL import Image as Pillow
 
     try:
@@ -85,7 +85,7 @@ def _through_pillow(encoded: Any, place: Place) -> Image:
                 f" {bytes(encoded[:8])!r}"
             ) from None
         raise CorruptRecord(f"it cannot be decoded: {error or type(error).__name__}") from None
-    return put(pixels, pixels.shape, place)
+    return put(pixels, pixels.shape, allocate)
 
 
 def _rgb(picture: Any) -> Image:

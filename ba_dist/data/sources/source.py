@@ -16,8 +16,8 @@ Image = npt.NDArray[np.uint8]
 Images = list[Image]
 Labels = npt.NDArray[np.int64]
 
-# Memory of so many bytes to decode into; a reader passes memory that its group shares.
-Place = Callable[[int], npt.NDArray[np.uint8]]
+# Number of bytes → memory to decode into; a reader passes one whose memory its group shares.
+Allocate = Callable[[int], npt.NDArray[np.uint8]]
 
 
 def new_memory(size: int) -> npt.NDArray[np.uint8]:
@@ -25,9 +25,9 @@ def new_memory(size: int) -> npt.NDArray[np.uint8]:
     return np.empty(size, np.uint8)
 
 
-def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], place: Place) -> Image:
-    """A copy of these pixels, in memory from `place`."""
-    memory = place(pixels.nbytes)
+def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], allocate: Allocate) -> Image:
+    """A copy of these pixels, in memory from `allocate`."""
+    memory = allocate(pixels.nbytes)
     memory[:] = pixels.reshape(-1)
     return memory.reshape(shape)
 
@@ -100,8 +100,8 @@ class Source(Protocol):
         """
         ...
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
-        """The image uint8 [H, W, C], in memory from `place`, and the label of a record.
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
+        """The image uint8 [H, W, C], in memory from `allocate`, and the label of a record.
 
         Raises:
             CorruptRecord: saying why it cannot be decoded.

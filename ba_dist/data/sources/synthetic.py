@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory, put
+from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory, put
 from ba_dist.data.sources.images import decode_image
 from ba_dist.rules.keys import combine
 
@@ -36,12 +36,12 @@ class SyntheticSource:
         self.counters.add(records_read=1)
         return np.int64(sample_id).tobytes()
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
         sample_id = int(np.frombuffer(record, np.int64)[0])
         size = int(np.prod(self.info.image_shape))
         noise = combine(self.seed, sample_id, np.arange(-(-size // 8)))
-        image = put(noise.view(np.uint8)[:size], self.info.image_shape, place)
+        image = put(noise.view(np.uint8)[:size], self.info.image_shape, allocate)
         return image, sample_id % self.info.classes
 
     def where(self, sample_id: int) -> str:
@@ -113,10 +113,10 @@ class SyntheticJpegSource:
         self.counters.add(records_read=1, bytes_read=len(jpeg))
         return np.int64(sample_id % self.info.classes).tobytes() + jpeg
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
         label = int(np.frombuffer(record, np.int64, 1)[0])
-        return decode_image(memoryview(record)[8:], place), label
+        return decode_image(memoryview(record)[8:], allocate), label
 
     def where(self, sample_id: int) -> str:
         return f"synthetic picture {sample_id}"

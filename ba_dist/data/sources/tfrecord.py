@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory
+from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
 from ba_dist.data.sources.examples import Features
 from ba_dist.data.sources.files import FileDescriptor, Kept, open_files_limit, unreadable
 from ba_dist.errors import CorruptRecord, DataError
@@ -161,9 +161,9 @@ class TFRecordSource:
         self.counters.add(records_read=1, bytes_read=len(framed))
         return unframe(framed, length)
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
-        return self._features.decode(record, place)
+        return self._features.decode(record, allocate)
 
     def where(self, sample_id: int) -> str:
         number, offset = self._shard[sample_id], self._offset[sample_id]
