@@ -156,14 +156,14 @@ def _ranks(world: Any) -> list[Finding]:
 
 
 def _data(given_dir: str | None) -> list[Finding]:
-    place = data_dir(given_dir)
-    if place is None:
+    path = data_dir(given_dir)
+    if path is None:
         cache = cache_dir()
         return [
             Finding("data", f"{cache} (the cache; --data-dir or ${DATA_VARIABLE} name another)")
         ]
-    if not place.is_dir():
-        return [Finding("data", f"{place} does not exist", "make it, or name another folder")]
-    if not os.access(place, os.R_OK | os.X_OK):
-        return [Finding("data", f"{place} cannot be read", "change its permissions")]
-    return [Finding("data", str(place))]
+    if not path.is_dir():
+        return [Finding("data", f"{path} does not exist", "make it, or name another folder")]
+    if not os.access(path, os.R_OK | os.X_OK):
+        return [Finding("data", f"{path} cannot be read", "change its permissions")]
+    return [Finding("data", str(path))]

@@ -111,8 +111,8 @@ class Renderer:
         import tensorflow as tf
 
         keys, augmentation = wanted.keys[chosen], self._augmentation
-        places = np.arange(len(wanted.keys))[chosen] % len(batch.images)
-        pictures = [batch.images[place] for place in places]
+        positions = np.arange(len(wanted.keys))[chosen] % len(batch.images)
+        pictures = [batch.images[position] for position in positions]
         sizes = np.array([picture.shape[:2] for picture in pictures], np.int64)
         drawn = augmentation.draw(keys, sizes, len(keys))
         pixels = np.empty((len(keys), *augmentation.image_shape), np.uint8)

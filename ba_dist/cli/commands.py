@@ -103,7 +103,7 @@ def submit(
     ranks = ranks_per_node or job_script.ranks_per_node(template)
     layout = layout_of(config, nodes * ranks)
     job = job_script.Job(
-        site, template, name, nodes, ranks, given(wishes), changes, **slurm.places(config)
+        site, template, name, nodes, ranks, given(wishes), changes, **slurm.job_paths(config)
     )
     text = job_script.render(job)
     if dry_run:

@@ -83,7 +83,7 @@ class Layout:
         return rank // self.group_size
 
     def lane(self, rank: int) -> int:
-        """The place of a rank in its group."""
+        """The position of a rank in its group."""
         return rank % self.group_size
 
     def copies(self, rank: int) -> range:
@@ -159,12 +159,13 @@ def fits(batch_size: int, groups: int, ghost_batch_size: int) -> bool:
 
 def batch_sizes_near(batch_size: int, groups: int, ghost_batch_size: int, count: int = 3) -> str:
     """The valid batch sizes next to one that is not: up to `count` below and above."""
-    # A group may hold 1, 2, … g, 2g, 3g, … samples for a ghost batch size g; `place` counts them.
+    # For a ghost batch size g a group may hold 1, 2, … g, 2g, 3g, … samples; `position` is the
+    # position in this list.
     samples = batch_size // groups
-    place = min(samples, ghost_batch_size) + max(0, samples // ghost_batch_size - 1)
+    position = min(samples, ghost_batch_size) + max(0, samples // ghost_batch_size - 1)
     near = [
         groups * (i if i <= ghost_batch_size else (i - ghost_batch_size + 1) * ghost_batch_size)
-        for i in range(max(1, place - count + 1), place + count + 1)
+        for i in range(max(1, position - count + 1), position + count + 1)
     ]
     return _join(near)
 

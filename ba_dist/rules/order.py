@@ -171,7 +171,7 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
 def step_positions(
     step_in_epoch: int, group: int, batch_size: int, group_batch: int
 ) -> npt.NDArray[np.int64]:
-    """The places in the epoch's order that a group holds in a step: b consecutive ones."""
+    """The positions in the epoch's order that a group trains on in a step: b consecutive ones."""
     first = step_in_epoch * batch_size + group * group_batch
     return np.arange(first, first + group_batch)
 

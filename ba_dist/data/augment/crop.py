@@ -55,8 +55,12 @@ def random_resized_boxes(numbers: Floats, sizes: Integers, smallest: float) -> I
     middle_heights, middle_widths = _largest(heights_n, widths_n)
     height = np.where(found, heights[rows, first], middle_heights)
     width = np.where(found, widths[rows, first], middle_widths)
-    top = np.where(found, _place(numbers[:, -2], heights_n - height), (heights_n - height) // 2)
-    left = np.where(found, _place(numbers[:, -1], widths_n - width), (widths_n - width) // 2)
+    top = np.where(
+        found, _random_offsets(numbers[:, -2], heights_n - height), (heights_n - height) // 2
+    )
+    left = np.where(
+        found, _random_offsets(numbers[:, -1], widths_n - width), (widths_n - width) // 2
+    )
     return np.stack([top, left, height, width], axis=1)
 
 
@@ -73,7 +77,7 @@ def random_corners(numbers: Floats, sizes: Integers, shorter: int, crop: int) ->
         int64 [n, 2]: top, left.
     """
     room = resized_sizes(sizes, shorter) - crop
-    return _place(numbers, room)
+    return _random_offsets(numbers, room)
 
 
 def resized_sizes(sizes: Integers, shorter: int) -> Integers:
@@ -166,6 +170,6 @@ def _largest(heights_n: Integers, widths_n: Integers) -> tuple[Integers, Integer
     return heights, widths
 
 
-def _place(numbers: Floats, room: Integers) -> Integers:
+def _random_offsets(numbers: Floats, room: Integers) -> Integers:
     """Integers in 0 … room, both included, from uniform numbers."""
     return np.floor(numbers * (room + 1)).astype(np.int64)

@@ -1,7 +1,7 @@
 """Mixup and CutMix: an instance takes on some of another instance of its ghost batch.
 
-The partner comes from the instance's key and from its place in the ghost batch, which is its
-place in the epoch's order; so it is the same however the ranks are laid out.
+The partner follows from the instance's key and its position in the ghost batch, which follows from
+the epoch's order. So it is the same for every layout of the ranks.
 
 Shape suffixes: n instances, H height, W width, C channels.
 """
@@ -70,8 +70,8 @@ def draw(
 def partners(numbers: Floats, ghost_batch: int) -> Integers:
     """How many rows further on (or back) the partner of each instance is.
 
-    The partner's place in the ghost batch of g is (place + 1 + ⌊u·(g - 1)⌋) mod g: any other one,
-    each as likely.
+    In a ghost batch of g the partner is at (position + 1 + ⌊u·(g - 1)⌋) mod g: any other instance,
+    each with the same probability.
 
     Args:
         numbers: u, float64 [n].
@@ -87,9 +87,9 @@ def partners(numbers: Floats, ghost_batch: int) -> Integers:
         )
     if len(numbers) % ghost_batch:
         raise ValueError(f"{len(numbers)} instances are not whole ghost batches of {ghost_batch}")
-    place = np.arange(len(numbers)) % ghost_batch
+    position = np.arange(len(numbers)) % ghost_batch
     step = 1 + np.floor(numbers * (ghost_batch - 1)).astype(np.int64)
-    return (place + step) % ghost_batch - place
+    return (position + step) % ghost_batch - position
 
 
 def boxes(weight: Floats, centres: Floats, height: int, width: int) -> Integers:

@@ -149,7 +149,7 @@ def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
     if rank is None:
         return
     root = splits["train"].root
-    host, place = comm.world.share_object(
+    host, where = comm.world.share_object(
         (comm.host, f"{root}" if root.is_dir() else f"{root}, which is not there"), root=rank
     )
 
@@ -158,7 +158,7 @@ def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
         raise DataError(
             f"rank {rank} on {host} has other data than rank 0: the first difference is\n"
             f"  rank {rank}: {here}\n  rank 0: {there}\n"
-            f"Bring the same data to all nodes; rank {rank} looks in {place}"
+            f"Bring the same data to all nodes; rank {rank} looks in {where}"
         )
 
     comm.together(differ)

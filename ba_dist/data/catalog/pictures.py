@@ -67,18 +67,18 @@ def locate(name: str, given_dir: str | None) -> Located:
     Raises:
         DataError: listing what was looked for, and how to bring it.
     """
-    place = data_dir(given_dir)
-    if place is not None and not place.is_dir():
-        raise DataError(f"the data directory {place} is not there; make it or name another")
-    command = f"ba-dist data index {name}" + (f" --data-dir {place}" if place else "")
+    path = data_dir(given_dir)
+    if path is not None and not path.is_dir():
+        raise DataError(f"the data directory {path} is not there; make it or name another")
+    command = f"ba-dist data index {name}" + (f" --data-dir {path}" if path else "")
     if name not in DETECTED:
         return _tfds(name, home(given_dir), command)
     for found in (_folders, _shards):
-        if place and (located := found(name, place, command)):
+        if path and (located := found(name, path, command)):
             return located
     if name == "imagenet" and (home(given_dir) / _TFDS_IMAGENET).is_dir():
         return replace(_tfds(_TFDS_IMAGENET, home(given_dir), command), name=name)
-    raise DataError(_not_found(name, place))
+    raise DataError(_not_found(name, path))
 
 
 def home(given_dir: str | None) -> Path:
@@ -86,24 +86,24 @@ def home(given_dir: str | None) -> Path:
     return data_dir(given_dir) or cache_dir() / "tfds"
 
 
-def _folders(name: str, place: Path, command: str) -> Located | None:
-    train = place / "train"
+def _folders(name: str, path: Path, command: str) -> Located | None:
+    train = path / "train"
     if not train.is_dir() or not list_classes(train):
         return None
-    for folder in (place / split for split in _VALIDATION):
+    for folder in (path / split for split in _VALIDATION):
         if folder.is_dir():
             files = {"train": [train], "validation": [folder]}
-            return Located(name, "folder", place, files, f"the folders in {place}", command)
+            return Located(name, "folder", path, files, f"the folders in {path}", command)
     raise DataError(
-        f"{train} holds a folder per class, but there is no {place / _VALIDATION[0]} beside it;"
+        f"{train} holds a folder per class, but there is no {path / _VALIDATION[0]} beside it;"
         " pictures to evaluate on are needed, in folders of the same names"
     )
 
 
-def _shards(name: str, place: Path, command: str) -> Located | None:
+def _shards(name: str, path: Path, command: str) -> Located | None:
     found: dict[str, list[Path]] = {}
     for split, words in _SPLIT_WORDS.items():
-        folders = (place, *(place / word for word in words))
+        folders = (path, *(path / word for word in words))
         candidates = (find_shards(folder, word) for folder in folders for word in words)
         found[split] = next((shards for shards in candidates if shards), [])
     if not any(found.values()):
@@ -111,22 +111,22 @@ def _shards(name: str, place: Path, command: str) -> Located | None:
     for split, words in _SPLIT_WORDS.items():
         if not found[split]:
             raise DataError(
-                f"{place} holds TFRecord shards, but no {words[-1]}-00000-of-…; bring those too"
+                f"{path} holds TFRecord shards, but no {words[-1]}-00000-of-…; bring those too"
             )
-    return Located(name, "tfrecord", place, found, f"the TFRecord shards in {place}", command)
+    return Located(name, "tfrecord", path, found, f"the TFRecord shards in {path}", command)
 
 
-def _not_found(name: str, place: Path | None) -> str:
-    where = place or "DIR"
+def _not_found(name: str, path: Path | None) -> str:
+    where = path or "DIR"
     forms = [
         f"{where}/train/CLASS/NAME.JPEG and {where}/val/CLASS/NAME.JPEG: a folder per class",
         f"{where}/train-00000-of-01024 … and {where}/validation-00000-of-00128 …: TFRecord shards"
         f" (also in {where}/train and {where}/validation)",
     ]
     if name == "imagenet":
-        forms.append(f"{place or cache_dir() / 'tfds'}/{_TFDS_IMAGENET}: TensorFlow Datasets")
-    start = f"{place} holds none of the forms of {name}:"
-    if place is None:
+        forms.append(f"{path or cache_dir() / 'tfds'}/{_TFDS_IMAGENET}: TensorFlow Datasets")
+    start = f"{path} holds none of the forms of {name}:"
+    if path is None:
         start = f"{name} needs --data-dir (or ${DATA_VARIABLE}) to name a folder with one of these:"
     advice = (
         "\nImageNet is given out on request at image-net.org; unpack its archives into the first"

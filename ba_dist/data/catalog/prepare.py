@@ -93,8 +93,8 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
         DataUnavailable: saying everything that was tried, and how to bring the data.
         DataError: when what is there is damaged, or the cache cannot be written.
     """
-    place = data_dir(given_dir)
-    folder = _prepared_folder(name, place)
+    path = data_dir(given_dir)
+    folder = _prepared_folder(name, path)
     if found := _load(folder):
         return found
     try:
@@ -102,7 +102,7 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
         with lock.hold(folder.with_name(f"{folder.name}.lock"), wait=True):
             if found := _load(folder):
                 return found
-            arrays, origin = _acquire(name, place, install)
+            arrays, origin = _acquire(name, path, install)
             return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
     except OSError as error:
         raise DataError(
@@ -110,17 +110,17 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
         ) from None
 
 
-def _prepared_folder(name: str, place: Path | None) -> Path:
+def _prepared_folder(name: str, path: Path | None) -> Path:
     if name.startswith("synthetic"):
         raise DataError(f"the dataset {name} is made as it is read; it needs no preparation")
     if name not in INFOS:
         raise DataError(f"--dataset {name!r} is unknown; choose from {', '.join(INFOS)}, synthetic")
-    if place is None:
+    if path is None:
         return cache_dir() / "datasets" / name
-    if not place.is_dir():
-        raise DataError(f"the data directory {place} is not there; make it or name another")
+    if not path.is_dir():
+        raise DataError(f"the data directory {path} is not there; make it or name another")
     # Another place may hold other files of the same name.
-    return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(place)).hexdigest()[:12]}"
+    return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
 
 
 def _load(folder: Path) -> Prepared | None:
@@ -199,13 +199,13 @@ def _digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]:
+def _acquire(name: str, path: Path | None, install: bool) -> tuple[Arrays, str]:
     """Tries every way in order; the first that gives the arrays wins."""
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
     tried = []
     if name == "fashion_mnist":
         # Outside the loop below: files that are there are used, or said to be damaged.
-        for folder in (place, Path("/") / _DEBIAN_FOLDER):
+        for folder in (path, Path("/") / _DEBIAN_FOLDER):
             if folder and (arrays := _idx_files(folder)):
                 return arrays, f"the files in {folder}"
             tried += [f"the files in {folder}: not there"] * bool(folder)
@@ -217,7 +217,7 @@ def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]
     if name == "digits":
         ways = [("scikit-learn's digits", _digits)]
     else:
-        ways.insert(0, ("TensorFlow Datasets", lambda: _tfds(name, place)))
+        ways.insert(0, ("TensorFlow Datasets", lambda: _tfds(name, path)))
     for title, way in ways:
         try:
             if arrays := way():
@@ -292,11 +292,11 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def _tfds(name: str, place: Path | None) -> Arrays:
+def _tfds(name: str, path: Path | None) -> Arrays:
     """Through TensorFlow Datasets as ArrayRecord, read by index."""
     from ba_dist.data.catalog import tfds_arrays
 
-    return tfds_arrays.read_splits(name, place or cache_dir() / "tfds", tuple(_NAMES.values()))
+    return tfds_arrays.read_splits(name, path or cache_dir() / "tfds", tuple(_NAMES.values()))
 
 
 def _debian_package() -> Arrays | None:

@@ -195,7 +195,7 @@ def _facts(shards: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
 # --- keeping it -----------------------------------------------------------------------------------
 
 
-def places(shards: list[Path]) -> tuple[Path, Path]:
+def index_paths(shards: list[Path]) -> tuple[Path, Path]:
     """Where the index of these shards may lie: beside them, or in the cache."""
     folder = shards[0].parent.resolve()
     match = _SHARD.fullmatch(shards[0].name)
@@ -218,7 +218,7 @@ def save(index: ShardIndex, shards: list[Path]) -> Path:
     }
     arrays = {**index.columns, "sizes": index.sizes, "times": index.times}
     data = safetensors.numpy.save(arrays, metadata={"ba_dist": json.dumps(facts)})
-    beside, cached = places(shards)
+    beside, cached = index_paths(shards)
     try:
         return whole_file.write(beside, data, alone=False)
     except OSError:
@@ -243,7 +243,7 @@ def load(shards: list[Path], command: str) -> ShardIndex | None:
         DataError: naming the shard that was changed since, or the index that is damaged.
     """
     failure = None
-    for path in places(shards):
+    for path in index_paths(shards):
         if not path.is_file():
             continue
         try:
