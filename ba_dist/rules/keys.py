@@ -2,7 +2,7 @@
 
 Integer arithmetic on uint64 alone, hence the same on every machine.
 
-Source: the mixer is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+Source: the hash is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 """
 
 from enum import IntEnum
@@ -13,8 +13,8 @@ import numpy.typing as npt
 Uint64s = npt.NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 
 class Purpose(IntEnum):
@@ -32,15 +32,15 @@ class Purpose(IntEnum):
     SUBSET = 7
 
 
-def mix(values: npt.ArrayLike) -> Uint64s:
+def hash64(values: npt.ArrayLike) -> Uint64s:
     """SplitMix64's bijection of uint64; every input bit changes about half of the output bits."""
     x = np.array(values, dtype=np.uint64)
     with np.errstate(over="ignore"):
         x += _GOLDEN
         x ^= x >> np.uint64(30)
-        x *= _MIX_1
+        x *= _MULTIPLIER_1
         x ^= x >> np.uint64(27)
-        x *= _MIX_2
+        x *= _MULTIPLIER_2
         x ^= x >> np.uint64(31)
     return x
 
@@ -49,7 +49,7 @@ def combine(*parts: npt.ArrayLike) -> Uint64s:
     """Hashes integers (arrays broadcast) to uint64 keys; the order of the parts matters."""
     key = np.zeros((), np.uint64)
     for part in parts:
-        key = mix(key ^ mix(np.asarray(part).astype(np.uint64)))
+        key = hash64(key ^ hash64(np.asarray(part).astype(np.uint64)))
     return key
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.errors import CorruptRecord
-from ba_dist.rules.keys import Purpose, Uint64s, combine, mix
+from ba_dist.rules.keys import Purpose, Uint64s, combine, hash64
 from ba_dist.rules.layout import Layout
 
 MAX_SAMPLES = 2**40
@@ -68,9 +68,9 @@ class Permutation:
         row, column = np.divmod(x, columns)
         for r, key in enumerate(self._keys):
             if r % 2 == 0:
-                row = (row + mix(column ^ key) % rows) % rows
+                row = (row + hash64(column ^ key) % rows) % rows
             else:
-                column = (column + mix(row ^ key) % columns) % columns
+                column = (column + hash64(row ^ key) % columns) % columns
         return row * columns + column
 
 
