@@ -37,7 +37,7 @@ class Renderer:
     """Renders ghost batches that are spread over the run: mixup and CutMix need whole ones.
 
     With each of them the whole batch of its group is read, and its digest of labels and decoded
-    pictures compared, so that a trace whose ids belong to other pictures or labels is found.
+    images compared, so that a trace whose ids belong to other images or labels is found.
 
     Args:
         rules: of the run.
@@ -76,7 +76,7 @@ class Renderer:
                     batches[group] = self._read(step, samples)
                     if batches[group].sha256() != entry["batch_sha256"]:
                         yield (
-                            f"step {step}, rank {rank}: the labels or the decoded pictures of its"
+                            f"step {step}, rank {rank}: the labels or the decoded images of its"
                             " batch are not those of its samples in the data"
                         )
                 first = ghost * layout.ghost_batch
@@ -112,12 +112,12 @@ class Renderer:
 
         keys, augmentation = wanted.keys[chosen], self._augmentation
         positions = np.arange(len(wanted.keys))[chosen] % len(batch.images)
-        pictures = [batch.images[position] for position in positions]
-        sizes = np.array([picture.shape[:2] for picture in pictures], np.int64)
+        images = [batch.images[position] for position in positions]
+        sizes = np.array([image.shape[:2] for image in images], np.int64)
         drawn = augmentation.draw(keys, sizes, len(keys))
         pixels = np.empty((len(keys), *augmentation.image_shape), np.uint8)
-        for i, picture in enumerate(pictures):
-            augmentation.render(picture, drawn, i, pixels[i])
+        for i, image in enumerate(images):
+            augmentation.render(image, drawn, i, pixels[i])
         # On the CPU and operation by operation, as the pipeline does.
         with tf.device("/CPU:0"):
             images = augmentation.finish(pixels, augmentation.finish_parameters(drawn)).numpy()

@@ -95,8 +95,8 @@ def test_what_is_rendered_is_spread_over_the_run(total, wanted):
 # --- every way to be wrong ------------------------------------------------------------------------
 
 PIXELS = r"step \d+, rank {}: \d+ of 8 instances rendered anew have other pixels, first instance"
-BATCH = r"step \d+, rank [01]: the labels or the decoded pictures of its batch are not those"
-COPIES = r"step \d+, group 0: copies 0 and 1 of 16 samples in a row are the same picture"
+BATCH = r"step \d+, rank [01]: the labels or the decoded images of its batch are not those"
+COPIES = r"step \d+, group 0: copies 0 and 1 of 16 samples in a row are the same image"
 MIXED = {"mixup": 1.0}
 
 # What is broken → what the audit says of it.
@@ -117,7 +117,7 @@ PRODUCERS = {
     ),
     "ids of other samples": ({"source": traces.OtherSamples}, {}, BATCH),
     "labels shuffled": ({"source": traces.OtherLabels}, {}, BATCH),
-    "one pixel of each picture": ({"source": traces.OnePixel}, {}, BATCH),
+    "one pixel of each image": ({"source": traces.OnePixel}, {}, BATCH),
     "a stale batch": ({"reader": traces.Stale}, {}, BATCH),
 }
 

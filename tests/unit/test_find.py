@@ -170,7 +170,7 @@ def test_a_subset_of_arrays_takes_the_same_rows(tmp_path):
 
 
 def test_the_laptop_line_of_the_imagenet_recipe_meets_every_class(tmp_path):
-    """Classes of a hundredth of ImageNet's sizes (732 … 1300 and 50 pictures), sorted as ever."""
+    """Classes of a hundredth of ImageNet's sizes (732 … 1300 and 50 images), sorted as ever."""
     text = imagenet.__doc__
     wanted = [int(re.search(rf"--{split}-samples\s+(\d+)", text)[1]) for split in ("train", "val")]
     sizes = np.random.default_rng(0).choice([8, *[13] * 9], 1000)
@@ -317,7 +317,7 @@ def test_names_that_nobody_knows(tmp_path):
 
 
 def test_datasets_of_other_things_are_not_downloaded(tmp_path):
-    with pytest.raises(DataError, match=r"imdb_reviews is no classification of pictures: it has"):
+    with pytest.raises(DataError, match=r"imdb_reviews is no classification of images: it has"):
         find(config(tmp_path, "imdb_reviews"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from ba_dist.config import Data
 from ba_dist.data.catalog import open_source
 from ba_dist.data.catalog.find import find
-from ba_dist.data.sources.image_folder import list_classes, list_pictures
+from ba_dist.data.sources.image_folder import list_classes, list_images
 from ba_dist.errors import CorruptRecord, DataError
 
 from .. import pictures
@@ -52,7 +52,7 @@ def test_what_is_no_picture_is_counted(place):
     (place / "train" / ".cache").mkdir()
     (place / "train" / "list.txt").write_text("beside the folders")
     found = find(config(place))
-    assert "3 classes, 2 files that are no pictures left aside" in found.origin
+    assert "3 classes, 2 files that are no images left aside" in found.origin
     assert found.splits["train"].count == 6
 
 
@@ -103,14 +103,14 @@ def test_pictures_without_folders_of_classes(place):
         path.rename(place / "val" / path.name)
     for path in (place / "val").glob("class-*"):
         path.rmdir()
-    with pytest.raises(DataError, match=r"val holds 6 pictures that are in no folder of a class"):
+    with pytest.raises(DataError, match=r"val holds 6 images that are in no folder of a class"):
         find(config(place))
 
 
 def test_no_pictures_at_all(place):
     for path in (place / "train").glob("*/*"):
         path.unlink()
-    with pytest.raises(DataError, match=r"train holds no pictures; expected .*CLASS/NAME with"):
+    with pytest.raises(DataError, match=r"train holds no images; expected .*CLASS/NAME with"):
         find(config(place))
 
 
@@ -131,7 +131,7 @@ def test_contents_tell_which_class_differs(place):
 def test_a_file_that_changes_after_the_listing(place):
     source = open_source(config(place), "train")
     (place / "train" / "class-000" / "picture-00000.JPEG").write_bytes(b"")
-    with pytest.raises(CorruptRecord, match="0 bytes are no picture"):
+    with pytest.raises(CorruptRecord, match="0 bytes are no image"):
         source.decode(source.read(0))
 
 
@@ -141,6 +141,6 @@ def test_the_listing_is_small(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for i in range(1000):
         (folder / f"n01440764_{i:06d}.JPEG").touch()
-    listing = list_pictures(tmp_path / "train", list_classes(tmp_path / "train"))
+    listing = list_images(tmp_path / "train", list_classes(tmp_path / "train"))
     arrays = (listing.names, listing.ends, listing.class_ends)
     assert sum(array.nbytes for array in arrays) == 1000 * (21 + 8) + 8

@@ -40,7 +40,7 @@ def test_clean_data(ba_dist, tmp_path):  # noqa: F811
 
 
 def test_every_bad_record_is_named(ba_dist, tmp_path):  # noqa: F811
-    """A damaged record, one whose picture was bad before it was stored, and their neighbours."""
+    """A damaged record, one whose image was corrupt before it was stored, and their neighbours."""
     pictures.make_tfrecords(tmp_path, **SMALL)
     source = open_source(Data(dataset="pictures", data_dir=str(tmp_path)), "validation")
     bad = {source.where(i) for i in (3, 64, 99)}
@@ -69,7 +69,7 @@ def test_bad_pictures_in_folders(ba_dist, tmp_path):  # noqa: F811
     lines = out.splitlines()
     assert status == 1 and len(lines) == 3
     assert lines[0].startswith(f"{cut}: the JPEG cannot be decoded: ")
-    assert lines[1].startswith(f"{other}: 15 bytes are no picture that is known")
+    assert lines[1].startswith(f"{other}: 15 bytes are no image that is known")
 
 
 def test_index_again_after_a_change(ba_dist, tmp_path):  # noqa: F811

@@ -96,7 +96,7 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
 
 
 class Off(Augmentation):
-    """Shows the plain picture, whatever was drawn."""
+    """Shows the plain image, whatever was drawn."""
 
     def render(self, image_HWC, parameters, i, out_HWC):
         self.plain(image_HWC, out_HWC)
@@ -132,7 +132,7 @@ class NoFlip(Augmentation):
 
 
 class Neighbours(Augmentation):
-    """Shows the picture of the instance before."""
+    """Shows the image of the instance before."""
 
     before = None
 
@@ -209,7 +209,7 @@ class OtherLabels(Changed):
 
 
 class OnePixel(Changed):
-    """Other content under the same names and sizes: one pixel of every picture is lighter."""
+    """Other content under the same names and sizes: one pixel of every image is lighter."""
 
     def decode(self, record, *allocate):
         image, label = self.original.decode(record, *allocate)
@@ -218,12 +218,12 @@ class OnePixel(Changed):
 
 
 class Stale(Changed):
-    """Gives the pictures and labels of the step before, under the ids of this one."""
+    """Gives the images and labels of the step before, under the ids of this one."""
 
     def __iter__(self):
         before = None
         for batch in self.original:
             last = before or batch
-            pictures = [image.copy() for image in batch.images]
+            images = [image.copy() for image in batch.images]
             yield replace(batch, images=last.images, labels=last.labels)
-            before = replace(batch, images=pictures)
+            before = replace(batch, images=images)

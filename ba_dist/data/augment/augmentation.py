@@ -1,6 +1,6 @@
 """Augmentation: draw parameters from keys, render pixels from parameters, finish in TensorFlow.
 
-`draw` is numpy and sees keys, sizes of pictures and places in the ghost batch; `render` makes the
+`draw` is numpy and sees keys, sizes of images and places in the ghost batch; `render` makes the
 uint8 pixels of one instance by numpy and Pillow, several threads at a time; `finish` is TensorFlow
 for all of them, and gives the same bits for one as for many. So an instance's pixels
 depend on its key and its sample (and, with mixup or CutMix, on its partner's) and on nothing else.
@@ -35,12 +35,12 @@ _FINISH = (
 
 
 class Augmentation:
-    """What makes the copies of a sample differ, and how a picture is shown in evaluation.
+    """What makes the copies of a sample differ, and how an image is shown in evaluation.
 
     Args:
         config: which augmentations, and how strong.
         info: image shape, mean and standard deviation of the dataset.
-        image_size: side of the square that the network sees of pictures whose size varies
+        image_size: side of the square that the network sees of images whose size varies
             (their height and width in `info` are 0) or that are cropped.
 
     Raises:
@@ -61,7 +61,7 @@ class Augmentation:
         height, width, channels = info.image_shape
         if config.crop != "none" or height == 0:
             if image_size is None:
-                raise ConfigError("--image-size is needed for pictures that are cropped")
+                raise ConfigError("--image-size is needed for images that are cropped")
             height = width = image_size
         self.image_shape = (height, width, channels)
         self._check()
@@ -75,13 +75,13 @@ class Augmentation:
         }
         for flag in [flag for flag, wanted in coloured.items() if wanted and channels != 3]:
             raise ConfigError(
-                f"{flag} needs pictures of 3 channels; those of {self.info.name} have {channels}"
+                f"{flag} needs images of 3 channels; those of {self.info.name} have {channels}"
             )
         if config.crop == "none":
             return
         if channels not in (1, 3):
             raise ConfigError(
-                f"--crop {config.crop} resizes pictures of 1 or 3 channels; those of"
+                f"--crop {config.crop} resizes images of 1 or 3 channels; those of"
                 f" {self.info.name} have {channels}"
             )
         if config.resize < height:
@@ -96,12 +96,12 @@ class Augmentation:
         Args:
             keys: uint64 [n], in the rank's order: every `ghost_batch` consecutive instances are
                 one ghost batch.
-            sizes: height and width of each instance's decoded picture, int64 [n, 2].
+            sizes: height and width of each instance's decoded image, int64 [n, 2].
             ghost_batch: instances in a ghost batch; counts only for mixup and CutMix.
 
         Returns:
-            Arrays with n rows. `box` int32 [n, 4] or [n, 2] is the crop, in the picture or of the
-            resized picture (top, left, height, width); `crop_y`, `crop_x` int32 [n] the corner in
+            Arrays with n rows. `box` int32 [n, 4] or [n, 2] is the crop, in the image or of the
+            resized image (top, left, height, width); `crop_y`, `crop_x` int32 [n] the corner in
             the padded image; `flip` int32 [n] is 1 where it is mirrored; `cutout_y`, `cutout_x`
             int32 [n] the centre of the square of zeros. For the others see `auto_augment.draw`,
             `colour.draw_jitter`, `colour.lighting_offsets` and `mixing.draw`.
@@ -157,13 +157,13 @@ class Augmentation:
         """Writes the pixels of one instance, up to what `finish` does for all. Threads may share.
 
         Args:
-            image_HWC: uint8, the decoded picture.
+            image_HWC: uint8, the decoded image.
             parameters: as drawn.
             i: which instance.
             out_HWC: uint8 of `image_shape`, written.
 
         Raises:
-            DataError: when the picture has another size than the network and is not cropped.
+            DataError: when the image has another size than the network and is not cropped.
         """
         config = self.config
         if config.crop == "random-resized":
@@ -189,24 +189,24 @@ class Augmentation:
         policy, strength = self.config.auto_augment, self.config.jitter
         if policy == "none" and not strength:
             return
-        picture = crop.as_picture(out_HWC)
+        pillow_image = crop.to_pillow(out_HWC)
         if policy != "none":
             pair = auto_augment.POLICIES[policy][parameters["auto_policy"][i]]
-            picture = auto_augment.apply(picture, pair, parameters["auto_steps"][i])
+            pillow_image = auto_augment.apply(pillow_image, pair, parameters["auto_steps"][i])
         if strength:
             order = int(parameters["jitter_order"][i])
-            picture = colour.jitter(picture, order, parameters["jitter_factors"][i])
-        out_HWC[...] = crop.from_picture(picture)
+            pillow_image = colour.jitter(pillow_image, order, parameters["jitter_factors"][i])
+        out_HWC[...] = crop.from_pillow(pillow_image)
 
     def plain(self, image_HWC: Image, out_HWC: Image) -> None:
         """Writes the pixels for evaluation: shorter side resized, centre crop; or just a copy.
 
         Args:
-            image_HWC: uint8, the decoded picture.
+            image_HWC: uint8, the decoded image.
             out_HWC: uint8 of `image_shape`, written.
 
         Raises:
-            DataError: when the picture has another size than the network and is not cropped.
+            DataError: when the image has another size than the network and is not cropped.
         """
         if self.config.crop != "none":
             resized = crop.resize_shorter(image_HWC, self.config.resize)
@@ -218,8 +218,8 @@ class Augmentation:
         if image_HWC.shape != self.image_shape:
             found, expected = ("x".join(map(str, s)) for s in (image_HWC.shape, self.image_shape))
             raise DataError(
-                f"a picture of {self.info.name} is {found}, the network takes {expected}; --crop"
-                " random-resized or resize-random brings pictures to one size"
+                f"an image of {self.info.name} is {found}, the network takes {expected}; --crop"
+                " random-resized or resize-random brings images to one size"
             )
 
     def finish_parameters(self, drawn: Parameters) -> Parameters:

@@ -46,11 +46,11 @@ def draw_jitter(numbers: Floats, strength: float) -> dict[str, npt.NDArray[Any]]
     return {"jitter_order": order, "jitter_factors": factors}
 
 
-def jitter(picture: pillow.Image, order: int, factors: Floats) -> pillow.Image:
-    """Moves a picture away from black, from its mean grey and from itself in grey, in any order.
+def jitter(pillow_image: pillow.Image, order: int, factors: Floats) -> pillow.Image:
+    """Moves an image away from black, from its mean grey and from itself in grey, in any order.
 
     Args:
-        picture: RGB.
+        pillow_image: RGB.
         order: an index of ORDERS.
         factors: float64 [3]; 1 changes nothing, 0 leaves black, grey, or no colour.
 
@@ -58,8 +58,8 @@ def jitter(picture: pillow.Image, order: int, factors: Floats) -> pillow.Image:
     Classification"; details as in torchvision's ColorJitter.
     """
     for kind in ORDERS[order]:
-        picture = _ENHANCERS[kind](picture).enhance(float(factors[kind]))
-    return picture
+        pillow_image = _ENHANCERS[kind](pillow_image).enhance(float(factors[kind]))
+    return pillow_image
 
 
 def lighting_offsets(numbers: Floats, deviation: float) -> npt.NDArray[np.float32]:

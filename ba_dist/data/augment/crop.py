@@ -1,6 +1,6 @@
-"""Crops: which part of a picture, and its pixels at the size that the network sees.
+"""Crops: which part of an image, and its pixels at the size that the network sees.
 
-Boxes are drawn by numpy for all instances at once; pixels are made picture by picture, by numpy
+Boxes are drawn by numpy for all instances at once; pixels are made image by image, by numpy
 and Pillow, which gives other threads their turn while it works.
 
 Shape suffixes: n instances, H height, W width, C channels.
@@ -27,12 +27,12 @@ def random_resized_boxes(numbers: Floats, sizes: Integers, smallest: float) -> I
 
     An attempt takes a share a of the area, uniform in `smallest` … 1, and a ratio r of width to
     height, log-uniform in 3/4 … 4/3: width √(a·H·W·r), height √(a·H·W/r), rounded. The first of
-    ten attempts that fits into the picture is placed anywhere in it; if none fits, it is the
+    ten attempts that fits into the image is placed anywhere in it; if none fits, it is the
     largest box in the middle whose ratio is allowed.
 
     Args:
         numbers: uniform in [0, 1), float64 [n, BOX_NUMBERS].
-        sizes: height and width of each picture, int64 [n, 2].
+        sizes: height and width of each image, int64 [n, 2].
         smallest: share of the area.
 
     Returns:
@@ -65,11 +65,11 @@ def random_resized_boxes(numbers: Floats, sizes: Integers, smallest: float) -> I
 
 
 def random_corners(numbers: Floats, sizes: Integers, shorter: int, crop: int) -> Integers:
-    """Corners of squares, anywhere in pictures whose shorter side has been resized.
+    """Corners of squares, anywhere in images whose shorter side has been resized.
 
     Args:
         numbers: uniform in [0, 1), float64 [n, 2].
-        sizes: height and width of each picture as it is stored, int64 [n, 2].
+        sizes: height and width of each image as it is stored, int64 [n, 2].
         shorter: what the shorter side is resized to.
         crop: side of the square.
 
@@ -93,27 +93,27 @@ def resized_sizes(sizes: Integers, shorter: int) -> Integers:
 
 
 def resize(image_HWC: Image, height: int, width: int) -> Image:
-    """The picture at another size: bilinear, smoothed when it becomes smaller.
+    """The image at another size: bilinear, smoothed when it becomes smaller.
 
     Args:
-        image_HWC: uint8 [H, W, C], C = 1 or 3; may be a part of a larger picture, whose other
+        image_HWC: uint8 [H, W, C], C = 1 or 3; may be a part of a larger image, whose other
             pixels do not count.
 
     Returns:
         uint8 [height, width, C].
     """
-    picture = as_picture(image_HWC).resize((width, height), pillow.Resampling.BILINEAR)
-    return from_picture(picture)
+    pillow_image = to_pillow(image_HWC).resize((width, height), pillow.Resampling.BILINEAR)
+    return from_pillow(pillow_image)
 
 
 def resize_shorter(image_HWC: Image, shorter: int) -> Image:
-    """The picture with its shorter side resized to `shorter`, uint8 [H', W', C]."""
+    """The image with its shorter side resized to `shorter`, uint8 [H', W', C]."""
     height, width = resized_sizes(np.array([image_HWC.shape[:2]]), shorter)[0].tolist()
     return resize(image_HWC, height, width)
 
 
 def centre_crop(image_HWC: Image, height: int, width: int) -> Image:
-    """The middle of a picture; the corner is rounded to the even number."""
+    """The middle of an image; the corner is rounded to the even number."""
     top = round((image_HWC.shape[0] - height) / 2)
     left = round((image_HWC.shape[1] - width) / 2)
     return image_HWC[top : top + height, left : left + width]
@@ -138,7 +138,7 @@ def pad_and_crop(image_HWC: Image, padding: int, top: int, left: int, out: Image
 
 
 def copy(image_HWC: Image, out: Image) -> None:
-    """Writes one picture over another, which may be a mirrored view."""
+    """Writes one image over another, which may be a mirrored view."""
     if out.strides[1] > 0:
         out[...] = image_HWC
         return
@@ -148,16 +148,16 @@ def copy(image_HWC: Image, out: Image) -> None:
         out[..., c] = image_HWC[..., c]
 
 
-def as_picture(image_HWC: Image) -> pillow.Image:
-    """A Pillow picture, RGB or grey, with these pixels."""
-    # Pillow copies a part of a picture byte by byte; numpy does it by rows, 200 times faster.
+def to_pillow(image_HWC: Image) -> pillow.Image:
+    """A Pillow image, RGB or grey, with these pixels."""
+    # Pillow copies a part of an image byte by byte; numpy does it by rows, 200 times faster.
     whole = np.ascontiguousarray(image_HWC)
     return pillow.fromarray(whole[..., 0] if whole.shape[2] == 1 else whole)
 
 
-def from_picture(picture: pillow.Image) -> Image:
-    """The pixels of a Pillow picture, uint8 [H, W, C]."""
-    pixels = np.asarray(picture)
+def from_pillow(pillow_image: pillow.Image) -> Image:
+    """The pixels of a Pillow image, uint8 [H, W, C]."""
+    pixels = np.asarray(pillow_image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ba_dist.config import Data
-from ba_dist.data.catalog import pictures
-from ba_dist.data.catalog.pictures import Located
+from ba_dist.data.catalog import image_datasets
+from ba_dist.data.catalog.image_datasets import Located
 from ba_dist.data.catalog.prepare import INFOS, KINDS, array_name, prepare
 from ba_dist.data.catalog.splits import SPLITS, wanted_samples
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, shard_index
@@ -26,7 +26,7 @@ from ba_dist.data.sources.image_folder import (
     ImageFolderSource,
     Listing,
     list_classes,
-    list_pictures,
+    list_images,
 )
 from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
 from ba_dist.data.sources.tfrecord import TFRecordSource
@@ -136,7 +136,7 @@ def find(config: Data) -> Found:
         return _synthetic_jpeg(config)
     if config.dataset in INFOS:
         return _arrays(config)
-    located = pictures.locate(config.dataset, config.data_dir)
+    located = image_datasets.locate(config.dataset, config.data_dir)
     forms = {"folder": _folders, "tfrecord": _tfrecords, "array_record": _array_records}
     return forms[located.form](located)
 
@@ -180,7 +180,7 @@ def _synthetic(config: Data) -> Found:
 
 
 def _synthetic_jpeg(config: Data) -> Found:
-    info = DatasetInfo("synthetic-jpeg", (0, 0, 3), 1000, pictures.MEAN, pictures.STD)
+    info = DatasetInfo("synthetic-jpeg", (0, 0, 3), 1000, image_datasets.MEAN, image_datasets.STD)
     splits = _made(config, _SYNTHETIC_JPEG_SAMPLES, _open_synthetic_jpeg)
     return Found(info, "JPEGs made in memory", splits)
 
@@ -228,7 +228,7 @@ def _folders(located: Located) -> Found:
     splits, ignored = {}, 0
     for split in SPLITS:
         (folder,) = located.files[split]
-        listing = list_pictures(folder, classes)
+        listing = list_images(folder, classes)
         facts = {"folder": _name(folder, located.root), "classes": classes}
         arrays: Arrays = {
             "names": listing.names,
@@ -239,7 +239,7 @@ def _folders(located: Located) -> Found:
         sample = [f"{facts['folder']}/{listing.name(i)}" for i in _spread(count)]
         splits[split] = Split(count, _open_folder, facts, arrays, located.root, sample)
         ignored += listing.ignored
-    others = f", {ignored} files that are no pictures left aside" if ignored else ""
+    others = f", {ignored} files that are no images left aside" if ignored else ""
     info = located.info_of(len(classes))
     return Found(info, f"{located.origin} ({len(classes)} classes{others})", splits)
 
@@ -251,7 +251,7 @@ def _open_folder(info: DatasetInfo, split: Split) -> Source:
 
 def _tfrecords(located: Located) -> Found:
     indexes = {split: _load_or_index(located, split) for split in SPLITS}
-    features, labelled = pictures.numbering(located, *indexes.values())
+    features, labelled = image_datasets.numbering(located, *indexes.values())
     splits = {}
     for split, made in indexes.items():
         names = [_name(path, located.root) for path in located.files[split]]
@@ -275,7 +275,7 @@ def _array_records(located: Located) -> Found:
     for split in SPLITS:
         names = [_name(path, located.root) for path in located.files[split]]
         counts, sizes = survey(located.files[split])
-        decoder = pictures.tfds_features(located).decode
+        decoder = image_datasets.tfds_features(located).decode
         facts = {"files": names, "decoder": decoder, "counts": counts, "sizes": sizes}
         count, sample = int(counts.sum()), [names[i] for i in _spread(len(names))]
         splits[split] = Split(count, _open_array_record, facts, {}, located.root, sample)
@@ -306,7 +306,7 @@ def shards_of(config: Data) -> Located:
     name = config.dataset
     form = "arrays" if name in INFOS else "samples made as they are read"
     if name not in INFOS and not name.startswith("synthetic"):
-        found = pictures.locate(name, config.data_dir)
+        found = image_datasets.locate(name, config.data_dir)
         if found.form == "tfrecord":
             return found
         form = found.origin

@@ -66,7 +66,7 @@ def _newest(name: str, folder: Path) -> Path | None:
 
 
 def classification(builder: Any) -> tuple[str, str]:
-    """The names of the features that are picture and class.
+    """The names of the features that are image and class.
 
     Raises:
         DataError: when there is not one of each.
@@ -80,7 +80,7 @@ def classification(builder: Any) -> tuple[str, str]:
         if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
             return names[0], names[1]
     raise DataError(
-        f"{builder.name} is no classification of pictures: it has {', '.join(features)};"
+        f"{builder.name} is no classification of images: it has {', '.join(features)};"
         " one Image and one ClassLabel are needed"
     )
 

@@ -1,7 +1,7 @@
-"""Records that are tf.train.Example messages holding an encoded picture and its label.
+"""Records that are tf.train.Example messages holding an encoded image and its label.
 
 The message type is built here from the same field numbers as TensorFlow's, so that reading needs
-no TensorFlow; it is as fast (12 us for a picture of 110 kB; reading the bytes by Python takes 34).
+no TensorFlow; it is as fast (12 us for an image of 110 kB; reading the bytes by Python takes 34).
 
 Source: tensorflow/core/example/{example,feature}.proto; the names of the features are those of
 TensorFlow's ImageNet scripts and of TensorFlow Datasets.
@@ -21,7 +21,7 @@ class Features:
     """Which features of an Example are the sample.
 
     Args:
-        image: name of the encoded picture.
+        image: name of the encoded image.
         label: name of the label.
         first_label: the label that counts as class 0. ImageNet's scripts number from 1, with 0 as
             the background.
@@ -34,10 +34,10 @@ class Features:
     classes: int = 2**31
 
     def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
-        """The picture uint8 [H, W, 3], in memory from `allocate`, and its class.
+        """The image uint8 [H, W, 3], in memory from `allocate`, and its class.
 
         Raises:
-            CorruptRecord: when the record holds no such picture and label.
+            CorruptRecord: when the record holds no such image and label.
         """
         features = parse(record)
         label = label_of(features, self.label) - self.first_label
@@ -48,7 +48,7 @@ class Features:
             )
         encoded: Any = features[self.image].bytes_list.value if self.image in features else ()
         if len(encoded) != 1:
-            raise CorruptRecord(f"it holds {len(encoded)} pictures in {self.image!r}, expected one")
+            raise CorruptRecord(f"it holds {len(encoded)} images in {self.image!r}, expected one")
         return decode_image(encoded[0], allocate), label
 
 

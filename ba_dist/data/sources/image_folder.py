@@ -1,4 +1,4 @@
-"""Pictures in one folder per class: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.
+"""Images in one folder per class: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.
 
 A listing of ImageNet's 1.28 million files takes 34 MB as bytes and offsets, and 107 MB as Python's
 strings; rank 0 lists once, and the ranks of a node share the arrays.
@@ -24,7 +24,7 @@ _LISTERS = 16  # folders listed at a time: a file server answers many questions 
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a split, by class, then by name.
+    """The images of a split, by class, then by name.
 
     Args:
         folder: that holds the classes' folders.
@@ -32,7 +32,7 @@ class Listing:
         names: uint8 [bytes], the files' names behind one another.
         ends: int64 [N], where each name ends in `names`.
         class_ends: int64 [classes], the number of files in this class and those before it.
-        ignored: how many files are no pictures.
+        ignored: how many files are no images.
     """
 
     folder: Path
@@ -55,6 +55,8 @@ class Listing:
 
     def contents(self) -> list[str]:
         """A line a class and one for all names, to tell whether two listings are the same."""
+        # These words are part of the digest of the data in config.json and in checkpoints: a run
+        # that was begun with others would be refused.
         counts = np.diff(self.class_ends, prepend=0).tolist()
         lines = [f"{name}: {n} pictures" for name, n in zip(self.classes, counts, strict=True)]
         digest = hashlib.sha256(self.names.data)
@@ -68,15 +70,15 @@ def list_classes(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
 
 
-def list_pictures(folder: Path, classes: list[str]) -> Listing:
+def list_images(folder: Path, classes: list[str]) -> Listing:
     """Lists a split.
 
     Args:
         folder: of the split.
-        classes: in order of their numbers; those without a folder here have no pictures.
+        classes: in order of their numbers; those without a folder here have no images.
 
     Raises:
-        DataError: when it holds no pictures, or folders that are no class.
+        DataError: when it holds no images, or folders that are no class.
     """
     try:
         here = list_classes(folder)
@@ -105,7 +107,7 @@ def list_pictures(folder: Path, classes: list[str]) -> Listing:
 
 
 def _list_class(folder: Path | None) -> tuple[bytes, npt.NDArray[np.int64], int]:
-    """The names joined, their lengths, and how many files are no pictures."""
+    """The names joined, their lengths, and how many files are no images."""
     if folder is None:
         return b"", np.zeros(0, np.int64), 0
     names, ignored = [], 0
@@ -126,10 +128,10 @@ def _nothing_in(folder: Path) -> str:
         flat = sum(os.fsencode(entry.name).lower().endswith(SUFFIXES) for entry in entries)
     if flat:
         return (
-            f"{folder} holds {flat} pictures that are in no folder of a class; {expected}."
-            " For ImageNet's validation pictures there are scripts that sort them, e.g. valprep.sh"
+            f"{folder} holds {flat} images that are in no folder of a class; {expected}."
+            " For ImageNet's validation images there are scripts that sort them, e.g. valprep.sh"
         )
-    return f"{folder} holds no pictures; {expected}"
+    return f"{folder} holds no images; {expected}"
 
 
 class ImageFolderSource:

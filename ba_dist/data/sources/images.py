@@ -1,4 +1,4 @@
-"""Encoded pictures → pixels: libjpeg-turbo for JPEG, Pillow for everything else.
+"""Encoded images → pixels: libjpeg-turbo for JPEG, Pillow for everything else.
 
 libjpeg-turbo writes its pixels straight into the memory that it is given and lets other threads
 run meanwhile. Its pixels equal those of Pillow and of TensorFlow's accurate decoder.
@@ -14,12 +14,12 @@ import simplejpeg
 from ba_dist.data.sources import Allocate, Image, new_memory, put
 from ba_dist.errors import CorruptRecord
 
-# Pillow's own limit. ImageNet's largest picture has 61 million pixels; a file of a few kilobytes
+# Pillow's own limit. ImageNet's largest image has 61 million pixels; a file of a few kilobytes
 # can claim four thousand million and would take all memory.
 MAX_PIXELS = 89_478_485
 
 # What libjpeg-turbo turns into RGB itself; of CMYK it knows only the formula without Adobe's
-# inversion, so that pictures from Photoshop would come out wrong.
+# inversion, so that images from Photoshop would come out wrong.
 _PLAIN = ("YCbCr", "Gray", "RGB")
 
 # Formats that are found under the names of JPEG and PNG files. Pillow knows forty more, most of
@@ -28,7 +28,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 def decode_image(encoded: Any, allocate: Allocate = new_memory) -> Image:
-    """The pixels of an encoded picture in RGB; grey becomes three equal channels.
+    """The pixels of an encoded image in RGB; grey becomes three equal channels.
 
     A JPEG that is cut short or whose data has anything amiss is refused, not filled up with grey,
     as most viewers do. Transparency and the orientation of the camera are left aside, as
@@ -71,9 +71,9 @@ def _through_pillow(encoded: Any, allocate: Allocate) -> Image:
         with warnings.catch_warnings():
             # Pillow warns of sizes, which are checked here, and of metadata, which is not used.
             warnings.simplefilter("ignore")
-            with Pillow.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
-                _check_size(picture.height, picture.width)
-                pixels = _rgb(picture)
+            with Pillow.open(io.BytesIO(encoded), formats=_FORMATS) as pillow_image:
+                _check_size(pillow_image.height, pillow_image.width)
+                pixels = _rgb(pillow_image)
     except CorruptRecord:
         raise
     # Pillow's readers of formats fail in many ways of their own on damaged files.
@@ -81,17 +81,17 @@ def _through_pillow(encoded: Any, allocate: Allocate) -> Image:
         if isinstance(error, Pillow.UnidentifiedImageError):
             expected = ", ".join(_FORMATS)
             raise CorruptRecord(
-                f"{len(encoded)} bytes are no picture that is known ({expected}); they begin with"
+                f"{len(encoded)} bytes are no image that is known ({expected}); they begin with"
                 f" {bytes(encoded[:8])!r}"
             ) from None
         raise CorruptRecord(f"it cannot be decoded: {error or type(error).__name__}") from None
     return put(pixels, pixels.shape, allocate)
 
 
-def _rgb(picture: Any) -> Image:
-    """The pixels of an open picture of Pillow's as uint8 [H, W, 3]."""
-    if picture.mode.startswith("I"):
+def _rgb(pillow_image: Any) -> Image:
+    """The pixels of an open image of Pillow's as uint8 [H, W, 3]."""
+    if pillow_image.mode.startswith("I"):
         # 16 bits a pixel; Pillow would cut off at 255 instead of scaling.
-        high_bytes = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        high_bytes = (np.asarray(pillow_image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(high_bytes[:, :, None], 3, axis=2)
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(pillow_image.convert("RGB"))

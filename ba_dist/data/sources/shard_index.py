@@ -110,7 +110,7 @@ def build(
 
     Raises:
         DataError: naming file and byte, where a shard cannot be followed any further or holds
-            something else than labelled pictures.
+            something else than labelled images.
     """
     before = _facts(shards)
 
@@ -129,7 +129,7 @@ def build(
         raise DataError(f"{shards[0]} … {shards[-1].name}: every record is damaged")
     if len(kinds) > 1:
         names = " and in others ".join(sorted(repr(kind.image) for kind in kinds))
-        raise DataError(f"{shards[0].parent}: pictures are in some shards called {names}")
+        raise DataError(f"{shards[0].parent}: images are in some shards called {names}")
     numbers = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     values = (numbers, *np.concatenate([part.rows for part in parts]).T)
     columns = {

@@ -52,7 +52,7 @@ TEMPLATES = 24
 _HEIGHT, _WIDTH, _QUALITY = 375, 500, 88
 
 
-def picture(seed: int, number: int, height: int = _HEIGHT, width: int = _WIDTH) -> Image:
+def synthetic_image(seed: int, number: int, height: int = _HEIGHT, width: int = _WIDTH) -> Image:
     """Noise whose amplitude falls with frequency as in photographs (1/f), uint8 [H, W, 3].
 
     The colours of a photograph are mostly shades of its brightness, so most of the noise is common
@@ -76,7 +76,7 @@ def _jpegs(seed: int, count: int) -> list[bytes]:
     import simplejpeg
 
     return [
-        simplejpeg.encode_jpeg(picture(seed, number), _QUALITY, colorsubsampling="420")
+        simplejpeg.encode_jpeg(synthetic_image(seed, number), _QUALITY, colorsubsampling="420")
         for number in range(count)
     ]
 
@@ -85,13 +85,13 @@ def _jpegs(seed: int, count: int) -> list[bytes]:
 class SyntheticJpegSource:
     """JPEGs of 500x375 pixels and about 100 kB, the size of ImageNet's; no file is read.
 
-    A few pictures are made once; a sample is one of them by its id. A record is the label as 8
+    A few images are made once; a sample is one of them by its id. A record is the label as 8
     bytes, then the JPEG.
 
     Args:
         info: its number of classes.
         count: N.
-        seed: names the pictures.
+        seed: names the images.
     """
 
     stored = True
@@ -119,4 +119,4 @@ class SyntheticJpegSource:
         return decode_image(memoryview(record)[8:], allocate), label
 
     def where(self, sample_id: int) -> str:
-        return f"synthetic picture {sample_id}"
+        return f"synthetic image {sample_id}"

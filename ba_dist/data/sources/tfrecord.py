@@ -122,7 +122,7 @@ class TFRecordSource:
         info: of the dataset.
         shards: the files.
         sizes: int64 [shards], bytes of each, for `contents`.
-        features: which of an Example's are picture and label.
+        features: which of an Example's are image and label.
         shard, offset, length: integers [N], where each record lies.
     """
 

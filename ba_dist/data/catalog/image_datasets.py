@@ -1,4 +1,4 @@
-"""Datasets of pictures of any size: in which form and where they are.
+"""Datasets of images of any size: in which form and where they are.
 
 `imagenet` and `pictures` take whatever is in the data directory: a folder per class, TFRecord
 shards, or (imagenet) what TensorFlow Datasets has prepared. Any other name is one of TensorFlow
@@ -28,7 +28,7 @@ _TFDS_IMAGENET = "imagenet2012"
 
 @dataclass(frozen=True)
 class Located:
-    """Where a dataset of pictures is.
+    """Where a dataset of images is.
 
     Args:
         name: of the dataset.
@@ -38,7 +38,7 @@ class Located:
         origin: for people.
         index_command: makes the index of shards.
         classes: how many, 0 where only the files tell.
-        size: (H, W) of every picture; zeros where it varies.
+        size: (H, W) of every image; zeros where it varies.
         features: names in Examples, where they are known.
     """
 
@@ -58,7 +58,7 @@ class Located:
 
 
 def locate(name: str, given_dir: str | None) -> Located:
-    """Looks for a dataset of pictures.
+    """Looks for a dataset of images.
 
     Args:
         name: imagenet, pictures, or a name of TensorFlow Datasets'.
@@ -82,7 +82,7 @@ def locate(name: str, given_dir: str | None) -> Located:
 
 
 def home(given_dir: str | None) -> Path:
-    """The folder of pictures on this node: the one that is named, else TFDS's in the cache."""
+    """The folder of images on this node: the one that is named, else TFDS's in the cache."""
     return data_dir(given_dir) or cache_dir() / "tfds"
 
 
@@ -96,7 +96,7 @@ def _folders(name: str, path: Path, command: str) -> Located | None:
             return Located(name, "folder", path, files, f"the folders in {path}", command)
     raise DataError(
         f"{train} holds a folder per class, but there is no {path / _VALIDATION[0]} beside it;"
-        " pictures to evaluate on are needed, in folders of the same names"
+        " images to evaluate on are needed, in folders of the same names"
     )
 
 
