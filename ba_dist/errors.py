@@ -28,7 +28,7 @@ class LayoutError(ConfigError):
 
 
 class DataError(UserError):
-    """Data is missing, damaged, or not the same on all ranks."""
+    """Data is missing, corrupt, or not the same on all ranks."""
 
 
 class DataUnavailable(DataError):
@@ -40,4 +40,4 @@ class CorruptRecord(DataError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or belongs to another run."""
+    """A checkpoint is missing, corrupt, or belongs to another run."""

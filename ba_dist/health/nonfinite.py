@@ -39,8 +39,8 @@ def act(
     folder.mkdir(exist_ok=True)
     with (folder / f"rank-{comm.rank:05d}.jsonl").open("a") as file:
         print(json.dumps({"step": step, "host": comm.host, "finite": finite, **held}), file=file)
-    bad = np.flatnonzero(~comm.world.gather_all(np.array(finite)))
-    text = describe(step, bad.tolist(), comm.hosts, folder)
+    culprits = np.flatnonzero(~comm.world.gather_all(np.array(finite)))
+    text = describe(step, culprits.tolist(), comm.hosts, folder)
     if run.on_nonfinite == "stop":
         raise agreed(
             UserError(
@@ -58,9 +58,9 @@ def act(
     return f"warning: {text} Update left out, {count} of at most {run.nonfinite_budget}"
 
 
-def describe(step: int, bad: list[int], hosts: list[str], folder: Path) -> str:
+def describe(step: int, culprits: list[int], hosts: list[str], folder: Path) -> str:
     """Which ranks' gradients are not finite, and where their samples are written down."""
-    names = [f"rank {rank} on {hosts[rank]}" for rank in bad]
+    names = [f"rank {rank} on {hosts[rank]}" for rank in culprits]
     who = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
     return (
         f"the loss or gradient of step {step} is not finite, by {who or 'their sum'}."

@@ -225,7 +225,7 @@ def _refuse_unless_free(file: Path, me: Owner) -> None:
 
 
 def _parse(data: bytes) -> Owner | None:
-    """The owner that a file names; None when it is damaged, or not yet written."""
+    """The owner that a file names; None when it is corrupt, or not yet written."""
     try:
         owner = Owner(**json.loads(data))
     except (ValueError, TypeError):

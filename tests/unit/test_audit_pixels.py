@@ -13,7 +13,7 @@ from ba_dist.rules.order import Permutation
 from ba_dist.run import record
 
 from . import traces
-from .traces import RANKS, STEPS, Damaged, produce, small
+from .traces import RANKS, STEPS, Corrupt, produce, small
 
 BROKEN = "a broken trace: the audit names what is wrong, step and rank"
 
@@ -75,11 +75,11 @@ def test_copies_that_nothing_makes_differ_are_no_problem_but_said(tmp_path):
 def test_corrupt_samples_that_were_replaced_are_clean(tmp_path):
     """At the end of an epoch too, and where the first one in their place is corrupt as well."""
     order = Permutation(170, 0, 0)
-    damaged = set(order([3, 32 + 3, 4 * 32 + 7, 9, 4 * 32 + 9]).tolist())
-    run = produce(tmp_path / "run", small(), source=lambda source: Damaged(source, damaged))
+    corrupt = set(order([3, 32 + 3, 4 * 32 + 7, 9, 4 * 32 + 9]).tolist())
+    run = produce(tmp_path / "run", small(), source=lambda source: Corrupt(source, corrupt))
     entries = [json.loads(line) for line in record.trace_path(run, 1).read_text().splitlines()]
     replaced = {int(sample) for entry in entries for sample in entry.get("replaced", {})}
-    assert damaged <= replaced
+    assert corrupt <= replaced
     assert audit(run) == (STEPS, [])
 
 
@@ -275,12 +275,12 @@ def test_other_data_than_the_runs(tmp_path, promise, monkeypatch):
 
 
 def test_a_sample_that_cannot_be_read_where_the_run_is_audited(run, monkeypatch):
-    def damaged(config, split):
-        return Damaged(real(config, split), set(Permutation(170, 0, 0)([32]).tolist()))
+    def corrupt(config, split):
+        return Corrupt(real(config, split), set(Permutation(170, 0, 0)([32]).tolist()))
 
     real = rendering.open_source
-    monkeypatch.setattr(rendering, "open_source", damaged)
-    said = "its batch cannot be read here: damaged"
+    monkeypatch.setattr(rendering, "open_source", corrupt)
+    said = "its batch cannot be read here: corrupt"
     found = set(audit(run)[1])
     assert found >= {f"step 1, rank {rank}: {said}" for rank in range(RANKS)}
     # The second epoch, of which there is one step, may use it again.

@@ -189,16 +189,16 @@ class OtherSamples(Changed):
         return self.original.read((sample_id + 1) % len(self))
 
 
-class Damaged(Changed):
+class Corrupt(Changed):
     """Some samples cannot be read."""
 
-    def __init__(self, original, damaged):
+    def __init__(self, original, corrupt):
         super().__init__(original)
-        self.damaged = damaged
+        self.corrupt = corrupt
 
     def read(self, sample_id):
-        if sample_id in self.damaged:
-            raise CorruptRecord("damaged")
+        if sample_id in self.corrupt:
+            raise CorruptRecord("corrupt")
         return self.original.read(sample_id)
 
 

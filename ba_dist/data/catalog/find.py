@@ -145,7 +145,7 @@ def index(located: Located, split: str) -> tuple[shard_index.ShardIndex, list[st
     """Makes the index of the shards of a split, with a progress bar on a terminal.
 
     Returns:
-        The index, and a line for each damaged record.
+        The index, and a line for each corrupt record.
     """
     shards = located.files[split]
     with tqdm(total=len(shards), desc=f"index {split}", unit="shard", disable=None) as bar:
@@ -161,8 +161,8 @@ def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
         f" (`{located.index_command}` does it beforehand)",
         file=sys.stderr,
     )
-    made, damaged = index(located, split)
-    for line in damaged:
+    made, corrupt = index(located, split)
+    for line in corrupt:
         print(f"warning: {line}", file=sys.stderr)
     shard_index.save(made, shards)
     return made

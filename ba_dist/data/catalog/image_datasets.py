@@ -172,19 +172,19 @@ def numbering(located: Located, train: ShardIndex, validation: ShardIndex) -> tu
 
 
 def _check_nothing_hidden(located: Located, train: ShardIndex) -> None:
-    """Raises DataError when damaged records may be all that there is of a class.
+    """Raises DataError when corrupt records may be all that there is of a class.
 
     Without the first class all labels would be numbered wrongly. A class is taken to have at least
     as many records as the smallest that is known.
     """
-    damaged = np.flatnonzero(train.columns["label"] == UNKNOWN)
+    corrupt = np.flatnonzero(train.columns["label"] == UNKNOWN)
     counts = np.bincount(train.labels())
-    if len(damaged) >= counts[counts > 0].min():
-        first = damaged[0]
+    if len(corrupt) >= counts[counts > 0].min():
+        first = corrupt[0]
         shard = located.files["train"][train.columns["shard"][first]]
         raise DataError(
             f"{shard} at byte {train.columns['offset'][first]}: the data of this record and of"
-            f" {len(damaged) - 1} others is damaged, which may hide a class; copy the shards again"
+            f" {len(corrupt) - 1} others is corrupt, which may hide a class; copy the shards again"
         )
 
 

@@ -91,7 +91,7 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
 
     Raises:
         DataUnavailable: saying everything that was tried, and how to bring the data.
-        DataError: when what is there is damaged, or the cache cannot be written.
+        DataError: when what is there is corrupt, or the cache cannot be written.
     """
     path = data_dir(given_dir)
     folder = _prepared_folder(name, path)
@@ -141,7 +141,7 @@ def _load(folder: Path) -> Prepared | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not (folder / "info.json").exists():
             return None
-        raise DataError(f"{folder} is damaged ({error}); delete it to prepare it anew") from None
+        raise DataError(f"{folder} is corrupt ({error}); delete it to prepare it anew") from None
 
 
 def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
@@ -204,7 +204,7 @@ def _acquire(name: str, path: Path | None, install: bool) -> tuple[Arrays, str]:
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
     tried = []
     if name == "fashion_mnist":
-        # Outside the loop below: files that are there are used, or said to be damaged.
+        # Outside the loop below: files that are there are used, or said to be corrupt.
         for folder in (path, Path("/") / _DEBIAN_FOLDER):
             if folder and (arrays := _idx_files(folder)):
                 return arrays, f"the files in {folder}"

@@ -116,7 +116,7 @@ def read_splits(name: str, folder: Path, splits: Sequence[str]) -> dict[str, Any
                 images[i], labels[i] = sample["image"], sample["label"]
         except Exception as error:  # each file format fails in its own manner
             raise CorruptRecord(
-                f"{builder.data_dir} is damaged ({type(error).__name__}: {error}); delete it to"
+                f"{builder.data_dir} is corrupt ({type(error).__name__}: {error}); delete it to"
                 " prepare it anew"
             ) from None
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels

@@ -2,8 +2,8 @@
 
 The library checks a hash of every chunk that it reads, and a record is a chunk of its own in files
 written with group_size:1, as TensorFlow Datasets writes them. It lets other threads run while it
-reads, one reader serves several threads, and a reader goes on to work after a damaged record
-(measured with array_record 0.8.1). A header or footer that is damaged makes it an empty file.
+reads, one reader serves several threads, and a reader goes on to work after a corrupt record
+(measured with array_record 0.8.1). A header or footer that is corrupt makes it an empty file.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,10 +38,10 @@ def survey(files: Sequence[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
     def one(path: Path) -> tuple[int, int]:
         if not path.is_file():
             raise DataError(f"{path} is missing")
-        # A file whose header or footer is damaged is opened as one that holds nothing.
+        # A file whose header or footer is corrupt is opened as one that holds nothing.
         if count := int(_open(path).num_records()):
             return count, path.stat().st_size
-        raise DataError(f"{path} is no ArrayRecord file, is damaged, or holds no records")
+        raise DataError(f"{path} is no ArrayRecord file, is corrupt, or holds no records")
 
     with ThreadPoolExecutor(16, "survey") as pool:
         counts, sizes = np.array(list(pool.map(one, files)), np.int64).T

@@ -76,7 +76,7 @@ def _through_pillow(encoded: Any, allocate: Allocate) -> Image:
                 pixels = _rgb(pillow_image)
     except CorruptRecord:
         raise
-    # Pillow's readers of formats fail in many ways of their own on damaged files.
+    # Pillow's readers of formats fail in many ways of their own on corrupt files.
     except Exception as error:
         if isinstance(error, Pillow.UnidentifiedImageError):
             expected = ", ".join(_FORMATS)

@@ -43,7 +43,7 @@ class ShardIndex:
         sizes: int64 [shards], bytes.
         times: int64 [shards], nanoseconds of the last change.
         columns: `shard` uint32, `offset` int64, `length` int64, `label` int32 (UNKNOWN where the
-            record is damaged), all [N].
+            record is corrupt), all [N].
     """
 
     features: Features
@@ -95,7 +95,7 @@ def build(
 ) -> tuple[ShardIndex, list[str]]:
     """Reads every shard once, checking every checksum.
 
-    A record whose data is damaged gets its place in the index all the same: hiding it would change
+    A record whose data is corrupt gets its place in the index all the same: hiding it would change
     the numbers of all samples behind it. Reading it is what reports it.
 
     Args:
@@ -106,7 +106,7 @@ def build(
         done: called after each shard.
 
     Returns:
-        The index, and a line for each damaged record, naming file and byte.
+        The index, and a line for each corrupt record, naming file and byte.
 
     Raises:
         DataError: naming file and byte, where a shard cannot be followed any further or holds
@@ -126,7 +126,7 @@ def build(
         pool.shutdown(cancel_futures=True)
     kinds = {part.features for part in parts if part.features}
     if not kinds:
-        raise DataError(f"{shards[0]} … {shards[-1].name}: every record is damaged")
+        raise DataError(f"{shards[0]} … {shards[-1].name}: every record is corrupt")
     if len(kinds) > 1:
         names = " and in others ".join(sorted(repr(kind.image) for kind in kinds))
         raise DataError(f"{shards[0].parent}: images are in some shards called {names}")
@@ -137,7 +137,7 @@ def build(
         for (name, kind), column in zip(_COLUMNS.items(), values, strict=True)
     }
     index = ShardIndex(kinds.pop(), [path.name for path in shards], *before, columns)
-    return index, [line for part in parts for line in part.damaged]
+    return index, [line for part in parts for line in part.corrupt]
 
 
 @dataclass
@@ -146,17 +146,17 @@ class _Shard:
 
     rows: npt.NDArray[np.int64]
     features: Features | None
-    damaged: list[str]
+    corrupt: list[str]
 
 
 def _scan_shard(path: Path, features: Features | None) -> _Shard:
     rows: list[tuple[int, int, int]] = []
-    damaged = []
+    corrupt = []
     try:
         for record in scan(path):
             label = UNKNOWN
             if record.data is None:
-                damaged.append(f"{path} at byte {record.offset}: its data is damaged")
+                corrupt.append(f"{path} at byte {record.offset}: its data is corrupt")
             else:
                 try:
                     parsed = parse(record.data)
@@ -169,7 +169,7 @@ def _scan_shard(path: Path, features: Features | None) -> _Shard:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not rows:
         raise DataError(f"{path} is empty; copy it again")
-    return _Shard(np.array(rows, np.int64).reshape(-1, 3), features, damaged)
+    return _Shard(np.array(rows, np.int64).reshape(-1, 3), features, corrupt)
 
 
 def _kind(parsed: Any) -> Features:
@@ -240,7 +240,7 @@ def load(shards: list[Path], command: str) -> ShardIndex | None:
         command: makes the index anew; for messages.
 
     Raises:
-        DataError: naming the shard that was changed since, or the index that is damaged.
+        DataError: naming the shard that was changed since, or the index that is corrupt.
     """
     failure = None
     for path in index_paths(shards):
@@ -269,7 +269,7 @@ def _load(path: Path) -> ShardIndex:
         if _digest(index) != facts["digest"]:
             raise ValueError("its content does not match its digest")
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error})") from None
+        raise DataError(f"{path} is corrupt ({error})") from None
     return index
 
 

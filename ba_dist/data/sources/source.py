@@ -96,7 +96,7 @@ class Source(Protocol):
         """The encoded record of a sample.
 
         Raises:
-            CorruptRecord: saying why, when a checksum or a length shows that it is damaged.
+            CorruptRecord: saying why, when a checksum or a length shows that it is corrupt.
         """
         ...
 

@@ -111,7 +111,7 @@ def _no_header(header: bytes, offset: int) -> str:
         return "the file is compressed, which rules out reading at random; unpack it (gunzip)"
     if len(header) < HEADER:
         return f"the file ends within a header; {HEADER} bytes were expected, copy the file again"
-    advice = "; copy it again" if offset else ": this is no TFRecord file, or a damaged one"
+    advice = "; copy it again" if offset else ": this is no TFRecord file, or a corrupt one"
     return f"the length of a record does not match its checksum{advice}"
 
 
