@@ -114,11 +114,11 @@ def plan(settings: Settings, ranks: int, notes: list[str]) -> dict[int, Layout]:
             notes.append(f"M = {multiplicity} on {ranks} ranks left out: {error}")
     if not possible:
         raise UserError(f"no multiplicity fits {ranks} ranks: {notes[-1]}")
-    held = [
+    group_batches = [
         training.layout_for(settings.batch_per_rank, m, ranks, ghost_batch=1).group_batch
         for m in possible
     ]
-    common = math.gcd(*held)
+    common = math.gcd(*group_batches)
     ghost = max(size for size in range(1, training.GHOST_BATCH + 1) if common % size == 0)
     return {m: training.layout_for(settings.batch_per_rank, m, ranks, ghost) for m in possible}
 

@@ -70,15 +70,15 @@ def hold(path: Path, wait: bool = False) -> Lock:
         LockHeld: when somebody else holds it and `wait` is not set.
         OSError: when the file cannot be made.
     """
-    begun, told = time.monotonic(), False
+    begun, announced = time.monotonic(), False
     while True:
         try:
             return _hold_now(path)
         except LockHeld as error:
             if not wait:
                 raise
-            if not told and time.monotonic() - begun > _PATIENCE:
-                told = True
+            if not announced and time.monotonic() - begun > _PATIENCE:
+                announced = True
                 print(f"waiting for {path}  {error}".rstrip(), file=sys.stderr, flush=True)
         time.sleep(_PAUSE)
 

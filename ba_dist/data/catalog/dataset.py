@@ -1,4 +1,4 @@
-"""Name → the training and validation samples of a run: rank 0 finds out, the others are told."""
+"""Name → the training and validation samples of a run: rank 0 finds them and tells the others."""
 
 import dataclasses
 import hashlib
@@ -41,16 +41,16 @@ def open_dataset(config: Data, comm: Comm) -> Dataset:
         ConfigError: on all ranks, when there are fewer samples than are asked for.
     """
     found = comm.together(lambda: _limited(find(config), config) if comm.rank == 0 else None)
-    told = _tell(found, comm)
+    shared = _share(found, comm)
     root = comm.node.share_object(home(config.data_dir) if comm.node.rank == 0 else None)
-    splits = {name: dataclasses.replace(split, root=root) for name, split in told.splits.items()}
+    splits = {name: dataclasses.replace(split, root=root) for name, split in shared.splits.items()}
     _check_nodes(splits, comm)
     sources = comm.together(
-        lambda: {name: open_split(told.info, split) for name, split in splits.items()}
+        lambda: {name: open_split(shared.info, split) for name, split in splits.items()}
     )
     if found is not None:
         _count_reading(found, sources)
-    return Dataset(sources["train"], sources["validation"], told.info, told.origin)
+    return Dataset(sources["train"], sources["validation"], shared.info, shared.origin)
 
 
 def open_source(config: Data, split: str) -> Source:
@@ -90,7 +90,7 @@ def _limited(found: Found, config: Data) -> Found:
     return dataclasses.replace(found, splits=splits)
 
 
-def _tell(found: Found | None, comm: Comm) -> Found:
+def _share(found: Found | None, comm: Comm) -> Found:
     """What rank 0 has found, its arrays in memory that all ranks of a node see."""
     outline = None
     if found is not None:
@@ -100,8 +100,8 @@ def _tell(found: Found | None, comm: Comm) -> Found:
             for name, split in found.splits.items()
         }
         outline = dataclasses.replace(found, splits=splits), shapes
-    told: Found
-    told, shapes = comm.world.share_object(outline)
+    shared: Found
+    shared, shapes = comm.world.share_object(outline)
     sizes = [
         int(np.prod(shape)) * np.dtype(dtype).itemsize
         for arrays in shapes.values()
@@ -110,7 +110,7 @@ def _tell(found: Found | None, comm: Comm) -> Found:
     # All ranks of all nodes together: a node without room would leave the others waiting.
     comm.together(lambda: _check_room(sum(sizes), comm.node))
     leaders = comm.leaders
-    for name, split in told.splits.items():
+    for name, split in shared.splits.items():
         for key, (dtype, shape) in shapes[name].items():
             memory = comm.node.shared_bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
             split.arrays[key] = memory.view(dtype).reshape(shape)
@@ -119,7 +119,7 @@ def _tell(found: Found | None, comm: Comm) -> Found:
             if leaders is not None:
                 leaders.broadcast(memory)
     comm.node.barrier()
-    return told
+    return shared
 
 
 def _check_room(size: int, node: Channel) -> None:

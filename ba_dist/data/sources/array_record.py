@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
-from ba_dist.data.sources.files import Kept, open_files_limit
+from ba_dist.data.sources.files import OpenFiles, open_files_limit
 from ba_dist.errors import CorruptRecord, DataError
 
 Decoder = Callable[[bytes, Allocate], tuple[Image, int]]
@@ -87,7 +87,7 @@ class ArrayRecordSource:
             counts, sizes = survey(files)
         self._ends = np.cumsum(counts)
         self.contents = [f"{f.name}: {size} bytes" for f, size in zip(files, sizes, strict=True)]
-        self._readers = Kept(self._reader, open_files_limit())
+        self._readers = OpenFiles(self._reader, open_files_limit())
 
     def __len__(self) -> int:
         return int(self._ends[-1])

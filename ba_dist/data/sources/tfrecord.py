@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
 from ba_dist.data.sources.examples import Features
-from ba_dist.data.sources.files import FileDescriptor, Kept, open_files_limit, unreadable
+from ba_dist.data.sources.files import FileDescriptor, OpenFiles, open_files_limit, unreadable
 from ba_dist.errors import CorruptRecord, DataError
 
 HEADER, FOOTER = 12, 4
@@ -145,7 +145,7 @@ class TFRecordSource:
         ]
         self._shards, self._features = shards, features
         self._shard, self._offset, self._length = shard, offset, length
-        self._files = Kept(self._open, open_files_limit())
+        self._files = OpenFiles(self._open, open_files_limit())
 
     def __len__(self) -> int:
         return len(self._offset)
