@@ -71,9 +71,12 @@ class Helper:
             os.sched_setaffinity(0, range(os.cpu_count() or 1))
         try:
             self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
                 env={**kept, **extra},
-            )  # fmt: skip
+            )
         finally:
             os.sched_setaffinity(0, mine)
 

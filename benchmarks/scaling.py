@@ -128,9 +128,12 @@ def measure_ranks(settings: Settings, comm: Comm, notes: list[str]) -> list[Resu
     layouts = plan(settings, comm.world_size, notes)
     dataset = {"jpeg": "pictures" if settings.data_dir else "synthetic-jpeg", "arrays": "synthetic"}
     config = training.configuration(
-        settings.model, settings.image_size, settings.precision,
-        dataset[settings.input], settings.data_dir,
-    )  # fmt: skip
+        settings.model,
+        settings.image_size,
+        settings.precision,
+        dataset[settings.input],
+        settings.data_dir,
+    )
     config, source, augmentation = training.open_data(config, comm)
     total = settings.rounds * (settings.warm_up + settings.steps)
     first = next(iter(layouts.values()))
@@ -219,10 +222,16 @@ def table(results: list[Result]) -> Table:
     for result in results:
         steps = result["steps_per_second"]
         made.add(
-            result["ranks"], result["multiplicity"], result["group_size"],
-            result["copies_per_rank"], result["batch_size"], steps["median"], steps["deviation"],
-            *(result["milliseconds"][part]["median"] for part in PARTS), result.get("to_one_copy"),
-        )  # fmt: skip
+            result["ranks"],
+            result["multiplicity"],
+            result["group_size"],
+            result["copies_per_rank"],
+            result["batch_size"],
+            steps["median"],
+            steps["deviation"],
+            *(result["milliseconds"][part]["median"] for part in PARTS),
+            result.get("to_one_copy"),
+        )
     return made
 
 
