@@ -185,7 +185,7 @@ def open_pipeline(
     """The input of a run's steps `first` … `last`-1, on the group's threads and communicator."""
     placement, data, seed = config.placement, config.data, config.run.seed
     order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
-    sampler = GroupSampler(len(source), seed, layout, layout.group(comm.rank), order)
+    sampler = GroupSampler(len(source), seed, layout, layout.group(comm.rank), order=order)
     mode = ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip")
     with workers(io_threads(config, source)) as pool:
         reader = GroupReader(

@@ -205,6 +205,7 @@ class GroupSampler:
         seed: int,
         layout: Layout,
         group: int,
+        *,
         order: Shuffle = Permutation,
     ):
         self.steps_per_epoch = steps_per_epoch(num_samples, layout.batch_size)

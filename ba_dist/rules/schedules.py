@@ -69,6 +69,7 @@ def learning_rate(
     regime: Regime,
     steps_per_epoch: int,
     shape: str = "step",
+    *,
     scale: float = 1.0,
     warmup_epochs: float = 0.0,
     warmup_from: float = 0.0,

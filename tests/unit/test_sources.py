@@ -184,7 +184,7 @@ def test_array_record_files_whose_sizes_are_known_are_not_looked_at(stored):
     known = stored["array_record"][0]()
     files = [Path("gone") / line.split(":")[0] for line in known.contents]
     sizes = np.array([int(line.split()[1]) for line in known.contents])
-    told = ArrayRecordSource(PICTURES, files, TFDS.decode, np.array([15, 15]), sizes)
+    told = ArrayRecordSource(PICTURES, files, TFDS.decode, counts=np.array([15, 15]), sizes=sizes)
     assert told.contents == known.contents and len(told) == len(known)
 
 

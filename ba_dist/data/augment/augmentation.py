@@ -145,12 +145,14 @@ class Augmentation:
     def _draw_mixing(self, keys: Uint64s, ghost_batch: int) -> Parameters:
         if not (self.config.mixup or self.config.cutmix):
             return {}
+        height, width, _ = self.image_shape
         return mixing.draw(
             uniforms(keys, mixing.NUMBERS, _MIX),
-            self.config.mixup,
-            self.config.cutmix,
-            ghost_batch,
-            *self.image_shape[:2],
+            mixup=self.config.mixup,
+            cutmix=self.config.cutmix,
+            ghost_batch=ghost_batch,
+            height=height,
+            width=width,
         )
 
     def render(self, image_HWC: Image, parameters: Parameters, i: int, out_HWC: Image) -> None:
@@ -179,7 +181,7 @@ class Augmentation:
         into = out_HWC[:, ::-1] if config.flip and parameters["flip"][i] else out_HWC
         if config.pad_crop:
             top, left = int(parameters["crop_y"][i]), int(parameters["crop_x"][i])
-            crop.pad_and_crop(image_HWC, config.pad_crop, top, left, into)
+            crop.pad_and_crop(image_HWC, into, padding=config.pad_crop, top=top, left=left)
         else:
             crop.copy(image_HWC, into)
         self._recolour(parameters, i, out_HWC)

@@ -119,15 +119,15 @@ def centre_crop(image_HWC: Image, height: int, width: int) -> Image:
     return image_HWC[top : top + height, left : left + width]
 
 
-def pad_and_crop(image_HWC: Image, padding: int, top: int, left: int, out: Image) -> None:
+def pad_and_crop(image_HWC: Image, out: Image, *, padding: int, top: int, left: int) -> None:
     """Pads by zeros on all sides and cuts out the original size, corner at (top, left).
 
     Args:
         image_HWC: uint8 [H, W, C].
-        padding: pixels on each side.
-        top: from 0 to 2·padding.
-        left: from 0 to 2·padding.
         out: uint8 [H, W, C], written.
+        padding: pixels on each side.
+        top: row of the corner in the padded image, from 0 to 2·padding.
+        left: column of the corner, from 0 to 2·padding.
     """
     down, right = top - padding, left - padding
     height, width, _ = image_HWC.shape

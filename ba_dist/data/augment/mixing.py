@@ -19,7 +19,7 @@ NUMBERS = 5
 
 
 def draw(
-    numbers: Floats, mixup: float, cutmix: float, ghost_batch: int, height: int, width: int
+    numbers: Floats, *, mixup: float, cutmix: float, ghost_batch: int, height: int, width: int
 ) -> dict[str, npt.NDArray[Any]]:
     """Whom each instance is mixed with, and how.
 

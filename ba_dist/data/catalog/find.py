@@ -266,7 +266,11 @@ def _tfrecords(located: Located) -> Found:
 def _open_tfrecord(info: DatasetInfo, split: Split) -> Source:
     shards = split.paths(split.facts["shards"])
     return TFRecordSource(
-        info, shards, split.facts["sizes"], split.facts["features"], **split.arrays
+        info,
+        shards,
+        sizes=split.facts["sizes"],
+        features=split.facts["features"],
+        **split.arrays,
     )
 
 
@@ -284,7 +288,7 @@ def _array_records(located: Located) -> Found:
 
 def _open_array_record(info: DatasetInfo, split: Split) -> Source:
     files = split.paths(split.facts["files"])
-    return ArrayRecordSource(info, **{**split.facts, "files": files})
+    return ArrayRecordSource(info, files, **{k: v for k, v in split.facts.items() if k != "files"})
 
 
 def _name(path: Path, root: Path) -> str:

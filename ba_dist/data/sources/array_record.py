@@ -77,6 +77,7 @@ class ArrayRecordSource:
         info: DatasetInfo,
         files: Sequence[Path],
         decoder: Decoder,
+        *,
         counts: npt.NDArray[np.int64] | None = None,
         sizes: npt.NDArray[np.int64] | None = None,
     ):

@@ -132,6 +132,7 @@ class TFRecordSource:
         self,
         info: DatasetInfo,
         shards: list[Path],
+        *,
         sizes: npt.NDArray[np.int64],
         features: Features,
         shard: npt.NDArray[np.integer],
