@@ -2,7 +2,7 @@
 
 import time
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ import numpy.typing as npt
 from ba_dist.comm.launcher import joined
 from ba_dist.comm.shared_memory import Bytes, SharedMemory, lack, measure, view
 from ba_dist.errors import UserError, agreed
+
+T = TypeVar("T")
 
 # MPI counts and places what is sent by 32 bits.
 LARGEST_MESSAGE = 2**30
@@ -66,9 +68,9 @@ class Channel:
         """A small Python object (text, numbers) of the root, on every rank."""
         return self._mpi.bcast(value, root=root)
 
-    def gather_objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: T) -> list[T]:
         """Small Python objects of all ranks, in order of rank, on every rank."""
-        result: list[Any] = self._mpi.allgather(value)
+        result: list[T] = self._mpi.allgather(value)
         return result
 
     def shared_bytes(self, size: int) -> Bytes:

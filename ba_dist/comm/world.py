@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from ba_dist.comm.channel import Channel
 from ba_dist.comm.links import link_seconds
 from ba_dist.errors import UserError
 from ba_dist.rules.layout import Layout
+
+T = TypeVar("T")
 
 
 class Comm:
@@ -72,9 +74,9 @@ class Comm:
         """Whether any rank says so; collective over the world."""
         return bool(self.world.gather_all(np.array(flag)).any())
 
-    def together(self, work: Callable[[], Any]) -> Any:
+    def together(self, work: Callable[[], T]) -> T:
         """Does `work` on every rank; when it fails on any, every rank raises the first failure."""
-        result, failure = None, None
+        failure: tuple[type[UserError], str] | None = None
         try:
             result = work()
         except UserError as error:

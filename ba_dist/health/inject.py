@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ba_dist.data.sources import Source
 from ba_dist.errors import ConfigError
 
 KINDS = ("nan", "raise", "split", "slow-compute", "slow-input", "die-reading")
@@ -86,7 +87,7 @@ class Injector:
                 images = images * float("nan")
         return images
 
-    def source(self, source: Any) -> Any:
+    def source(self, source: Source) -> Source:
         """The source, with the faults of reading."""
         faults = [f for f in self._faults if f.kind in ("slow-input", "die-reading")]
         return _FaultySource(source, faults) if faults else source
@@ -95,7 +96,7 @@ class Injector:
 class _FaultySource:
     """A source that is slow, or that kills the process, from a record on."""
 
-    def __init__(self, source: Any, faults: list[Fault]):
+    def __init__(self, source: Source, faults: list[Fault]):
         self._source, self._faults = source, faults
         self._lock, self._records = threading.Lock(), 0
 

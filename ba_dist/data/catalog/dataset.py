@@ -145,16 +145,16 @@ def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
     differences = comm.world.gather_objects(
         next((pair for pair in pairs if len(set(pair)) > 1), None)
     )
-    rank = next((rank for rank, pair in enumerate(differences) if pair), None)
-    if rank is None:
+    found = next(((rank, pair) for rank, pair in enumerate(differences) if pair), None)
+    if found is None:
         return
+    rank, (here, there) = found
     root = splits["train"].root
     host, where = comm.world.share_object(
         (comm.host, f"{root}" if root.is_dir() else f"{root}, which is not there"), root=rank
     )
 
     def differ() -> None:
-        here, there = differences[rank]
         raise DataError(
             f"rank {rank} on {host} has other data than rank 0: the first difference is\n"
             f"  rank {rank}: {here}\n  rank 0: {there}\n"

@@ -53,7 +53,7 @@ class Split:
     """
 
     count: int
-    open: Callable[[DatasetInfo, "Split"], Source]
+    open: "Opener"
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
     root: Path = Path()
@@ -71,6 +71,9 @@ class Split:
             rows = subset_ids(np.arange(wanted), wanted, self.count)
             arrays = {name: array[rows] for name, array in arrays.items()}
         return dataclasses.replace(self, count=wanted, arrays=arrays)
+
+
+Opener = Callable[[DatasetInfo, Split], Source]
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ def _synthetic_jpeg(config: Data) -> Found:
     return Found(info, "JPEGs made in memory", splits)
 
 
-def _made(config: Data, counts: dict[str, int], open_made: Any) -> dict[str, Split]:
+def _made(config: Data, counts: dict[str, int], open_made: Opener) -> dict[str, Split]:
     """Splits of as many samples as are asked for."""
     wanted = wanted_samples(config)
     counts = {split: wanted[split] or counts[split] for split in SPLITS}

@@ -6,13 +6,16 @@ run meanwhile. Its pixels equal those of Pillow and of TensorFlow's accurate dec
 
 import io
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
 
 from ba_dist.data.sources import Allocate, Image, new_memory, put
 from ba_dist.errors import CorruptRecord
+
+if TYPE_CHECKING:
+    from PIL import Image as pillow
 
 # Pillow's own limit. ImageNet's largest image has 61 million pixels; a file of a few kilobytes
 # can claim four thousand million and would take all memory.
@@ -27,7 +30,7 @@ _PLAIN = ("YCbCr", "Gray", "RGB")
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
-def decode_image(encoded: Any, allocate: Allocate = new_memory) -> Image:
+def decode_image(encoded: bytes | memoryview, allocate: Allocate = new_memory) -> Image:
     """The pixels of an encoded image in RGB; grey becomes three equal channels.
 
     A JPEG that is cut short or whose data has anything amiss is refused, not filled up with grey,
@@ -64,7 +67,7 @@ def _check_size(height: int, width: int) -> None:
         raise CorruptRecord(f"it claims {height}x{width} pixels; at most {MAX_PIXELS} are decoded")
 
 
-def _through_pillow(encoded: Any, allocate: Allocate) -> Image:
+def _through_pillow(encoded: bytes | memoryview, allocate: Allocate) -> Image:
     from PIL import Image as Pillow
 
     try:
@@ -88,7 +91,7 @@ def _through_pillow(encoded: Any, allocate: Allocate) -> Image:
     return put(pixels, pixels.shape, allocate)
 
 
-def _rgb(pillow_image: Any) -> Image:
+def _rgb(pillow_image: "pillow.Image") -> Image:
     """The pixels of an open image of Pillow's as uint8 [H, W, 3]."""
     if pillow_image.mode.startswith("I"):
         # 16 bits a pixel; Pillow would cut off at 255 instead of scaling.
