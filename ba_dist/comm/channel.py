@@ -1,4 +1,4 @@
-"""Collectives and messages over some of the ranks."""
+"""Collectives, shared memory and messages among some of the ranks."""
 
 import time
 from functools import cached_property
@@ -13,14 +13,18 @@ from ba_dist.errors import UserError, agreed
 
 T = TypeVar("T")
 
-# MPI counts and places what is sent by 32 bits.
+# MPI counts what is sent, and its offsets, in 32 bits.
 LARGEST_MESSAGE = 2**30
 
 
 class Channel:
-    """Collectives over some of the ranks, on a communicator that nobody else uses.
+    """Some of the ranks, with a communicator that nobody else uses.
 
-    Every method is collective: all ranks of the channel call it, in the same order.
+    Methods are collective unless they say otherwise: all ranks of the channel call them, in the
+    same order.
+
+    Args:
+        communicator: of mpi4py.
     """
 
     def __init__(self, communicator: Any):
@@ -31,7 +35,7 @@ class Channel:
         self._posts: list[tuple[Any, npt.NDArray[np.float64]]] = []  # buffers live until sent
 
     def broadcast(self, array: npt.NDArray[Any], root: int = 0) -> npt.NDArray[Any]:
-        """The root's array on every rank; `array` has its shape and dtype everywhere."""
+        """The root's array on every rank; `array` has its shape and dtype, and is overwritten."""
         if self.rank == root and self.size > 1:
             self.bytes_sent += array.nbytes
         assert array.flags.c_contiguous
@@ -48,7 +52,7 @@ class Channel:
         return out
 
     def concatenate(self, part: Bytes, counts: npt.NDArray[np.int64]) -> Bytes:
-        """The bytes of all ranks behind one another; rank r gives counts[r] of them."""
+        """The bytes of all ranks, one rank after the other; rank r gives counts[r] of them."""
         from mpi4py import MPI
 
         if self.size == 1:
@@ -88,7 +92,7 @@ class Channel:
         _WINDOWS.append(window)
         memory = view(window, 0, size)
         if self.rank == 0:
-            memory[:] = 0  # takes the room, so that whoever asks next sees it gone
+            memory[:] = 0  # takes the pages, so that the next `lacks_room` sees them gone
         self.barrier()
         return memory
 
@@ -100,7 +104,7 @@ class Channel:
     def _claim_room(self, size: int) -> None:
         if complaint := self.lacks_room(size):
             world = joined()
-            # The ranks of other nodes do not know of it.
+            # Only where the channel is the whole world do all ranks raise it.
             everywhere = world is not None and world.world_size == self.size
             raise agreed(UserError(complaint)) if everywhere else UserError(complaint)
 
@@ -115,7 +119,7 @@ class Channel:
         return here
 
     def shared_memory(self, size: int) -> SharedMemory:
-        """`size` bytes of every rank that all can see; they must be on one node.
+        """`size` bytes of every rank that all of them can see; they must be on one node.
 
         Raises:
             UserError: on all ranks, when the node has no room for it.
@@ -128,7 +132,7 @@ class Channel:
         return SharedMemory(window, size, self.size)
 
     def barrier(self) -> None:
-        """Returns when every rank has come here."""
+        """Returns when every rank has called it."""
         _wait(self._mpi.Ibarrier())
 
     def duplicate(self) -> "Channel":
@@ -140,7 +144,7 @@ class Channel:
         self._mpi.Free()
 
     def post(self, rank: int, numbers: npt.NDArray[np.float64]) -> None:
-        """Sends a few numbers to one rank and does not wait; not collective."""
+        """Sends a few numbers to one rank, without waiting; not collective."""
         self._posts = [post for post in self._posts if not post[0].Test()]
         self._posts.append((self._mpi.Isend(numbers, dest=rank), numbers))
 
@@ -169,9 +173,9 @@ class Channel:
 
 
 def _wait(request: Any) -> None:
-    """Waits for ranks that may come much later, and sleeps meanwhile.
+    """Waits for ranks that may be much later, and sleeps meanwhile.
 
-    MPI libraries spin while they wait: a reader thread would take the core from the training.
+    MPI libraries spin while they wait. In a reader thread that would take the core from training.
     """
     pause = 1e-5
     while not request.Test():
@@ -182,5 +186,6 @@ def _wait(request: Any) -> None:
 _LONGEST_PAUSE = 5e-4  # seconds
 
 
-# Shared windows live as long as the process: freeing one is collective, which a failing rank skips.
+# Shared windows live as long as the process: freeing one is collective, and a rank that fails would
+# not take part.
 _WINDOWS: list[Any] = []

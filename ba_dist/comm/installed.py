@@ -4,7 +4,7 @@ from typing import Any
 
 
 def library() -> tuple[str, int]:
-    """(name and version of the MPI library, the thread level it gives)."""
+    """Name and version of the MPI library, and the thread level that it gives (3 is multiple)."""
     from mpi4py import MPI
 
     return MPI.Get_library_version().split(",")[0].strip("\0\n "), MPI.Query_thread()

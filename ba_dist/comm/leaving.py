@@ -9,9 +9,9 @@ from ba_dist.comm.launcher import ranks
 
 
 def leave_together(message: str, status: int, stream: TextIO | None = None) -> NoReturn:
-    """Every rank ends with this status, after rank 0 has printed the message once.
+    """Ends every rank with this status, after rank 0 has printed the message; collective.
 
-    A rank that left at once would have the launcher kill rank 0 before it has spoken.
+    Ranks wait for each other: when one ends first, the launcher may kill rank 0 before it prints.
     """
     launch = ranks()
     if launch is None or launch.rank == 0:
@@ -24,11 +24,11 @@ def leave_together(message: str, status: int, stream: TextIO | None = None) -> N
 
 
 def end_job(message: str, status: int) -> NoReturn:
-    """This rank alone has failed: it says so, and ends the job on all ranks, wherever they are."""
+    """Prints a message and ends the job on all ranks; for a failure of this rank alone."""
     from mpi4py import MPI
 
     rank, host = MPI.COMM_WORLD.Get_rank(), socket.gethostname()
     print(f"ba-dist: rank {rank} on {host}: {message}", file=sys.stderr, flush=True)
-    # Nothing collective here: the others are somewhere else.
+    # Nothing collective here: the other ranks would not take part.
     MPI.COMM_WORLD.Abort(status)
     os._exit(status)

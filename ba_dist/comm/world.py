@@ -38,14 +38,14 @@ class Comm:
 
     @cached_property
     def node(self) -> Channel:
-        """The ranks that share this node's memory."""
+        """The ranks of this node, which share its memory."""
         from mpi4py import MPI
 
         return Channel(self._mpi.Split_type(MPI.COMM_TYPE_SHARED))
 
     @cached_property
     def leaders(self) -> Channel | None:
-        """The first ranks of all nodes, None on others; the first time it is collective."""
+        """The first ranks of all nodes; None on other ranks. Collective when it is first used."""
         from mpi4py import MPI
 
         first = self.node.rank == 0
@@ -54,7 +54,7 @@ class Comm:
 
     @cached_property
     def hosts(self) -> list[str]:
-        """The host of every rank; the first time it is collective over the world."""
+        """The host of every rank; collective over the world when it is first used."""
         return self.world.gather_objects(self.host)
 
     def group(self, layout: Layout) -> Channel:
@@ -71,11 +71,15 @@ class Comm:
         return self.world.gather_all(mine).sum(axis=0)
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so; collective over the world."""
+        """Whether the flag is set on any rank; collective over the world."""
         return bool(self.world.gather_all(np.array(flag)).any())
 
     def together(self, work: Callable[[], T]) -> T:
-        """Does `work` on every rank; when it fails on any, every rank raises the first failure."""
+        """Does `work` on every rank; collective over the world.
+
+        Raises:
+            UserError: on all ranks, the first rank's failure, when `work` raised one on any rank.
+        """
         failure: tuple[type[UserError], str] | None = None
         try:
             result = work()
@@ -125,13 +129,13 @@ class Comm:
         os._exit(status)
 
 
-# Components of Open MPI that are left out, unless a person says otherwise.
+# Components of Open MPI that are left out, unless these variables are set.
 _OPEN_MPI = {
-    # Shared windows use the shared-memory component; the one for UCX complains on every rank.
+    # Shared windows use the shared-memory component; the one for UCX prints warnings on every rank.
     "OMPI_MCA_osc": "^ucx",
-    # ofi, for one-sided messages between nodes, which nobody sends, slept 1 s at each start on a
-    # single node (Open MPI 5.0.11); openib, the old transport of Open MPI 4, cannot serve two
-    # threads.
+    # ofi is for one-sided messages between nodes, which are not used here, and slept 1 s at each
+    # start on a single node (Open MPI 5.0.11). openib, the old transport of Open MPI 4, cannot
+    # serve two threads.
     "OMPI_MCA_btl": "^ofi,openib",
 }
 
@@ -157,7 +161,7 @@ def start() -> Comm:
 
 
 def _end_job_on_exceptions(comm: Comm) -> None:
-    """A rank that dies of an exception takes the job with it, so that nobody waits for it."""
+    """Makes an uncaught exception on one rank end the job, so that no other rank waits for it."""
 
     def report(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
         text = "".join(traceback.format_exception(kind, error, trace))

@@ -1,6 +1,6 @@
-"""Keys that orders and augmentations are drawn from, and the numbers that are drawn.
+"""Keys for orders and augmentations, and random numbers that are drawn from keys.
 
-Integer arithmetic on uint64 alone, hence the same on every machine.
+All of it is integer arithmetic on uint64, hence the same on every machine.
 
 Source: the hash is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 """
@@ -20,7 +20,7 @@ _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 class Purpose(IntEnum):
     """What a key is for, so that an epoch's order and its augmentations are independent.
 
-    A new purpose takes a new number and moves no other's.
+    A new purpose gets a new number; the others keep theirs.
     """
 
     ORDER = 1
@@ -75,8 +75,8 @@ def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float
 
     Args:
         keys: uint64 [n].
-        count: how many numbers a key.
-        stream: names the use, so that two augmentations never share their numbers.
+        count: how many numbers of each key.
+        stream: number of the use, so that two augmentations never share their numbers.
 
     Returns:
         float64 [n, count], multiples of 2^-53.
@@ -87,10 +87,13 @@ def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float
 
 
 def integers(keys: Uint64s, low: int, high: npt.ArrayLike, stream: int) -> npt.NDArray[np.int64]:
-    """Integers in low … high (both included) drawn from keys; `high` may be one a key.
+    """Integers in low … high, both included, drawn from keys.
 
     Args:
         keys: uint64 [n].
+        low: the smallest integer.
+        high: the largest integer, one for all or one for each key.
+        stream: number of the use, as in `uniforms`.
 
     Returns:
         int64 [n].

@@ -22,7 +22,7 @@ class Layout:
         multiplicity: M, augmented copies of each sample.
         batch_size: B, distinct samples per step over all groups.
         group_size: R, the consecutive ranks that share a batch; default gcd(M, W).
-        ghost_batch_size: instances that are normalised together.
+        ghost_batch_size: instances that are normalised together, where a group has as many samples.
         microbatch: instances that go through the network at once; default all of a rank's.
 
     Raises:
@@ -87,7 +87,7 @@ class Layout:
         return rank % self.group_size
 
     def copies(self, rank: int) -> range:
-        """The copy indices that a rank augments."""
+        """The copy indices m that a rank computes."""
         first = self.lane(rank) * self.copies_per_rank
         return range(first, first + self.copies_per_rank)
 
@@ -97,7 +97,7 @@ class Layout:
         return max([size for size in valid if size <= limit], default=self.ghost_batch)
 
     def notice(self) -> str | None:
-        """What a person should know of an allowed layout: ghost batches made smaller by it."""
+        """A note for the user where the layout makes ghost batches smaller; None elsewhere."""
         if self.group_batch >= self.ghost_batch_size:
             return None
         return (
@@ -158,7 +158,7 @@ def fits(batch_size: int, groups: int, ghost_batch_size: int) -> bool:
 
 
 def batch_sizes_near(batch_size: int, groups: int, ghost_batch_size: int, count: int = 3) -> str:
-    """The valid batch sizes next to one that is not: up to `count` below and above."""
+    """The valid batch sizes nearest to one that is not valid: up to `count` below and above it."""
     # For a ghost batch size g a group may hold 1, 2, … g, 2g, 3g, … samples; `position` is the
     # position in this list.
     samples = batch_size // groups
