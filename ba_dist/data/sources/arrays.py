@@ -13,10 +13,10 @@ class ArraySource:
     """Images held in memory; a record is the label as 8 bytes, then the pixels.
 
     Args:
-        info: of the dataset.
+        info: facts of the dataset.
         images: uint8 [N, H, W, C].
         labels: int64 [N].
-        digest: names the content.
+        digest: identifies the content.
     """
 
     info: DatasetInfo
@@ -39,9 +39,9 @@ class ArraySource:
 
     def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
-        return put(np.frombuffer(record, np.uint8, offset=8), self.info.image_shape, allocate), int(
-            np.frombuffer(record, np.int64, 1)[0]
-        )
+        label = int(np.frombuffer(record, np.int64, 1)[0])
+        pixels = np.frombuffer(record, np.uint8, offset=8)
+        return put(pixels, self.info.image_shape, allocate), label
 
     def where(self, sample_id: int) -> str:
         return f"{self.info.name}, sample {sample_id} in memory"

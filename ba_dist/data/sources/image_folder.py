@@ -1,7 +1,7 @@
 """Images in one folder per class: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.
 
-A listing of ImageNet's 1.28 million files takes 34 MB as bytes and offsets, and 107 MB as Python's
-strings; rank 0 lists once, and the ranks of a node share the arrays.
+A listing of ImageNet's 1.28 million files takes 34 MB as bytes and offsets; as Python strings it
+would take 107 MB. Rank 0 lists once, and the ranks of a node share the arrays.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from ba_dist.data.sources.images import decode_image
 from ba_dist.errors import DataError
 
 SUFFIXES = (b".jpeg", b".jpg", b".png")
-_LISTERS = 16  # folders listed at a time: a file server answers many questions at once
+_LISTERS = 16  # folders listed at a time: a file server answers many requests at once
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Listing:
     """The images of a split, by class, then by name.
 
     Args:
-        folder: that holds the classes' folders.
-        classes: their names, sorted; a class is numbered by its place here.
-        names: uint8 [bytes], the files' names behind one another.
+        folder: the folder that has a folder for each class.
+        classes: names of the classes, sorted; the label of a class is its position here.
+        names: uint8 [bytes], the file names, one after the other.
         ends: int64 [N], where each name ends in `names`.
-        class_ends: int64 [classes], the number of files in this class and those before it.
-        ignored: how many files are no images.
+        class_ends: int64 [classes], the number of files in this class and all before it.
+        ignored: number of files that are not images.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class Listing:
 
 
 def list_classes(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted; links to folders count, hidden ones do not."""
+    """The names of the folders in a folder, sorted, links to folders included, hidden ones not."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
 
@@ -74,11 +74,11 @@ def list_images(folder: Path, classes: list[str]) -> Listing:
     """Lists a split.
 
     Args:
-        folder: of the split.
-        classes: in order of their numbers; those without a folder here have no images.
+        folder: the folder of the split.
+        classes: names of the classes in order of their labels; one without a folder has no images.
 
     Raises:
-        DataError: when it holds no images, or folders that are no class.
+        DataError: when it has no images, or a folder that is not a class.
     """
     try:
         here = list_classes(folder)
@@ -111,7 +111,7 @@ def _list_class(folder: Path | None) -> tuple[bytes, npt.NDArray[np.int64], int]
     if folder is None:
         return b"", np.zeros(0, np.int64), 0
     names, ignored = [], 0
-    # No question beyond the listing itself is asked of a file: on a file server each would cost.
+    # Files are not examined beyond the listing: on a file server each would be a request.
     with os.scandir(os.fsencode(folder)) as entries:
         for entry in entries:
             if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(b"."):
@@ -138,8 +138,8 @@ class ImageFolderSource:
     """Samples in files of their own. A record is the label as 8 bytes, then the file.
 
     Args:
-        info: of the dataset.
-        listing: of the split.
+        info: facts of the dataset.
+        listing: the files of the split.
     """
 
     stored = True

@@ -1,7 +1,7 @@
-"""Random access to samples by id: `read` fetches an encoded record, `decode` makes an image of it.
+"""What a source is: `read` gives the encoded record of a sample, `decode` makes an image of it.
 
-Reading and decoding are apart so that a group can share either. A record is bytes and holds the
-label. Both are called from several threads at a time.
+The two are separate so that a group can share records or images. A record is bytes, and holds the
+label. Several threads call both at a time.
 """
 
 import threading
@@ -21,12 +21,12 @@ Allocate = Callable[[int], npt.NDArray[np.uint8]]
 
 
 def new_memory(size: int) -> npt.NDArray[np.uint8]:
-    """Memory of one's own."""
+    """`size` bytes of this process's own memory."""
     return np.empty(size, np.uint8)
 
 
 def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], allocate: Allocate) -> Image:
-    """A copy of these pixels, in memory from `allocate`."""
+    """A copy of some pixels, in memory from `allocate`, as an array of this shape."""
     memory = allocate(pixels.nbytes)
     memory[:] = pixels.reshape(-1)
     return memory.reshape(shape)
@@ -37,11 +37,11 @@ class DatasetInfo:
     """What a model and an augmentation need to know of a dataset.
 
     Args:
-        name: of the dataset.
-        image_shape: (H, W, C) of every image; H = W = 0 where it varies.
-        classes: how many.
-        mean: of the pixels in 0 … 1, one a channel.
-        std: their standard deviation, one a channel.
+        name: as `--dataset` has it.
+        image_shape: (H, W, C) of every image; H = W = 0 where the size varies.
+        classes: number of classes.
+        mean: of the pixels in 0 … 1, one for each channel.
+        std: standard deviation of the same, one for each channel.
     """
 
     name: str
@@ -53,7 +53,7 @@ class DatasetInfo:
 
 @dataclass
 class Counters:
-    """What reading has cost so far on this rank. Add by `add`: several threads count."""
+    """How much this rank has read so far. Several threads count, so use `add`."""
 
     records_read: int = 0
     bytes_read: int = 0
@@ -66,7 +66,7 @@ class Counters:
         self._lock = threading.Lock()
 
     def add(self, **counts: int) -> None:
-        """Counts up, e.g. `add(records_read=1, bytes_read=87_000)`."""
+        """Adds to counters by name, as in `add(records_read=1, bytes_read=87_000)`."""
         with self._lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
@@ -79,10 +79,10 @@ class Counters:
 class Source(Protocol):
     """Samples 0 … len-1.
 
-    `stored` tells that records come from storage, or take time to decode, so that threads pay.
-    `contents` names what the source is made of, a line each (files with their sizes, or a digest
-    of all bytes), so that ranks can tell whether they see the same data, and where it differs.
-    `counters` is counted up by `read` and `decode`.
+    `stored` is true where records come from storage or take time to decode, so that threads help.
+    `contents` describes what the source is made of, a line for each part (files with their sizes,
+    or a digest of all bytes). Two sources are the same data if these are equal, and the lines show
+    where they differ. `read` and `decode` add to `counters`.
     """
 
     info: DatasetInfo
@@ -96,7 +96,7 @@ class Source(Protocol):
         """The encoded record of a sample.
 
         Raises:
-            CorruptRecord: saying why, when a checksum or a length shows that it is corrupt.
+            CorruptRecord: with the reason, when a checksum or a length shows that it is corrupt.
         """
         ...
 
@@ -104,10 +104,10 @@ class Source(Protocol):
         """The image uint8 [H, W, C], in memory from `allocate`, and the label of a record.
 
         Raises:
-            CorruptRecord: saying why it cannot be decoded.
+            CorruptRecord: with the reason why it cannot be decoded.
         """
         ...
 
     def where(self, sample_id: int) -> str:
-        """The file and the place in it, for a person to look at."""
+        """The file and the position in it, for messages."""
         ...

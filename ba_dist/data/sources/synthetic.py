@@ -1,4 +1,4 @@
-"""Samples that cost no storage, for benchmarks and for trying things out."""
+"""Samples that need no storage, for benchmarks and first trials."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,9 +15,9 @@ class SyntheticSource:
     """Noise that is a function of the sample id. A record is the id.
 
     Args:
-        info: its image shape and classes.
-        count: N.
-        seed: names the noise.
+        info: image shape and number of classes.
+        count: N, the number of samples.
+        seed: of the noise.
     """
 
     info: DatasetInfo
@@ -53,10 +53,15 @@ _HEIGHT, _WIDTH, _QUALITY = 375, 500, 88
 
 
 def synthetic_image(seed: int, number: int, height: int = _HEIGHT, width: int = _WIDTH) -> Image:
-    """Noise whose amplitude falls with frequency as in photographs (1/f), uint8 [H, W, 3].
+    """Noise whose amplitude falls with frequency (1/f), as in photographs, uint8 [H, W, 3].
 
-    The colours of a photograph are mostly shades of its brightness, so most of the noise is common
-    to the channels.
+    In photographs the channels are mostly alike, so most of the noise is common to all three.
+
+    Args:
+        seed: of the noise.
+        number: which of the images of a seed.
+        height: H in pixels.
+        width: W in pixels.
     """
     noise = np.random.default_rng([seed, number])
     vertical, horizontal = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
@@ -83,15 +88,15 @@ def _jpegs(seed: int, count: int) -> list[bytes]:
 
 @dataclass
 class SyntheticJpegSource:
-    """JPEGs of 500x375 pixels and about 100 kB, the size of ImageNet's; no file is read.
+    """JPEGs of 500x375 pixels and about 100 kB, as in ImageNet; no file is read.
 
-    A few images are made once; a sample is one of them by its id. A record is the label as 8
-    bytes, then the JPEG.
+    A few images are made once, and the id of a sample chooses one of them. A record is the label
+    as 8 bytes, then the JPEG.
 
     Args:
-        info: its number of classes.
-        count: N.
-        seed: names the images.
+        info: number of classes.
+        count: N, the number of samples.
+        seed: of the images.
     """
 
     stored = True

@@ -10,10 +10,10 @@ S = TypeVar("S")
 
 
 class Workers:
-    """A few threads that do a piece of work for each of many items, in order.
+    """A few threads that do the same work for many items.
 
     Args:
-        threads: how many; with one, the calling thread does it all.
+        threads: number of threads; with one, the calling thread does all the work.
     """
 
     def __init__(self, threads: int):
@@ -24,7 +24,7 @@ class Workers:
         """`[work(item) for item in items]`; raises what the first failing item raised."""
         if self._pool is None or len(items) < 2:
             return [work(item) for item in items]
-        # A thread takes a share at a time: handing over each small item would cost more than it.
+        # Each thread gets one share: to hand over single items would cost more than the work.
         share = -(-len(items) // self.threads)
         shares = [items[i : i + share] for i in range(0, len(items), share)]
         parts = self._pool.map(lambda part: [work(item) for item in part], shares)
@@ -38,7 +38,7 @@ class Workers:
 
 @contextmanager
 def workers(threads: int) -> Iterator[Workers]:
-    """Workers for the length of a block."""
+    """Workers that are closed at the end of the block."""
     pool = Workers(threads)
     try:
         yield pool
