@@ -1,9 +1,10 @@
 """Augmentation: draw parameters from keys, render pixels from parameters, finish in TensorFlow.
 
-`draw` is numpy and sees keys, sizes of images and places in the ghost batch; `render` makes the
-uint8 pixels of one instance by numpy and Pillow, several threads at a time; `finish` is TensorFlow
-for all of them, and gives the same bits for one as for many. So an instance's pixels
-depend on its key and its sample (and, with mixup or CutMix, on its partner's) and on nothing else.
+`draw` is numpy, and depends on keys, sizes of images and positions in the ghost batch. `render`
+makes the uint8 pixels of one instance by numpy and Pillow; several threads call it at a time.
+`finish` is TensorFlow, for many instances at once, and gives the same bits for one as for many. So
+an instance's pixels depend on its key and its sample (and, with mixup or CutMix, on those of its
+partner) and on nothing else.
 
 In order: crop and resize, pad and crop, flip, AutoAugment, colour jitter; then lighting, normalise,
 cutout, mixup or CutMix.
@@ -24,7 +25,7 @@ from ba_dist.rules.keys import Uint64s, integers, uniforms
 
 Parameters = dict[str, npt.NDArray[Any]]
 
-# Each draw has a stream of its own; a new augmentation takes a new number and moves no other's.
+# Each draw has its own stream. A new augmentation gets a new number; the others keep theirs.
 _CROP_Y, _CROP_X, _FLIP, _CUTOUT_Y, _CUTOUT_X = range(5)
 _BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX = range(5, 10)
 
@@ -35,13 +36,13 @@ _FINISH = (
 
 
 class Augmentation:
-    """What makes the copies of a sample differ, and how an image is shown in evaluation.
+    """Makes the copies of a sample differ, and makes the plain image for evaluation.
 
     Args:
         config: which augmentations, and how strong.
         info: image shape, mean and standard deviation of the dataset.
-        image_size: side of the square that the network sees of images whose size varies
-            (their height and width in `info` are 0) or that are cropped.
+        image_size: side in pixels of the square that the network gets, where images are cropped or
+            vary in size (their height and width in `info` are 0).
 
     Raises:
         ConfigError: naming the flag that does not fit the others or the dataset.
@@ -91,13 +92,13 @@ class Augmentation:
             )
 
     def draw(self, keys: Uint64s, sizes: npt.NDArray[np.int64], ghost_batch: int) -> Parameters:
-        """The parameters of each instance; which there are depends only on the configuration.
+        """Draws the parameters of each instance; the configuration alone says which there are.
 
         Args:
             keys: uint64 [n], in the rank's order: every `ghost_batch` consecutive instances are
                 one ghost batch.
             sizes: height and width of each instance's decoded image, int64 [n, 2].
-            ghost_batch: instances in a ghost batch; counts only for mixup and CutMix.
+            ghost_batch: number of instances in a ghost batch; used only by mixup and CutMix.
 
         Returns:
             Arrays with n rows. `box` int32 [n, 4] or [n, 2] is the crop, in the image or of the
@@ -156,12 +157,12 @@ class Augmentation:
         )
 
     def render(self, image_HWC: Image, parameters: Parameters, i: int, out_HWC: Image) -> None:
-        """Writes the pixels of one instance, up to what `finish` does for all. Threads may share.
+        """Writes the pixels of one instance, for `finish` to complete; for several threads.
 
         Args:
             image_HWC: uint8, the decoded image.
-            parameters: as drawn.
-            i: which instance.
+            parameters: from `draw`.
+            i: the instance, a row of the parameters.
             out_HWC: uint8 of `image_shape`, written.
 
         Raises:
@@ -187,7 +188,7 @@ class Augmentation:
         self._recolour(parameters, i, out_HWC)
 
     def _recolour(self, parameters: Parameters, i: int, out_HWC: Image) -> None:
-        """AutoAugment and jitter, in place."""
+        """Applies AutoAugment and jitter to the pixels in `out_HWC`."""
         policy, strength = self.config.auto_augment, self.config.jitter
         if policy == "none" and not strength:
             return
@@ -201,7 +202,7 @@ class Augmentation:
         out_HWC[...] = crop.from_pillow(pillow_image)
 
     def plain(self, image_HWC: Image, out_HWC: Image) -> None:
-        """Writes the pixels for evaluation: shorter side resized, centre crop; or just a copy.
+        """Writes the pixels for evaluation: shorter side resized, centre crop; else a copy.
 
         Args:
             image_HWC: uint8, the decoded image.
@@ -225,7 +226,7 @@ class Augmentation:
             )
 
     def finish_parameters(self, drawn: Parameters) -> Parameters:
-        """The parameters that `finish` and `targets` need; which, the configuration alone says.
+        """Those of the drawn parameters that `finish` and `targets` use.
 
         Returns:
             float32 or int32 [n, …] each.

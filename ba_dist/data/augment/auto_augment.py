@@ -79,7 +79,8 @@ IMAGENET: Policy = (
 
 POLICIES = {"cifar10": CIFAR10, "imagenet": IMAGENET}
 
-# Numbers that `draw` takes of each instance: the sub-policy, whether each step is taken, its sign.
+# How many random numbers `draw` needs for each instance: the sub-policy, then for its two steps
+# whether each is taken, then their signs.
 NUMBERS = 5
 
 
@@ -104,12 +105,12 @@ def draw(numbers: Floats, policy: Policy) -> dict[str, npt.NDArray[np.int32]]:
 def apply(
     pillow_image: PillowImage, pair: tuple[Step, Step], signs: npt.NDArray[np.int32]
 ) -> PillowImage:
-    """Takes the steps of a sub-policy.
+    """Applies the two steps of a sub-policy to an image.
 
     Args:
         pillow_image: RGB.
-        pair: of one policy.
-        signs: of the two steps, 0 for a step that is not taken.
+        pair: the sub-policy.
+        signs: int32 [2], the signs of the two steps, 0 for a step that is not taken.
     """
     for (operation, _, level), sign in zip(pair, signs.tolist(), strict=True):
         if sign:
@@ -125,17 +126,17 @@ def _affine(pillow_image: PillowImage, *inverse: float) -> PillowImage:
 
 
 def _shear(level: int, sign: int) -> float:
-    """Up to 0.3 pixels a pixel."""
+    """The shear, up to 0.3 pixels for each pixel."""
     return sign * 0.3 * level / 9
 
 
 def _shift(length: int, level: int, sign: int) -> int:
-    """Up to 150/331 of the image's side, in whole pixels."""
+    """The shift in whole pixels, up to 150/331 of the image's side."""
     return -sign * int(150 / 331 * length * level / 9)
 
 
 def _enhance(enhancer: Any) -> Callable[[PillowImage, Any, int], PillowImage]:
-    """Factors up to 1 ± 0.9."""
+    """An operation of Pillow's enhancers, with factors up to 1 ± 0.9."""
     return lambda pillow_image, level, sign: enhancer(pillow_image).enhance(
         1 + sign * 0.9 * level / 9
     )

@@ -16,7 +16,7 @@ from ba_dist.data.augment.crop import Floats
 _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 ORDERS = tuple(itertools.permutations(range(3)))
 
-# Numbers that `draw_jitter` takes of each instance: the order and three factors.
+# How many random numbers `draw_jitter` needs for each instance: the order and three factors.
 JITTER_NUMBERS = 4
 
 # Principal components of the colours of ImageNet, RGB in 0 … 1: a column of vectors for each value.
@@ -47,7 +47,7 @@ def draw_jitter(numbers: Floats, strength: float) -> dict[str, npt.NDArray[Any]]
 
 
 def jitter(pillow_image: pillow.Image, order: int, factors: Floats) -> pillow.Image:
-    """Moves an image away from black, from its mean grey and from itself in grey, in any order.
+    """Changes brightness, contrast and saturation of an image, in a given order.
 
     Args:
         pillow_image: RGB.
@@ -63,11 +63,11 @@ def jitter(pillow_image: pillow.Image, order: int, factors: Floats) -> pillow.Im
 
 
 def lighting_offsets(numbers: Floats, deviation: float) -> npt.NDArray[np.float32]:
-    """What PCA lighting adds to each channel of an image: Σ_j vector_j · value_j · α_j.
+    """The offsets that PCA lighting adds to the channels of an image: Σ_j vector_j · value_j · α_j.
 
     Args:
         numbers: uniform in [0, 1), float64 [n, 3].
-        deviation: of the normal α.
+        deviation: standard deviation of the normal α.
 
     Returns:
         float32 [n, 3] for pixels in 0 … 255.

@@ -1,7 +1,7 @@
 """Crops: which part of an image, and its pixels at the size that the network sees.
 
-Boxes are drawn by numpy for all instances at once; pixels are made image by image, by numpy
-and Pillow, which gives other threads their turn while it works.
+Numpy draws the boxes of all instances at once. Numpy and Pillow make the pixels, image by image;
+Pillow releases Python's lock while it works.
 
 Shape suffixes: n instances, H height, W width, C channels.
 """
@@ -18,7 +18,7 @@ Integers = npt.NDArray[np.int64]
 _ATTEMPTS = 10
 _RATIOS = (3 / 4, 4 / 3)
 
-# Numbers that `random_resized_boxes` takes of each instance.
+# How many random numbers `random_resized_boxes` needs for each instance.
 BOX_NUMBERS = 2 * _ATTEMPTS + 2
 
 
@@ -33,7 +33,7 @@ def random_resized_boxes(numbers: Floats, sizes: Integers, smallest: float) -> I
     Args:
         numbers: uniform in [0, 1), float64 [n, BOX_NUMBERS].
         sizes: height and width of each image, int64 [n, 2].
-        smallest: share of the area.
+        smallest: the smallest share of the area, above 0, at most 1.
 
     Returns:
         int64 [n, 4]: top, left, height, width.
@@ -70,8 +70,8 @@ def random_corners(numbers: Floats, sizes: Integers, shorter: int, crop: int) ->
     Args:
         numbers: uniform in [0, 1), float64 [n, 2].
         sizes: height and width of each image as it is stored, int64 [n, 2].
-        shorter: what the shorter side is resized to.
-        crop: side of the square.
+        shorter: length that the shorter side is resized to, in pixels.
+        crop: side of the square, in pixels.
 
     Returns:
         int64 [n, 2]: top, left.
@@ -81,7 +81,7 @@ def random_corners(numbers: Floats, sizes: Integers, shorter: int, crop: int) ->
 
 
 def resized_sizes(sizes: Integers, shorter: int) -> Integers:
-    """Height and width once the shorter side is `shorter`; the longer one is rounded down.
+    """Height and width after the shorter side is resized to `shorter`; the longer is rounded down.
 
     Args:
         sizes: int64 [n, 2].
@@ -93,11 +93,11 @@ def resized_sizes(sizes: Integers, shorter: int) -> Integers:
 
 
 def resize(image_HWC: Image, height: int, width: int) -> Image:
-    """The image at another size: bilinear, smoothed when it becomes smaller.
+    """Resizes an image: bilinear, smoothed when it becomes smaller.
 
     Args:
-        image_HWC: uint8 [H, W, C], C = 1 or 3; may be a part of a larger image, whose other
-            pixels do not count.
+        image_HWC: uint8 [H, W, C], C = 1 or 3. It may be a view of a larger image; pixels outside
+            of the view are not used.
 
     Returns:
         uint8 [height, width, C].
@@ -113,14 +113,14 @@ def resize_shorter(image_HWC: Image, shorter: int) -> Image:
 
 
 def centre_crop(image_HWC: Image, height: int, width: int) -> Image:
-    """The middle of an image; the corner is rounded to the even number."""
+    """The middle of an image; half pixels of the corner are rounded to the even number."""
     top = round((image_HWC.shape[0] - height) / 2)
     left = round((image_HWC.shape[1] - width) / 2)
     return image_HWC[top : top + height, left : left + width]
 
 
 def pad_and_crop(image_HWC: Image, out: Image, *, padding: int, top: int, left: int) -> None:
-    """Pads by zeros on all sides and cuts out the original size, corner at (top, left).
+    """Pads an image by zeros on all sides, and crops it to its original size at (top, left).
 
     Args:
         image_HWC: uint8 [H, W, C].
@@ -138,12 +138,12 @@ def pad_and_crop(image_HWC: Image, out: Image, *, padding: int, top: int, left: 
 
 
 def copy(image_HWC: Image, out: Image) -> None:
-    """Writes one image over another, which may be a mirrored view."""
+    """Copies the pixels of an image to another one, which may be a mirrored view."""
     if out.strides[1] > 0:
         out[...] = image_HWC
         return
-    # Channel by channel, for numpy copies a mirrored row in pieces of C bytes otherwise, which
-    # takes three times as long (0.35 ms, not 0.11, for 224x224x3).
+    # Channel by channel: otherwise numpy copies a mirrored row in pieces of C bytes, which takes
+    # three times as long (0.35 ms, not 0.11, for 224x224x3).
     for c in range(out.shape[2]):
         out[..., c] = image_HWC[..., c]
 

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: an instance takes on some of another instance of its ghost batch.
+"""Mixup and CutMix: an instance is mixed with another instance of its ghost batch.
 
 The partner follows from the instance's key and its position in the ghost batch, which follows from
 the epoch's order. So it is the same for every layout of the ranks.
@@ -14,14 +14,15 @@ import numpy.typing as npt
 from ba_dist.data.augment.crop import Floats, Integers
 from ba_dist.errors import ConfigError
 
-# Numbers that `draw` takes of each instance: partner, mixup or CutMix, λ, the box's middle (y, x).
+# How many random numbers `draw` needs for each instance: partner, mixup or CutMix, λ, and the
+# centre of the box (y, x).
 NUMBERS = 5
 
 
 def draw(
     numbers: Floats, *, mixup: float, cutmix: float, ghost_batch: int, height: int, width: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """Whom each instance is mixed with, and how.
+    """Draws the partner of each instance, and how the two are mixed.
 
     λ ~ Beta(α, α). Mixup gives λ·x + (1-λ)·partner. CutMix fills a box of √(1-λ) of the height and
     width, anywhere, clipped at the border, with the partner's pixels, and λ is the share that is
@@ -31,9 +32,9 @@ def draw(
         numbers: uniform in [0, 1), float64 [n, NUMBERS]; n is a multiple of `ghost_batch`.
         mixup: α of mixup, 0 for none.
         cutmix: α of CutMix, 0 for none.
-        ghost_batch: how many consecutive instances are one ghost batch.
-        height: of the images.
-        width: of the images.
+        ghost_batch: number of consecutive instances in a ghost batch.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
 
     Returns:
         `mix_partner` int32 [n], how many rows further on the partner is; `mix_label` float32 [n],
@@ -42,7 +43,7 @@ def draw(
         bottom and right are outside).
 
     Raises:
-        ConfigError: when a ghost batch has nobody to mix with.
+        ConfigError: when a ghost batch has only one instance.
 
     Sources: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019,
     "CutMix".
@@ -109,11 +110,11 @@ def boxes(weight: Floats, centres: Floats, height: int, width: int) -> Integers:
 
 
 def mix(images_nHWC: Any, parameters: dict[str, Any]) -> Any:
-    """Mixes every image with its partner's, as it was before mixing.
+    """Mixes every image with the unmixed image of its partner.
 
     Args:
         images_nHWC: float32 [n, H, W, C].
-        parameters: as drawn.
+        parameters: from `draw`.
 
     Returns:
         float32 [n, H, W, C].

@@ -18,13 +18,13 @@ from ba_dist.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Dataset:
-    """The two sides of a dataset.
+    """The two splits of a dataset.
 
     Args:
         train: samples to train on.
         validation: samples to evaluate on.
-        info: of both.
-        origin: where they came from, for people.
+        info: facts of both.
+        origin: where they came from, for messages.
     """
 
     train: Source
@@ -37,7 +37,7 @@ def open_dataset(config: Data, comm: Comm) -> Dataset:
     """Opens the samples on every rank; collective over the world.
 
     Raises:
-        DataError: on all ranks, when it cannot be had or a node has other files than rank 0.
+        DataError: on all ranks, when it is not available or a node has other files than rank 0.
         ConfigError: on all ranks, when there are fewer samples than are asked for.
     """
     found = comm.together(lambda: _limited(find(config), config) if comm.rank == 0 else None)
@@ -61,7 +61,7 @@ def open_source(config: Data, split: str) -> Source:
         split: train or validation.
 
     Raises:
-        DataError: when it cannot be had.
+        DataError: when it is not available.
         ConfigError: when there are fewer samples than are asked for.
     """
     found = _limited(find(config), config)
@@ -71,13 +71,13 @@ def open_source(config: Data, split: str) -> Source:
 
 
 def digest(source: Source) -> str:
-    """SHA-256 of what a source is made of."""
+    """SHA-256 of the number of samples and of `contents`, 64 hexadecimal digits."""
     lines = [f"{len(source)} samples", *source.contents]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _limited(found: Found, config: Data) -> Found:
-    """Only as many samples as the configuration wants."""
+    """What was found, cut down to as many samples as the configuration wants."""
     splits = {}
     for name, wanted in wanted_samples(config).items():
         split = found.splits[name]
@@ -91,7 +91,7 @@ def _limited(found: Found, config: Data) -> Found:
 
 
 def _share(found: Found | None, comm: Comm) -> Found:
-    """What rank 0 has found, its arrays in memory that all ranks of a node see."""
+    """What rank 0 has found, on all ranks; the arrays are in memory that a node's ranks share."""
     outline = None
     if found is not None:
         splits = {n: dataclasses.replace(split, arrays={}) for n, split in found.splits.items()}
@@ -107,7 +107,7 @@ def _share(found: Found | None, comm: Comm) -> Found:
         for arrays in shapes.values()
         for dtype, shape in arrays.values()
     ]
-    # All ranks of all nodes together: a node without room would leave the others waiting.
+    # All ranks must agree: if only one node raised, the other nodes would wait for it.
     comm.together(lambda: _check_room(sum(sizes), comm.node))
     leaders = comm.leaders
     for name, split in shared.splits.items():
@@ -123,13 +123,13 @@ def _share(found: Found | None, comm: Comm) -> Found:
 
 
 def _check_room(size: int, node: Channel) -> None:
-    """Raises DataError on all ranks of a node that cannot hold so many bytes for them."""
+    """Raises DataError on all ranks of a node without room for so many bytes of shared memory."""
     if node.size > 1 and (complaint := node.lacks_room(size)):
         raise DataError(complaint)
 
 
 def _count_reading(found: Found, sources: dict[str, Source]) -> None:
-    """Arrays are read whole by the one who found them, before any sample is asked for."""
+    """Counts the arrays on the rank that found them: it has read them whole, before any sample."""
     for name, split in found.splits.items():
         if "images" in split.arrays:
             size = sum(array.nbytes for array in split.arrays.values())
@@ -137,7 +137,7 @@ def _count_reading(found: Found, sources: dict[str, Source]) -> None:
 
 
 def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
-    """Raises DataError on all ranks when a node has other files than rank 0 where it is looked."""
+    """Raises DataError on all ranks when a node differs from rank 0 in one of the sample files."""
     leads = comm.node.rank == 0
     mine = [line for split in splits.values() for line in _look(split)] if leads else []
     expected = comm.world.share_object(mine)
@@ -165,7 +165,7 @@ def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
 
 
 def _look(split: Split) -> Iterator[str]:
-    """The sizes of a few files, a line each."""
+    """The size of each sample file of a split, a line each."""
     for name, path in zip(split.sample, split.paths(split.sample), strict=True):
         try:
             yield f"{name}: {path.stat().st_size} bytes"

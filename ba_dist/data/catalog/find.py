@@ -1,6 +1,6 @@
-"""Name → what one process finds on disk of a dataset: enough for any rank to open it.
+"""Name → what one process finds of a dataset on disk: enough for any rank to open it.
 
-Whoever finds lists folders and reads indexes; the catalog tells the other ranks the outcome.
+The process that finds lists folders and reads indexes; the catalog sends the result to all ranks.
 """
 
 import dataclasses
@@ -44,11 +44,11 @@ class Split:
     """What was found of one split.
 
     Args:
-        count: samples to use.
+        count: number of samples to use.
         open: (info, this split) → the source; a function of a module, so that it can be sent.
-        facts: what is small; files are named as they are found in the root.
-        arrays: what is large, held once by a node.
-        root: the folder of its files, which may be another one on another node.
+        facts: small values for `open`; file names are relative to the root.
+        arrays: large arrays for `open`; each node has them once.
+        root: the folder of the files, which may differ between nodes.
         sample: names of up to 64 files, spread over all, to look for on every node.
     """
 
@@ -60,13 +60,13 @@ class Split:
     sample: list[str] = field(default_factory=list)
 
     def paths(self, names: list[str]) -> list[Path]:
-        """Where files are on this node."""
+        """The paths of these files on this node."""
         return [self.root / name for name in names]
 
     def subset(self, wanted: int) -> "Split":
-        """An even share of the samples only."""
+        """This split with an even share of its samples; see `subset_ids`."""
         arrays = self.arrays
-        # Other arrays than pixels and labels are no rows of samples, and small enough.
+        # In other forms the arrays do not have a row for each sample, and are small.
         if self.open is _open_arrays:
             rows = subset_ids(np.arange(wanted), wanted, self.count)
             arrays = {name: array[rows] for name, array in arrays.items()}
@@ -81,8 +81,8 @@ class Found:
     """What was found of a dataset.
 
     Args:
-        info: of it.
-        origin: where it is and in which form, for people.
+        info: facts of the dataset.
+        origin: where it is and in which form, for messages.
         splits: by the names of SPLITS.
     """
 
@@ -96,8 +96,8 @@ class Subset:
     """An even share of the samples of a source, in the order that they are stored in.
 
     Args:
-        source: of all samples.
-        count: how many of them.
+        source: all samples.
+        count: number of samples in the share.
     """
 
     source: Source
@@ -128,10 +128,10 @@ def open_split(info: DatasetInfo, split: Split) -> Source:
 
 
 def find(config: Data) -> Found:
-    """Looks for the dataset, prepares it or makes its index where that was not done yet.
+    """Looks for the dataset; prepares it, or makes its index, where that is not done yet.
 
     Raises:
-        DataError: saying what was looked for, and how to bring it.
+        DataError: with what was looked for, and how to get it.
     """
     if config.dataset == "synthetic":
         return _synthetic(config)
@@ -189,7 +189,7 @@ def _synthetic_jpeg(config: Data) -> Found:
 
 
 def _made(config: Data, counts: dict[str, int], open_made: Opener) -> dict[str, Split]:
-    """Splits of as many samples as are asked for."""
+    """Splits of samples that are made as they are read."""
     wanted = wanted_samples(config)
     counts = {split: wanted[split] or counts[split] for split in SPLITS}
     return {
@@ -305,10 +305,10 @@ def _spread(count: int) -> list[int]:
 
 
 def shards_of(config: Data) -> Located:
-    """Where the TFRecord shards of a dataset are.
+    """The dataset's TFRecord shards.
 
     Raises:
-        DataError: when it has none, so that there is nothing to index.
+        DataError: when it has no shards, so that there is nothing to index.
     """
     name = config.dataset
     form = "arrays" if name in INFOS else "samples made as they are read"

@@ -1,4 +1,4 @@
-"""Datasets of images of any size: in which form and where they are.
+"""Datasets of images of any size: where they are, and in which form.
 
 `imagenet` and `pictures` take whatever is in the data directory: a folder per class, TFRecord
 shards, or (imagenet) what TensorFlow Datasets has prepared. Any other name is one of TensorFlow
@@ -33,13 +33,13 @@ class Located:
     Args:
         name: of the dataset.
         form: of storage.
-        root: the folder that holds all of it.
+        root: the folder that has all of it.
         files: split → its shards, or its one folder.
-        origin: for people.
-        index_command: makes the index of shards.
-        classes: how many, 0 where only the files tell.
-        size: (H, W) of every image; zeros where it varies.
-        features: names in Examples, where they are known.
+        origin: where it is and in which form, for messages.
+        index_command: the command that makes the index of shards.
+        classes: number of classes, 0 where only the files say.
+        size: (H, W) of every image; zeros where the size varies.
+        features: names of the features in Examples, where they are known.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Located:
     features: Features | None = None
 
     def info_of(self, classes: int) -> DatasetInfo:
-        """The facts about the dataset, which has so many classes."""
+        """The facts of the dataset, once the number of classes is known."""
         return DatasetInfo(self.name, (*self.size, 3), classes, MEAN, STD)
 
 
@@ -62,10 +62,10 @@ def locate(name: str, given_dir: str | None) -> Located:
 
     Args:
         name: imagenet, pictures, or a name of TensorFlow Datasets'.
-        given_dir: where a person says it is.
+        given_dir: the value of --data-dir.
 
     Raises:
-        DataError: listing what was looked for, and how to bring it.
+        DataError: with what was looked for, and how to get it.
     """
     path = data_dir(given_dir)
     if path is not None and not path.is_dir():
@@ -82,7 +82,7 @@ def locate(name: str, given_dir: str | None) -> Located:
 
 
 def home(given_dir: str | None) -> Path:
-    """The folder of images on this node: the one that is named, else TFDS's in the cache."""
+    """The folder of images on this node: the one that was given, else TFDS's in the cache."""
     return data_dir(given_dir) or cache_dir() / "tfds"
 
 
@@ -139,10 +139,10 @@ def _not_found(name: str, path: Path | None) -> str:
 
 
 def numbering(located: Located, train: ShardIndex, validation: ShardIndex) -> tuple[Features, str]:
-    """Which label is class 0 and how many classes there are, from all labels of training.
+    """Finds out which label is class 0, and how many classes there are, from the training labels.
 
     Returns:
-        The features with both filled in, and a line about it for people.
+        The features with both filled in, and a phrase about it for messages.
 
     Raises:
         DataError: when validation has other labels, or other features.
@@ -172,10 +172,10 @@ def numbering(located: Located, train: ShardIndex, validation: ShardIndex) -> tu
 
 
 def _check_nothing_hidden(located: Located, train: ShardIndex) -> None:
-    """Raises DataError when corrupt records may be all that there is of a class.
+    """Raises DataError when there are so many corrupt records that they may be a whole class.
 
-    Without the first class all labels would be numbered wrongly. A class is taken to have at least
-    as many records as the smallest that is known.
+    If that were the first class, all labels would be numbered wrongly. A class is assumed to have
+    at least as many records as the smallest class that is known.
     """
     corrupt = np.flatnonzero(train.columns["label"] == UNKNOWN)
     counts = np.bincount(train.labels())
@@ -229,7 +229,7 @@ def _tfds(name: str, folder: Path, command: str) -> Located:
 
 
 def _prepared(name: str, folder: Path) -> Any:
-    """The builder of a dataset that is prepared under `folder`, or is brought there now."""
+    """The builder of a dataset that is prepared under `folder`, or is downloaded to it now."""
     from ba_dist.data.catalog import tfds_arrays
 
     known = ", ".join((*INFOS, *DETECTED, "synthetic", "synthetic-jpeg"))

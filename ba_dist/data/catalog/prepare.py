@@ -1,11 +1,11 @@
-"""Brings a small dataset to this machine and stores it as plain arrays, once.
+"""Gets a small dataset and stores it as plain arrays, once.
 
     cache/datasets/NAME/{train,test}_{images,labels}.npy and info.json
 
-A dataset is looked for in order: prepared before; files in the data directory; for Fashion-MNIST
-those of the installed Debian package; TensorFlow Datasets (prepared there, else downloaded, as
-ArrayRecord). `ba-dist data prepare`, and nothing else, last of all installs the Debian package. The
-order of the samples is that of their origin, so the digest tells origins apart.
+A dataset is looked for in this order: prepared arrays; files in the data directory; for
+Fashion-MNIST the files of the installed Debian package; TensorFlow Datasets (prepared there, else
+downloaded, as ArrayRecord). Last of all, and only by `ba-dist data prepare`, the Debian package is
+installed. Samples keep the order of their origin, so origins have different digests.
 """
 
 import gzip
@@ -69,10 +69,10 @@ class Prepared:
     """Arrays on disk.
 
     Args:
-        folder: that holds them.
-        info: of the dataset.
+        folder: the folder of the arrays.
+        info: facts of the dataset.
         digest: SHA-256 over all arrays.
-        origin: where they came from, for people.
+        origin: where they came from, for messages.
     """
 
     folder: Path
@@ -82,15 +82,15 @@ class Prepared:
 
 
 def prepare(name: str, given_dir: str | None = None, install: bool = False) -> Prepared:
-    """Makes the arrays of a dataset, or finds them made; two processes may do it at a time.
+    """Makes the arrays of a dataset, or finds them; several processes may do it at a time.
 
     Args:
         name: one of `INFOS`.
-        given_dir: where a person says the data is.
-        install: whether a package of the system may be installed for it.
+        given_dir: the value of --data-dir.
+        install: whether a Debian package may be installed for it.
 
     Raises:
-        DataUnavailable: saying everything that was tried, and how to bring the data.
+        DataUnavailable: with everything that was tried, and how to get the data.
         DataError: when what is there is corrupt, or the cache cannot be written.
     """
     path = data_dir(given_dir)
@@ -119,15 +119,15 @@ def _prepared_folder(name: str, path: Path | None) -> Path:
         return cache_dir() / "datasets" / name
     if not path.is_dir():
         raise DataError(f"the data directory {path} is not there; make it or name another")
-    # Another place may hold other files of the same name.
+    # Another folder may have other files with the same names.
     return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
 
 
 def _load(folder: Path) -> Prepared | None:
-    """What is in the folder of a dataset; None when it was not prepared.
+    """The arrays in the folder of a dataset; None when it was not prepared.
 
     Raises:
-        DataError: when something has happened to it since.
+        DataError: when they have changed since.
     """
     try:
         facts = json.loads((folder / "info.json").read_text())
@@ -145,7 +145,7 @@ def _load(folder: Path) -> Prepared | None:
 
 
 def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
-    """The arrays as bytes of the dataset's shape and int64 labels.
+    """The arrays with the dataset's shape, uint8 images and int64 labels.
 
     Raises:
         DataError: when they are not those of this dataset.
@@ -173,8 +173,8 @@ def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
 
 
 def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prepared:
-    """Writes beside the folder, then renames: a reader sees all of it or nothing."""
-    # Under the lock, what is there is left from a process that was killed.
+    """Writes to a temporary folder, then renames it, so that a reader sees all of it or nothing."""
+    # The lock is held, so what is there was left by a process that was killed.
     for left in [folder, *folder.parent.glob(f".{folder.name}.*")]:
         shutil.rmtree(left, ignore_errors=True)
     digest = _digest(arrays)
@@ -200,11 +200,11 @@ def _digest(arrays: Arrays) -> str:
 
 
 def _acquire(name: str, path: Path | None, install: bool) -> tuple[Arrays, str]:
-    """Tries every way in order; the first that gives the arrays wins."""
+    """Tries every way in order, until one gives the arrays; also says which."""
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
     tried = []
     if name == "fashion_mnist":
-        # Outside the loop below: files that are there are used, or said to be corrupt.
+        # Not in the loop below, where an error means the next way: corrupt files are an error.
         for folder in (path, Path("/") / _DEBIAN_FOLDER):
             if folder and (arrays := _idx_files(folder)):
                 return arrays, f"the files in {folder}"
@@ -223,9 +223,9 @@ def _acquire(name: str, path: Path | None, install: bool) -> tuple[Arrays, str]:
             if arrays := way():
                 return arrays, title
             tried.append(f"{title}: not there")
-        except CorruptRecord:  # it is there
+        except CorruptRecord:  # it is there, but corrupt
             raise
-        except Exception as error:  # any way may fail in its own manner; all are reported
+        except Exception as error:  # each way has its own kinds of errors; all are reported
             tried.append(f"{title}: {first_line(error)}")
     raise DataUnavailable(
         f"{name} cannot be had on this machine:\n  - "
@@ -236,7 +236,7 @@ def _acquire(name: str, path: Path | None, install: bool) -> tuple[Arrays, str]:
 
 
 def first_line(error: Exception) -> str:
-    """The kind and the beginning of an error, for a list of what was tried."""
+    """The type and the first line of an error, for a list of what was tried."""
     text = f"{error}".strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
 
@@ -316,7 +316,7 @@ def _debian_package() -> Arrays | None:
 
 
 def _apt(command: list[str], folder: str = "/") -> None:
-    """Runs a command of apt; a machine that has never fetched the package lists does so first."""
+    """Runs a command of apt; if it fails, again after the package lists were updated."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 
     def attempt(words: list[str]) -> subprocess.CompletedProcess[str]:

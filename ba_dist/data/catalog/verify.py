@@ -12,16 +12,16 @@ _SHARE = 64  # samples that a thread takes at a time
 
 
 def verify(source: Source, threads: int, title: str, report: Callable[[str], None]) -> int:
-    """Looks at every sample once, with a progress bar on a terminal.
+    """Reads and decodes every sample once, with a progress bar on a terminal.
 
     Args:
         source: the samples.
-        threads: samples that are looked at at a time.
+        threads: number of samples that are read at a time.
         title: of the progress bar.
         report: called with a line for each corrupt sample, in order: where it is and why.
 
     Returns:
-        How many are corrupt.
+        The number of corrupt samples.
     """
     corrupt = 0
     shares = [
