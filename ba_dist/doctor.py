@@ -1,4 +1,4 @@
-"""Looks at the environment and says, a line each, what is well and what to do about the rest."""
+"""Examines the environment: a line for each check, and what to do where it fails."""
 
 import importlib
 import os
@@ -21,9 +21,9 @@ class Finding:
     """One line of the report.
 
     Args:
-        subject: what was looked at.
+        subject: what was examined.
         text: what was found.
-        advice: what to do; empty when all is well.
+        advice: what to do; empty where nothing is wrong.
     """
 
     subject: str
@@ -35,7 +35,7 @@ def examine(given_dir: str | None) -> tuple[str, bool]:
     """Examines every rank; collective over the world.
 
     Returns:
-        The report, the same lines of several ranks shown once, and whether all is well.
+        The report, with equal lines of several ranks shown once, and whether nothing is wrong.
     """
     checks: list[Callable[[], list[Finding]]] = [_python, _tensorflow, _mpi, _horovod, _devices]
     findings = [finding for check in checks for finding in _guarded(check)]
@@ -65,7 +65,7 @@ def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _report(everyone: list[list[Finding]]) -> str:
-    """A line for each different finding, with the ranks that have it where not all do."""
+    """A line for each different finding, with the ranks that have it if not all do."""
     ranks: dict[Finding, list[int]] = {}
     for rank, findings in enumerate(everyone):
         for finding in findings:

@@ -1,1 +1,1 @@
-"""What can be told from a run afterwards."""
+"""What can be measured of a run afterwards."""

@@ -11,25 +11,25 @@ from ba_dist.analysis.trace import Entry
 from ba_dist.data.augment import Augmentation, Parameters
 from ba_dist.rules.keys import Uint64s
 
-# So many in a row are no coincidence. One is: a blank image, a symmetric one that is mirrored, a
-# policy of AutoAugment that changes nothing. Were every third pair such a coincidence, a chain
-# would come about once in 40 million pairs.
+# Single pairs can be equal by chance: a blank image, a symmetric one that is mirrored, a policy of
+# AutoAugment that changes nothing. So many in a row cannot: even if every third pair were equal by
+# chance, so long a chain would happen about once in 40 million pairs.
 IN_A_ROW = 16
-# Where the size of images varies it is not in the trace; that of the crop's box hardly matters.
+# Where the size of images varies, the trace does not have it. It hardly matters here.
 _ANY_SIZE = 2**10
 
 
 class CopiesChecker:
     """Compares the digests of every copy with those of copy 0 and of the copy before it.
 
-    Copies m' < m of a sample have to differ when other parameters were drawn for them. The samples
-    of a run are gone through in order, and a pair (m', m) is called wrong when `IN_A_ROW` samples
-    one after the other have the same pixels in both. Equal parameters do not count either way, so
-    a run with flips alone is judged by what it flipped.
+    Copies m' < m of a sample must differ when different parameters were drawn for them. The
+    samples of a run are taken in order, and a pair (m', m) is wrong when `IN_A_ROW` consecutive
+    samples have the same pixels in both copies. Samples with equal parameters are skipped, so in a
+    run with flips alone only those count of which one copy was flipped.
 
     Args:
         rules: of the run.
-        augmentation: of the run.
+        augmentation: the run's own.
     """
 
     def __init__(self, rules: Rules, augmentation: Augmentation):
@@ -39,13 +39,13 @@ class CopiesChecker:
         self._pairs = sorted(neighbours | {(0, m) for m in range(1, copies)})
         self._in_a_row: dict[tuple[int, int], int] = {}
         ghost = rules.layout(0).ghost_batch
-        # Whether nothing is there to make copies differ, so that nothing can be checked.
+        # Whether no augmentation is on, so that copies are equal and nothing can be checked.
         self.off = bool(self._pairs) and not self._draw(np.zeros(ghost, np.uint64), ghost)
 
     def check(
         self, step: int, entries: list[Entry | None], wanted: list[Expected]
     ) -> Iterator[str]:
-        """One step of all ranks, with what each should have trained on."""
+        """Checks one step of all ranks; `wanted` is what each rank should have trained on."""
         if not self._pairs or self.off:
             return
         layout = self._rules.layout(step)
@@ -54,7 +54,7 @@ class CopiesChecker:
             lanes = [entries[rank] for rank in ranks]
             digests = [entry["instance_sha256"] for entry in lanes if entry]
             if [len(row) for row in digests] != [layout.instances_per_rank] * len(lanes):
-                continue  # said elsewhere
+                continue  # another check reports it
             table = np.array(digests).reshape(layout.multiplicity, layout.group_batch)
             keys = np.concatenate([wanted[rank].keys for rank in ranks]).reshape(table.shape)
             for pair in self._pairs:
@@ -67,7 +67,7 @@ class CopiesChecker:
     def _chain(
         self, pair: tuple[int, int], table: npt.NDArray[Any], keys: Uint64s, ghost: int
     ) -> bool:
-        """Goes on with the chain of a pair; whether it has become too long."""
+        """Continues a pair's chain of equal samples; returns whether it has become too long."""
         alike = table[pair[0]] == table[pair[1]]
         if not alike.any():
             self._in_a_row.pop(pair, None)
@@ -81,7 +81,7 @@ class CopiesChecker:
         return reached
 
     def _differ(self, keys: Uint64s, others: Uint64s, ghost: int) -> npt.NDArray[np.bool_]:
-        """Whether other parameters are drawn from the one key than from the other, [b]."""
+        """Whether different parameters are drawn from the two keys of each sample, bool [b]."""
         differ = np.zeros(len(keys), bool)
         drawn = self._draw(others, ghost)
         for name, values in self._draw(keys, ghost).items():

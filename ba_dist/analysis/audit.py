@@ -1,12 +1,12 @@
 """Checks the invariants of batch augmentation from the trace of a run.
 
 Everything is recomputed from B, M, the seed and the layout in config.json, and pixels from the data
-itself, so a trace that agrees with itself but not with them is found as well. The trace is read
-once, a line of each rank at a time:
+itself. So a trace that is consistent in itself, but does not fit them, is found as well. The trace
+is read once, a line of each rank at a time:
 
     rules.py       ids, copies, keys, ghost batches, groups; every sample once an epoch
-    alike.py       copies of a sample whose augmentations differ have other pixels
-    rendering.py   ghost batches spread over the run are rendered anew
+    alike.py       copies of a sample whose augmentations differ have different pixels
+    rendering.py   ghost batches spread over the run are rendered again
     weights.py     all ranks had the same weights
 """
 
@@ -30,9 +30,9 @@ from ba_dist.rules.order import shuffle
 from ba_dist.run.record import load_config
 from ba_dist.run.run_dir import read_json
 
-# Ghost batches that are rendered anew unless a person says otherwise: some 2,000 instances.
+# Default number of ghost batches that are rendered again: about 2,000 instances.
 RENDERED = 64
-# After so many problems the audit ends: a broken run has one at every step.
+# The audit ends after so many problems; a broken run may have one at every step.
 MOST_PROBLEMS = 1000
 
 
@@ -42,15 +42,15 @@ def audit(
     """Audits a run that was made with `--trace`.
 
     Args:
-        run_dir: of the run.
-        render: ghost batches to render anew, at most; 0 leaves the pixels unchecked.
-        say: gets what is no problem, but should be known.
+        run_dir: the run directory.
+        render: the largest number of ghost batches to render again; 0 leaves pixels unchecked.
+        say: is called with notes that are not problems.
 
     Returns:
-        How many steps were checked, and a line for every broken rule, naming step and rank.
+        The number of steps that were checked, and a line for every broken rule, with step and rank.
 
     Raises:
-        UserError: when the folder holds no trace, or the data cannot be opened here.
+        UserError: when the folder has no trace, or the data cannot be opened here.
     """
     run = _Run(run_dir, render, say)
     problems = list(islice(run.problems(), MOST_PROBLEMS))
@@ -89,7 +89,7 @@ class _Run:
                 self._renderer = Renderer(self._rules, augmentation, source, steps, render)
 
     def problems(self) -> Iterator[str]:
-        """Every broken rule; meanwhile `steps` counts those that were checked."""
+        """Every broken rule; `steps` counts the steps that were checked so far."""
         yield from self._other_data
         for moment in moments(self._paths, self._rules.world_size):
             step, entries = moment.step, moment.entries

@@ -1,4 +1,4 @@
-"""Renders instances of a run anew from source and key, and compares the digests of their pixels."""
+"""Renders instances of a run again from source and key, and compares digests of their pixels."""
 
 import hashlib
 from collections import defaultdict
@@ -22,7 +22,7 @@ def source_of(config: Data) -> Source:
     """The training samples of a run, opened here.
 
     Raises:
-        UserError: saying why they cannot be, and what can be checked without them.
+        UserError: with the reason why not, and what can be checked without them.
     """
     try:
         return open_source(config, "train")
@@ -34,17 +34,17 @@ def source_of(config: Data) -> Source:
 
 
 class Renderer:
-    """Renders ghost batches that are spread over the run: mixup and CutMix need whole ones.
+    """Renders ghost batches that are spread over the run; whole ones, for mixup and CutMix.
 
-    With each of them the whole batch of its group is read, and its digest of labels and decoded
-    images compared, so that a trace whose ids belong to other images or labels is found.
+    For each of them the whole batch of its group is read, and the digest of its labels and decoded
+    images is compared, so that a trace whose ids belong to other images or labels is found.
 
     Args:
         rules: of the run.
-        augmentation: of the run.
-        source: its training samples.
-        steps: how many the trace has.
-        wanted: ghost batches to render; all, if the run has no more.
+        augmentation: the run's own.
+        source: the run's training samples.
+        steps: number of steps in the trace.
+        wanted: number of ghost batches to render; all, if the run has no more.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Renderer:
     def check(
         self, step: int, entries: list[Entry | None], wanted: list[Expected]
     ) -> Iterator[str]:
-        """One step of all ranks, with what each should have trained on."""
+        """Checks one step of all ranks; `wanted` is what each rank should have trained on."""
         layout = self._rules.layout(step)
         batches: dict[int, GroupBatch] = {}
         for part in self._chosen.get(step, []):
@@ -69,7 +69,7 @@ class Renderer:
             rank, ghost = divmod(part % (layout.world_size * ghosts), ghosts)
             entry, group = entries[rank], layout.group(rank)
             if entry is None or len(entry["instance_sha256"]) != layout.instances_per_rank:
-                continue  # said elsewhere
+                continue  # another check reports it
             try:
                 if group not in batches:
                     samples = wanted[rank].sample_ids[: layout.group_batch]
@@ -125,9 +125,9 @@ class Renderer:
 
 
 def spread(total: int, wanted: int, seed: int) -> list[int]:
-    """One number of each of `wanted` equal parts of 0 … total-1, drawn; all if there are no more.
+    """One random number of each of `wanted` equal parts of 0 … total-1; all if there are no more.
 
-    The same at every call, so that an audit finds the same again.
+    The numbers depend on the seed alone, so that a second audit checks the same.
     """
     edges = [total * i // wanted for i in range(wanted + 1)]
     drawn: npt.NDArray[np.float64] = np.random.default_rng(seed).random(wanted)

@@ -17,14 +17,14 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rules:
-    """What a run was told to compute, and where.
+    """What a run had to compute, and where.
 
     Args:
-        layouts: (first step, layout) of its jobs; a run may go on with another number of ranks.
-        seed: of the run.
+        layouts: (first step, layout) of its jobs; a run may continue on another number of ranks.
+        seed: the run's seed.
         num_samples: N.
         steps_per_epoch: N // B.
-        order: of an epoch.
+        order: makes the order of an epoch.
     """
 
     layouts: list[tuple[int, Layout]]
@@ -43,7 +43,7 @@ class Rules:
 
     @property
     def ranks(self) -> int:
-        """All that ever took part."""
+        """The largest number of ranks of any job."""
         return max(layout.world_size for _, layout in self.layouts)
 
 
@@ -81,7 +81,7 @@ class Checker:
     how many there can be.
 
     Args:
-        rules: of this run.
+        rules: of the run.
     """
 
     rules: Rules
@@ -90,7 +90,7 @@ class Checker:
     _corrupt: set[int] = field(default_factory=set)
 
     def check(self, step: int, entries: list[Entry | None]) -> tuple[list[str], list[Expected]]:
-        """One step of all ranks.
+        """Checks one step of all ranks.
 
         Returns:
             A line for every broken rule, and what each rank of the step should have trained on.
@@ -160,7 +160,7 @@ class Checker:
     def _check_rank(
         self, step: int, rank: int, entry: Entry | None, wanted: Expected
     ) -> Iterator[str]:
-        """One rank's instances against what B, M, seed and layout say they are."""
+        """Compares one rank's instances with what B, M, seed and layout demand."""
         if entry is None:
             yield "not in the trace"
             return
@@ -197,7 +197,7 @@ def _check_ghosts(entry: Entry, size: int) -> Iterator[str]:
 
 
 def _check_groups(layout: Layout, entries: list[Entry]) -> Iterator[str]:
-    """The ranks against each other: lanes alike, groups disjoint, every instance exactly once."""
+    """Compares ranks: lanes have one batch, groups different ones, each instance is there once."""
     samples = []
     for group in range(layout.groups):
         first = group * layout.group_size

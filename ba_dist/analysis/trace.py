@@ -14,13 +14,13 @@ Entry = dict[str, Any]
 _INTEGERS = ("step", "epoch", "group", "lane")
 _LISTS = {"sample_ids": int, "copies": int, "augment_keys": str, "instance_sha256": str}
 # A file is opened for one block at a time, so that any number of ranks stays within the limit of
-# open files, and 64 KiB a rank are all that is held beside the line that is looked at.
+# open files. Each rank needs 64 KiB of memory and its current line.
 _BLOCK = 2**16
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A line between those of steps: the digest of the weights after so many of them."""
+    """A line between those of steps: the digest of the weights after so many steps."""
 
     after: int
     sha256: str
@@ -28,13 +28,13 @@ class Weights:
 
 @dataclass
 class Moment:
-    """What the ranks wrote of one step, and of the weights before it.
+    """What all ranks wrote about one step, and about the weights before it.
 
     Args:
-        step: which. The last moment is the end of the trace, where nobody has an entry.
-        entries: of each rank, None where it has none.
-        weights: (rank, digest) of what stands in front of the step's lines.
-        problems: with the order of lines.
+        step: number of the step. At the last moment, the end of the trace, no rank has an entry.
+        entries: the line of each rank, None where it has none.
+        weights: (rank, digest of weights) of the lines before the step's lines.
+        problems: lines that are in the wrong order.
         next: the step of the next moment; None at the end.
     """
 
@@ -61,11 +61,11 @@ def traces(run_dir: Path, ranks: int) -> list[Path]:
 
 
 def moments(paths: list[Path], world_size: Callable[[int], int]) -> Iterator[Moment]:
-    """The steps in order, one line of each rank at a time; steps that nobody has are left out.
+    """The steps in order, one line of each rank at a time, without steps that no rank has.
 
     Args:
         paths: the trace of each rank.
-        world_size: step → how many ranks it ran on.
+        world_size: step → number of ranks that it ran on.
 
     Raises:
         UserError: naming file and line, when a line cannot be read.
@@ -86,7 +86,7 @@ def moments(paths: list[Path], world_size: Callable[[int], int]) -> Iterator[Mom
 
 
 def last_step(path: Path) -> int:
-    """The last step in a trace, found from the end of the file; -1 without any."""
+    """The last step in a trace, read from the end of the file; -1 if it has none."""
     size, tail = path.stat().st_size, _BLOCK
     while size:
         with path.open("rb") as file:
@@ -112,13 +112,13 @@ class _Cursor:
 
     @property
     def at(self) -> int | None:
-        """The step of the next line, or how many steps its weights have seen; None at the end."""
+        """The step of the next line, or the number of steps before its weights; None at the end."""
         if self._head is None:
             return None
         return self._head.after if isinstance(self._head, Weights) else int(self._head["step"])
 
     def take(self, moment: Moment, present: bool) -> Entry | None:
-        """Moves behind the line of a step, and returns it if there is one."""
+        """Moves past the line of a step, and returns it if there is one."""
         step = moment.step
         while self._head is not None and self.at is not None:
             found = self._head
@@ -156,7 +156,7 @@ def _parsed(path: Path) -> Iterator[Entry | Weights]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file that is not open between two blocks."""
+    """The lines of a file, which is closed between two blocks."""
     rest, offset = b"", 0
     while True:
         with path.open("rb") as file:
@@ -181,25 +181,25 @@ def _parse(line: bytes) -> Entry | Weights | str:
             _of(found, name, int)
         for name, kind in _LISTS.items():
             if not all(type(value) is kind for value in _of(found, name, list)):
-                raise _Odd(f": {name} holds other things than {kind.__name__}")
+                raise _Unexpected(f": {name} holds other things than {kind.__name__}")
         _of(found, "batch_sha256", str)
         found["replaced"] = {int(i): int(j) for i, j in found.get("replaced", {}).items()}
         entry: Entry = found
         return entry
     except KeyError as error:
         return f" has no {error}"
-    except _Odd as odd:
-        return str(odd)
+    except _Unexpected as error:
+        return str(error)
     except (ValueError, TypeError, AttributeError):
         return " cannot be read"
 
 
-class _Odd(Exception):
+class _Unexpected(Exception):
     """A value that is not what it should be."""
 
 
 def _of(found: dict[str, Any], name: str, kind: type) -> Any:
     value = found[name]
     if type(value) is not kind or (isinstance(value, int) and value < 0):
-        raise _Odd(f": {name} is {value!r}")
+        raise _Unexpected(f": {name} is {value!r}")
     return value

@@ -10,7 +10,7 @@ _NAMED = 8  # ranks in a message
 
 
 class WeightsChecker:
-    """Compares the digests of the weights across ranks; holds only those of the step it is at.
+    """Compares the digests of the weights of all ranks; keeps only those of the current step.
 
     Args:
         rules: of the run.
@@ -22,7 +22,7 @@ class WeightsChecker:
         self._last: int | None = None
 
     def check(self, step: int, found: list[tuple[int, Weights]]) -> Iterator[str]:
-        """What is wrong with the digests that stand before a step."""
+        """What is wrong with the digests before a step."""
         for rank, weights in found:
             of_rank = self._pending.setdefault(weights.after, {}).setdefault(rank, set())
             of_rank.add(weights.sha256)
@@ -43,7 +43,7 @@ class WeightsChecker:
         elif after - (self._last or 0) > self._rules.steps_per_epoch:
             yield f"the digest before is that after {self._last} steps, more than an epoch ago"
         self._last = max(after, self._last or 0)
-        # When a run goes on, the ranks of both jobs have the digest.
+        # Where a job continues a run, the ranks of both jobs have written the digest.
         ranks = max(self._rules.world_size(step) for step in (max(0, after - 1), after))
         if lacking := [rank for rank in range(ranks) if rank not in digests]:
             yield f"{_named(lacking)} of {ranks} wrote no digest"

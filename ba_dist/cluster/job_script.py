@@ -1,7 +1,7 @@
-"""The text of a job script: a script of slurm/ with a person's values in it. Nothing else is done.
+"""The text of a job script: a script of slurm/ with a user's values filled in.
 
-A value reaches the text in one of two ways: as a word of the shell, quoted; or in an #SBATCH line,
-where quoting differs between versions of Slurm and so only harmless characters are allowed.
+A value gets into the text in one of two ways: as a quoted word of the shell; or in an #SBATCH
+line, where only harmless characters are allowed, because versions of Slurm quote differently.
 """
 
 import re
@@ -14,7 +14,7 @@ from ba_dist.errors import ConfigError
 from ba_dist.rules.schedules import format_regime
 from ba_dist.run.run_dir import JOB_FOLDER
 
-# Where in a script of slurm/ the recipe and its flags are written.
+# The line in a script of slurm/ that is replaced by the recipe and its flags.
 MARKER = "# `ba-dist submit` writes the recipe, its flags and the clone's folder here.\n"
 
 _NAME = (r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "letters, digits and _ . -")
@@ -32,7 +32,7 @@ WISHES = {
     ),
     "cpus_per_task": (r"\d+", "a number"),
 }
-# Paths that an #SBATCH line can hold as they are; % begins a pattern there.
+# Paths that can be in an #SBATCH line without quotes; % begins a pattern there.
 _PLAIN_PATH = r"[A-Za-z0-9_./,:=@+~-]+"
 
 
@@ -44,13 +44,13 @@ class Job:
         site: name of the script of slurm/.
         template: its text.
         recipe: name of the recipe.
-        nodes: of the job.
-        ranks_per_node: on each of them.
-        wishes: values of WISHES that a person gave.
-        changes: fields of the configuration that a person gave.
+        nodes: number of nodes.
+        ranks_per_node: number of ranks on each node.
+        wishes: values of WISHES that the user gave.
+        changes: fields of the configuration that the user gave.
         run_dir: absolute path of the run directory.
         home: absolute path of the clone.
-        work_dir: absolute path of the folder that relative paths are meant from.
+        work_dir: absolute path of the folder that relative paths start from.
     """
 
     site: str
@@ -81,7 +81,7 @@ def render(job: Job) -> str:
     """The whole job script.
 
     Raises:
-        ConfigError: when a value cannot stand in a job script, saying what can.
+        ConfigError: when a value cannot be in a job script, with what can.
     """
     if job.template.count(MARKER) != 1:
         raise ConfigError(
@@ -124,7 +124,7 @@ def train_flags(changes: dict[str, Any]) -> list[str]:
 
 
 def _words(job: Job) -> str:
-    """The lines that tell the script what `sbatch` alone would be told behind its name."""
+    """The lines that set the arguments which plain `sbatch` would get after the script's name."""
     words = [job.recipe, *train_flags(job.changes), f"--run-dir={job.run_dir}"]
     for word in (*words, job.home, job.work_dir):
         _check_word(word)
@@ -139,7 +139,7 @@ def _words(job: Job) -> str:
 
 
 def _check_word(word: str) -> None:
-    """Refuses what would make a script unreadable, or a terminal do strange things."""
+    """Refuses characters that would make a script unreadable or control a terminal."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -167,7 +167,7 @@ def _sbatch_options(job: Job) -> dict[str, str]:
 
 
 def _check_time(template: str, time: str) -> None:
-    """Refuses a limit that is over when the warning comes."""
+    """Refuses a time limit that is shorter than the warning before its end."""
     warned = re.search(r"^#SBATCH --signal=B:USR2@(\d+)$", template, re.MULTILINE)
     needed = int(warned[1]) if warned else 0
     if _seconds(time) <= needed:
@@ -178,7 +178,7 @@ def _check_time(template: str, time: str) -> None:
 
 
 def _seconds(time: str) -> int:
-    """Seconds of a time as Slurm writes it."""
+    """The seconds of a time in one of Slurm's forms."""
     days, dash, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:
@@ -191,7 +191,7 @@ def _seconds(time: str) -> int:
 
 
 def _with_option(text: str, name: str, value: str) -> str:
-    """The script with one #SBATCH line changed, taken into use (`##SBATCH`) or added."""
+    """The script with one #SBATCH line changed, activated (`##SBATCH`) or added."""
     line = f"#SBATCH --{name}={value}"
     changed, count = re.subn(
         rf"^##?SBATCH --{name}(=.*)?$", lambda _: line, text, count=1, flags=re.MULTILINE

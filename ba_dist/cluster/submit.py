@@ -45,10 +45,10 @@ def submit(job: Job, text: str, layout: Layout) -> str:
     """Writes the job script to the run directory and submits it.
 
     Returns:
-        What a person wants to know: the job's id and how to follow it.
+        Text for the user: the job's id and how to follow it.
 
     Raises:
-        UserError: when it cannot be written, sbatch is missing, or sbatch says no.
+        UserError: when it cannot be written, sbatch is missing, or sbatch fails.
     """
     script = Path(job.script)
     try:

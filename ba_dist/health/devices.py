@@ -1,4 +1,4 @@
-"""Which GPU each rank drives, and that no two drive the same one."""
+"""Which GPU each rank uses; no two ranks may use the same one."""
 
 import ctypes
 import sys
@@ -12,9 +12,9 @@ class Device(NamedTuple):
     """A GPU.
 
     Args:
-        address: on the PCI bus, for people; empty where it cannot be had.
-        identity: the same for two ranks only if they drive the same device; parts of a divided GPU
-            (MIG) have the same address, but each its own identity. Empty where it cannot be had.
+        address: on the PCI bus, for messages; empty where it is not known.
+        identity: equal for two ranks only if they use the same device. The parts of a divided GPU
+            (MIG) have one address, but different identities. Empty where it is not known.
     """
 
     address: str
@@ -22,13 +22,13 @@ class Device(NamedTuple):
 
 
 def check(comm: Comm) -> None:
-    """Looks whether each rank has a GPU of its own; collective over the world.
+    """Checks that each rank has a GPU of its own; collective over the world.
 
     Args:
         comm: the world of ranks, after `runtime.prepare`.
 
     Raises:
-        UserError: on all ranks, when several share one.
+        UserError: on all ranks, when several ranks share one.
     """
     complaint, note = compare(comm.hosts, comm.world.gather_objects(mine()))
     if complaint:
@@ -38,14 +38,14 @@ def check(comm: Comm) -> None:
 
 
 def compare(hosts: list[str], devices: list[Device | None]) -> tuple[str, str]:
-    """What is wrong, and what could not be found out, when these ranks have these GPUs.
+    """What is wrong with the GPUs of all ranks, and what could not be found out.
 
     Args:
-        hosts: of the ranks.
-        devices: of the ranks; None for one without a GPU.
+        hosts: host of each rank.
+        devices: GPU of each rank, None for a rank without one.
 
     Returns:
-        A complaint and a note, empty where there is nothing to say.
+        A complaint and a note, each empty where there is none.
     """
     users: dict[tuple[str, str], list[int]] = {}
     for rank, (host, device) in enumerate(zip(hosts, devices, strict=True)):
@@ -79,10 +79,10 @@ def _named(ranks: list[int]) -> str:
 
 
 def mine() -> Device | None:
-    """The GPU that TensorFlow was told to take; None without one.
+    """The GPU that TensorFlow was set to use; None without one.
 
-    The driver is asked, which makes no context: TensorFlow's own list of devices with addresses,
-    `device_lib`, takes the memory of every GPU in it (tensorflow#8021).
+    The driver is asked, because that makes no context. TensorFlow's own list of devices with
+    addresses, `device_lib`, takes the memory of every GPU in it (tensorflow#8021).
 
     Source: CUDA driver API, device management: cuDeviceGetPCIBusId, cuDeviceGetUuid_v2;
         HIP runtime API: hipDeviceGetPCIBusId.

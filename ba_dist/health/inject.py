@@ -1,8 +1,8 @@
-"""Faults put into a run on purpose, where they cannot be brought about from outside.
+"""Faults that tests put into a run where they cannot be caused from outside.
 
-    --inject nan@5:1            the images of step 5 on rank 1 are not numbers
+    --inject nan@5:1            the images of step 5 on rank 1 are NaN
     --inject raise@5:1          an exception on rank 1 before step 5
-    --inject split@5:1          the weights of rank 1 are moved before step 5
+    --inject split@5:1          the weights of rank 1 are changed before step 5
     --inject slow-compute@5:1:2   from step 5 on rank 1 takes 2 seconds more for each
     --inject slow-input@5:1:2     from its 5th record on rank 1 takes 2 seconds more for each
     --inject die-reading@5:1      SIGKILL to rank 1 while it reads its 5th record
@@ -43,7 +43,7 @@ def parse(text: str) -> list[Fault]:
     """The faults of `--inject`.
 
     Raises:
-        ConfigError: saying what the form is.
+        ConfigError: with the expected form.
     """
     faults = []
     for part in filter(None, text.split(",")):
@@ -61,20 +61,20 @@ class Injector:
     """The faults of one rank.
 
     Args:
-        faults: of all ranks.
-        rank: this one.
+        faults: the faults of all ranks.
+        rank: this rank.
     """
 
     def __init__(self, faults: list[Fault], rank: int):
         self._faults = [fault for fault in faults if fault.rank == rank]
 
     def before_step(self, step: int, images: Any, weights: Any) -> Any:
-        """The images to train on in this step; sleeps, raises or moves where it is so asked.
+        """Applies the faults of a step, and returns the images to train on.
 
         Args:
-            step: from 1.
-            images: of this rank.
-            weights: variables, of which `split` moves the first.
+            step: counted from 1.
+            images: this rank's images.
+            weights: variables, of which `split` changes the first.
         """
         for fault in self._faults:
             if fault.kind == "slow-compute" and step >= fault.at:
@@ -94,7 +94,7 @@ class Injector:
 
 
 class _FaultySource:
-    """A source that is slow, or that kills the process, from a record on."""
+    """A source that is slow from a record on, or kills the process at a record."""
 
     def __init__(self, source: Source, faults: list[Fault]):
         self._source, self._faults = source, faults

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_END = b"\0"  # the number of no signal
+_END = b"\0"  # no signal has the number 0
 
 
 class StopRequest:
-    """Whether this rank has been asked to stop, and whether all ranks have agreed to."""
+    """Whether this rank was asked to stop, and whether all ranks have agreed to stop."""
 
     wanted = False
     agreed = False
@@ -21,8 +21,8 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Listens to SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C; the handler only sets a flag.
 
-    A second Ctrl-C ends the process at once, with status 130, also inside a collective; the
-    launcher then ends the other ranks.
+    A second Ctrl-C ends the process at once with status 130, even inside a collective. The launcher
+    then ends the other ranks.
     """
     stop = StopRequest()
 
@@ -36,14 +36,17 @@ def stop_requests() -> Iterator[StopRequest]:
             yield stop
     finally:
         for name, handler in before.items():
-            # The same request may come again, late, to a rank that is already leaving.
+            # A rank that is already leaving may get the same request again, late.
             ignored = stop.agreed and name != signal.SIGINT
             signal.signal(name, signal.SIG_IGN if ignored else handler)
 
 
 @contextmanager
 def _impatience() -> Iterator[None]:
-    """A thread sees signals at once, while handlers wait until the main thread leaves MPI."""
+    """Ends the process at a second Ctrl-C, from a thread.
+
+    Python runs a signal handler only when the main thread leaves MPI; a thread is told at once.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -55,7 +58,7 @@ def _impatience() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.write(writing, _END)  # closing it is not seen while a forked process has it, too
+        os.write(writing, _END)  # closing it would not be seen while a forked process has it open
         thread.join()
         os.close(writing)
         os.close(reading)

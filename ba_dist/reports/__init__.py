@@ -1,1 +1,1 @@
-"""What people look at."""
+"""Plots of runs and of augmented images."""

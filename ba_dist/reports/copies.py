@@ -1,4 +1,4 @@
-"""A page of images: what augmentation makes of a few samples."""
+"""A page of images: augmented copies of a few samples."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ _SAMPLES, _COPIES = 4, 8
 
 
 def plot_copies(config: Config, source: Source, output: Path) -> Path:
-    """Draws the first copies of a few samples beside each other, the original in front.
+    """Draws the first copies of a few samples in rows, each after its original.
 
-    The samples begin the first epoch, in the order of --shuffle; their pixels are those that the
-    network is trained on, partners in the ghost batch included.
+    The samples are the first of the first epoch, in the order of --shuffle. The pixels are those
+    that the network is trained on, mixed with their partners where that is on.
 
     Args:
         config: of the run.
@@ -57,10 +57,10 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
 def copies_of(
     augmentation: Augmentation, images: tuple[Image, ...], keys: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.float32]:
-    """One copy of each image of a ghost batch, with colours that can be seen again.
+    """One copy of each image of a ghost batch, scaled back to visible colours.
 
     Args:
-        augmentation: that makes it.
+        augmentation: makes the copies.
         images: uint8 [H, W, C] each.
         keys: uint64 [n].
 
