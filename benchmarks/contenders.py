@@ -1,4 +1,4 @@
-"""Who takes part in `group_io.py`, and how they take turns on the ranks of one group."""
+"""The contenders of `group_io.py`, and how they take turns on the ranks of one group."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ class Reading:
 def open_contenders(
     settings: Settings, comm: Comm, source: Source, pool: Workers
 ) -> dict[str, Any]:
-    """Everything that takes part, on every rank; collective over the world."""
+    """All contenders, on every rank; collective over the world."""
     threads, batch = my_threads(comm.node.size), settings.batch_size
     layout = Layout(comm.world_size, comm.world_size, batch)
     opened: dict[str, Any] = {}

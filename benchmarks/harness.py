@@ -43,7 +43,7 @@ class Measure:
         return f"{number(self.median)} +-{number(self.deviation)}"
 
     def as_dict(self) -> dict[str, float]:
-        """As JSON holds it."""
+        """The values for JSON."""
         return {"median": self.median, "deviation": self.deviation, "trials": self.trials}
 
 
@@ -61,7 +61,7 @@ def measure(values: Iterable[float]) -> Measure:
 
 
 def number(value: float) -> str:
-    """A figure with about four digits that matter: 0.0123, 1.23, 45.6, 2138."""
+    """A number with about four significant digits: 0.0123, 1.23, 45.6, 2138."""
     for limit, digits in ((0.1, 4), (10, 2), (1000, 1)):
         if abs(value) < limit:
             return f"{value:.{digits}f}"
@@ -101,7 +101,7 @@ class Table:
     rows: list[Sequence[Any]] = field(default_factory=list)
 
     def add(self, *cells: Any) -> None:
-        """A row more.
+        """Adds a row.
 
         Raises:
             ValueError: when it has not a cell for every column.
@@ -177,7 +177,7 @@ def _cpu_model() -> str:
 
 
 def command_line() -> str:
-    """What a person typed, without the path of this machine's interpreter."""
+    """The command as it was typed, without the path of the interpreter."""
     program = Path(sys.argv[0]).resolve()
     if program.is_relative_to(ROOT):
         program = program.relative_to(ROOT)
@@ -191,7 +191,7 @@ def command_line() -> str:
 
 @dataclass
 class Report:
-    """What a benchmark leaves: a table on the screen, a JSON file and a Markdown file beside it.
+    """The results of a benchmark: a table on the screen, a JSON file and a Markdown file.
 
     Args:
         name: of the benchmark.
@@ -307,7 +307,7 @@ output_option = click.option(
 
 
 def one_message(program: Callable[..., Any]) -> Callable[..., Any]:
-    """Mistakes that a person can mend end the program with one message.
+    """Errors that a user can correct end the program with one message.
 
     What only one rank has found is left to the hook of `ba_dist.start`, which ends the job.
     """

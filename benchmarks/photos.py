@@ -1,6 +1,6 @@
 """Photographs to read: 500×375 JPEGs of about 87 to 100 kB, made from scikit-learn's two.
 
-Real photographs, because a decoder's time depends on what the picture holds. Every one is another
+Real photographs, because a decoder's time depends on what the image shows. Every one is another
 crop, mirrored or not, of another brightness, so no two files are the same.
 """
 
@@ -61,11 +61,11 @@ def make_shards(folder: Path, count: int, shards: int = 4) -> Path:
     from tensorflow.io import TFRecordWriter
 
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = photographs(count)
+    jpegs = photographs(count)
     for shard in range(shards):
         with TFRecordWriter(str(folder / f"train-{shard:05d}-of-{shards:05d}")) as file:
             for i in range(count * shard // shards, count * (shard + 1) // shards):
-                file.write(_example(next(pictures), 1 + i % CLASSES))
+                file.write(_example(next(jpegs), 1 + i % CLASSES))
     with TFRecordWriter(str(folder / "validation-00000-of-00001")) as file:
         file.write(_example(next(photographs(1)), 1))
     (folder / _FACTS).write_text(json.dumps(facts))

@@ -1,4 +1,4 @@
-"""Processes that benchmarks start, and how ranks wait for each other without disturbing."""
+"""Processes that benchmarks start, and a barrier that leaves the cores to others."""
 
 import json
 import os
@@ -35,9 +35,9 @@ def run_ranks(ranks: int, words: Sequence[str], tracer: Sequence[str] = ()) -> s
 
 
 def patient_barrier() -> None:
-    """Returns when every rank has come here; meanwhile it leaves the cores to the others.
+    """Returns when every rank has called it; meanwhile it leaves the cores to the others.
 
-    A barrier of MPI's own spins, which on fewer cores than ranks slows down those still at work.
+    MPI's own barrier spins. With fewer cores than ranks, that slows down the ranks that still work.
     """
     from mpi4py import MPI
 
@@ -47,15 +47,15 @@ def patient_barrier() -> None:
 
 
 def my_threads(node_ranks: int) -> int:
-    """Threads of this rank: as the launcher says, else the cores shared by the node's ranks."""
+    """Threads of this rank: as the launcher sets them, else its share of the node's cores."""
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS")
     return int(threads) if threads else max(1, runtime.cores() // node_ranks)
 
 
 class Helper:
-    """A process of another kind that works in turns, asked and answering by lines of JSON.
+    """A helper process; questions and answers are lines of JSON.
 
-    It inherits no trace of the MPI job, so that its libraries do not take themselves for a rank.
+    It inherits no variables of the MPI job, so that its libraries do not act as a rank.
 
     Args:
         command: to start it.
@@ -98,7 +98,7 @@ class Helper:
         return json.loads(answer)
 
     def close(self) -> None:
-        """Ends it, by the end of its input."""
+        """Ends the process by closing its input."""
         assert self._child.stdin
         self._child.stdin.close()
         try:

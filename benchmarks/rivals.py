@@ -29,7 +29,7 @@ _FEATURES = {"image": "image/encoded", "label": "image/class/label"}
 
 
 def arrivals(batches: Iterator[Any], count: int) -> list[float]:
-    """Takes so many batches as fast as they come."""
+    """Takes `count` batches, as fast as they come."""
     times = []
     for _ in range(count):
         next(batches)

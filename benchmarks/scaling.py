@@ -184,7 +184,7 @@ def one_step(batches: training.Batches, work: Any) -> list[float]:
 
 
 def result_of(multiplicity: int, layout: Layout, seconds: np.ndarray) -> Result:
-    """What was seen with one multiplicity.
+    """The result of one multiplicity.
 
     Args:
         seconds: [ranks, steps, parts].

@@ -1,4 +1,4 @@
-"""The picture that `scaling.py` leaves beside its JSON."""
+"""The plot that `scaling.py` writes beside its JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
