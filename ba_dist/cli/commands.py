@@ -63,7 +63,7 @@ def train(name: str, inject: str, **flags: Any) -> None:
             RUN_AGAIN,
             sys.stdout,
         )
-    _say_once(table(outcome.summary, outcome.run_dir))
+    _say_once(table(outcome.summary, outcome.task, outcome.run_dir))
 
 
 @cli.command(cls=RecipeCommand)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ba_dist.errors import ConfigError
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.order import steps_per_epoch
+from ba_dist.rules.plan import Plan
 from ba_dist.rules.schedules import Regime, check_regime, format_regime, parse_regime
 
 # Raised when the same configuration computes something else than before: a run is not continued or
@@ -328,8 +329,8 @@ def layout_of(config: Config, world_size: int) -> Layout:
     )
 
 
-def plan_steps(config: Config, samples: int) -> tuple[int, int]:
-    """(steps in an epoch, steps in all); known before the first step.
+def plan_steps(config: Config, samples: int) -> Plan:
+    """The steps of a run; known before the first one.
 
     Raises:
         ConfigError: when an epoch has not a single whole batch.
@@ -340,7 +341,8 @@ def plan_steps(config: Config, samples: int) -> tuple[int, int]:
             f"--batch-size {config.batch.batch_size} is more than the {samples} training samples;"
             f" use at most {samples}"
         )
-    return per_epoch, config.run.steps or config.run.epochs * per_epoch
+    run = config.run
+    return Plan(per_epoch, run.steps or run.epochs * per_epoch, run.eval_every)
 
 
 def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:

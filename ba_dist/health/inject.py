@@ -1,6 +1,6 @@
 """Faults put into a run on purpose, where they cannot be brought about from outside.
 
-    --inject nan@5:1            the images of step 5 on rank 1 are not numbers
+    --inject nan@5:1            the inputs of step 5 on rank 1 are not numbers
     --inject raise@5:1          an exception on rank 1 before step 5
     --inject split@5:1          the weights of rank 1 are moved before step 5
     --inject slow-compute@5:1:2   from step 5 on rank 1 takes 2 seconds more for each
@@ -15,9 +15,10 @@ import re
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ba_dist.data.batch import Batch
 from ba_dist.errors import ConfigError
 
 KINDS = ("nan", "raise", "split", "slow-compute", "slow-input", "die-reading")
@@ -67,12 +68,12 @@ class Injector:
     def __init__(self, faults: list[Fault], rank: int):
         self._faults = [fault for fault in faults if fault.rank == rank]
 
-    def before_step(self, step: int, images: Any, weights: Any) -> Any:
-        """The images to train on in this step; sleeps, raises or moves where it is so asked.
+    def before_step(self, step: int, batch: Batch, weights: Any) -> Batch:
+        """The batch to train on in this step; sleeps, raises or moves where it is so asked.
 
         Args:
             step: from 1.
-            images: of this rank.
+            batch: of this rank.
             weights: variables, of which `split` moves the first.
         """
         for fault in self._faults:
@@ -83,13 +84,19 @@ class Injector:
             if step == fault.at and fault.kind == "split":
                 weights[0].assign(weights[0].value * (1 + 1e-6))
             if step == fault.at and fault.kind == "nan":
-                images = images * float("nan")
-        return images
+                inputs = {n: _spoilt(tensor) for n, tensor in batch.inputs.items()}
+                batch = replace(batch, inputs=inputs)
+        return batch
 
     def source(self, source: Any) -> Any:
         """The source, with the faults of reading."""
         faults = [f for f in self._faults if f.kind in ("slow-input", "die-reading")]
         return _FaultySource(source, faults) if faults else source
+
+
+def _spoilt(tensor: Any) -> Any:
+    """Not a number in every place; integers stay."""
+    return tensor * float("nan") if tensor.dtype.is_floating else tensor
 
 
 class _FaultySource:

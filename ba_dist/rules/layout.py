@@ -91,6 +91,19 @@ class Layout:
         first = self.lane(rank) * self.copies_per_rank
         return range(first, first + self.copies_per_rank)
 
+    def rows(self, rank: int) -> list[int]:
+        """Where the instances of a rank are among all B·M of a step, copy by copy.
+
+        Instance k·b + s of the rank is copy l·K + k of the sample at g·b + s of the batch, which is
+        row (l·K + k)·B + g·b + s.
+        """
+        first = self.group(rank) * self.group_batch
+        return [
+            copy * self.batch_size + first + sample
+            for copy in self.copies(rank)
+            for sample in range(self.group_batch)
+        ]
+
     def microbatch_within(self, limit: int) -> int:
         """The largest microbatch of at most `limit` instances, or of one ghost batch."""
         valid = microbatches(self.instances_per_rank, self.ghost_batch)
