@@ -6,7 +6,7 @@ import click
 
 from ba_dist.config import PARTS, Config, Option, options
 from ba_dist.recipes import RECIPES, recipe
-from ba_dist.rules.schedules import parse_regime
+from ba_dist.rules.schedules import Regime, parse_regime
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -49,10 +49,10 @@ class RecipeCommand(click.Command):
                 formatter.write_dl(sections[title])
 
 
-class _RegimeType(click.ParamType):
+class _RegimeType(click.ParamType[Regime]):
     name = "EPOCH:RATE,…"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+    def convert(self, value: Any, param: Any, ctx: Any) -> Regime:
         return parse_regime(value) if isinstance(value, str) else value
 
 
