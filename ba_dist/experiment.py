@@ -38,6 +38,16 @@ class Experiment:
     precision: Any
 
 
+def check(config: Config) -> None:
+    """Refuses names that no registry has, before any work starts.
+
+    Raises:
+        ConfigError: listing the names that there are.
+    """
+    models.network(config.model.model)
+    optim.check(config.optimizer)
+
+
 def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
     """What the network of a configuration learns.
 

@@ -64,6 +64,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
     # --- the world: ranks, layout, run directory, devices -----------------------------------------
     comm = start()
     layout = layout_of(config, comm.world_size)
+    experiment.check(config)
     with ExitStack() as stack:
         folder = saving.open_run_dir(config, comm, stack)
         layout = _start_devices(config, layout, comm)

@@ -19,20 +19,30 @@ def _sgd(variables: Sequence[Any], config: Optimizer) -> UpdateRule:
 RULES: dict[str, Callable[[Sequence[Any], Optimizer], UpdateRule]] = {"sgd": _sgd}
 
 
-def build(variables: Sequence[Any], config: Optimizer, name: str = "sgd") -> UpdateRule:
+def check(config: Optimizer) -> None:
+    """Refuses a rule that is not there.
+
+    Raises:
+        ConfigError: listing the rules.
+    """
+    if config.optimizer not in RULES:
+        raise ConfigError(
+            f"--optimizer {config.optimizer!r} is unknown; choose from {', '.join(RULES)}"
+        )
+
+
+def build(variables: Sequence[Any], config: Optimizer) -> UpdateRule:
     """The update rule of a configuration.
 
     Args:
         variables: Keras variables to move, with their tags.
-        config: its settings.
-        name: of the rule.
+        config: its name and settings.
 
     Raises:
         ConfigError: listing the rules when there is none of this name.
     """
-    if name not in RULES:
-        raise ConfigError(f"--optimizer {name!r} is unknown; choose from {', '.join(RULES)}")
-    return RULES[name](variables, config)
+    check(config)
+    return RULES[config.optimizer](variables, config)
 
 
 def hyperparameters(config: Optimizer, learning_rate: float) -> dict[str, float]:

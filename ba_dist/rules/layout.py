@@ -13,6 +13,11 @@ from dataclasses import dataclass
 from ba_dist.errors import LayoutError
 
 
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """N // B: the last partial batch is dropped, and M does not matter."""
+    return num_samples // batch_size
+
+
 @dataclass(frozen=True)
 class Layout:
     """Who computes what in a step; every rule is checked when it is made.

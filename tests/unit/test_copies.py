@@ -140,7 +140,7 @@ def test_help_teaches_both(ba_dist):
     out = ba_dist("plot", "augmentations", "--help").output
     assert out.startswith("Usage: cli plot augmentations [OPTIONS] RECIPE")
     assert "--data-dir" in out and "--output" in out
-    assert "[here: resnet8]" in ba_dist("plot", "augmentations", "quickstart", "--help").output
+    assert "[default: resnet8]" in ba_dist("plot", "augmentations", "quickstart", "--help").output
 
 
 def test_mistakes(ba_dist, tmp_path):
