@@ -92,7 +92,7 @@ def input_pipeline(
     def instances() -> Iterator[tuple[Any, Any]]:
         # Each time that the dataset is gone through, training goes on `steps` further.
         first = next(begun)
-        reader = GroupReader(source, sampler, channel, ReadMode(), first, first + steps)
+        reader = GroupReader(source, sampler, channel, ReadMode(), first=first, last=first + steps)
         pipeline = InputPipeline(reader, task, layout, comm.rank, seed)
         try:
             for batch in pipeline:

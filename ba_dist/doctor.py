@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ba_dist import comm as communication
 from ba_dist import runtime
@@ -140,7 +139,7 @@ def _devices() -> list[Finding]:
     return [Finding("GPUs", str(len(gpus) or "none, the CPU trains"))]
 
 
-def _ranks(world: Any) -> list[Finding]:
+def _ranks(world: communication.Comm) -> list[Finding]:
     launch = launched()
     if launch is not None and launch.world_size != world.world_size:
         text = f"the launcher started {launch.world_size}, MPI joined {world.world_size}"
@@ -149,21 +148,22 @@ def _ranks(world: Any) -> list[Finding]:
     here, cores = world.node.size, runtime.cores()
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, cores // here))
     findings = [Finding("ranks", f"{world.world_size}, of which {here} on {world.host}")]
-    crowded = here * threads > os.cpu_count()
+    in_node = os.cpu_count() or 1
+    crowded = here * threads > in_node
     advice = "start fewer ranks a node, or give each fewer threads" if crowded else ""
-    text = f"{threads} thread(s) per rank, {cores} core(s) to run on, {os.cpu_count()} in the node"
+    text = f"{threads} thread(s) per rank, {cores} core(s) to run on, {in_node} in the node"
     return [*findings, Finding("cores", text, advice)]
 
 
 def _data(given_dir: str | None) -> list[Finding]:
-    place = data_dir(given_dir)
-    if place is None:
+    path = data_dir(given_dir)
+    if path is None:
         cache = cache_dir()
         return [
             Finding("data", f"{cache} (the cache; --data-dir or ${DATA_VARIABLE} name another)")
         ]
-    if not place.is_dir():
-        return [Finding("data", f"{place} does not exist", "make it, or name another folder")]
-    if not os.access(place, os.R_OK | os.X_OK):
-        return [Finding("data", f"{place} cannot be read", "change its permissions")]
-    return [Finding("data", str(place))]
+    if not path.is_dir():
+        return [Finding("data", f"{path} does not exist", "make it, or name another folder")]
+    if not os.access(path, os.R_OK | os.X_OK):
+        return [Finding("data", f"{path} cannot be read", "change its permissions")]
+    return [Finding("data", str(path))]

@@ -1,24 +1,24 @@
-"""The errors that a person can mend: they are shown as one message, without a traceback."""
+"""Errors that a user can correct: they are shown as one message, without a traceback."""
 
 
 class UserError(Exception):
     """Says what was found, what was expected and what to do.
 
-    `agreed` is set on an error that every rank raises at the same place, so that all can end
-    together; any other is one rank's own, and that rank ends the job.
+    `agreed` is set on an error that every rank raises at the same point, so that all ranks can end
+    together. Any other error belongs to one rank, and that rank ends the job.
     """
 
     agreed = False
 
 
 def agreed(error: UserError) -> UserError:
-    """Marks an error that all ranks raise at the same place."""
+    """Marks an error that all ranks raise at the same point."""
     error.agreed = True
     return error
 
 
 class ConfigError(UserError, ValueError):
-    """A value of the configuration cannot work; every rank finds the same."""
+    """A value of the configuration cannot work; every rank raises the same."""
 
     agreed = True
 
@@ -28,16 +28,16 @@ class LayoutError(ConfigError):
 
 
 class DataError(UserError):
-    """Data is missing, damaged, or not the same on all ranks."""
+    """Data is missing, corrupt, or not the same on all ranks."""
 
 
 class DataUnavailable(DataError):
-    """A dataset cannot be had on this machine: nothing of it is there that could be wrong."""
+    """A dataset is not available on this machine, as opposed to being there and wrong."""
 
 
 class CorruptRecord(DataError):
-    """A record cannot be what was once written: cut short, changed, or not decodable."""
+    """A record is not what was once written: it is cut short, changed, or cannot be decoded."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or belongs to another run."""
+    """A checkpoint is missing, corrupt, or belongs to another run."""

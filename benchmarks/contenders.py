@@ -71,7 +71,15 @@ class Reading:
     ):
         sampler = GroupSampler(len(source), 0, layout, 0)
         self._reader = GroupReader(
-            source, sampler, channel, mode, 0, _FOREVER, _PREFETCH, pool, channel.size
+            source,
+            sampler,
+            channel,
+            mode,
+            first=0,
+            last=_FOREVER,
+            prefetch=_PREFETCH,
+            workers=pool,
+            sharing=channel.size,
         )
         self.batches = iter(self._reader)
         self._owed = 0

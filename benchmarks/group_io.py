@@ -85,9 +85,13 @@ def table(results: list[Result], batch_size: int) -> Table:
         ratios = [result.get(key, {}).get("median") for key in ("to_replicate", "to_tf_data")]
         read = result.get("bytes_read", 0) / storage_reads.BATCHES / 1e6
         made.add(
-            result["contender"], result["multiplicity"],
-            figures["median"], figures["deviation"], *ratios, read or None,
-        )  # fmt: skip
+            result["contender"],
+            result["multiplicity"],
+            figures["median"],
+            figures["deviation"],
+            *ratios,
+            read or None,
+        )
     return made
 
 
@@ -226,9 +230,18 @@ def choose(asked: str, store: str, streaming_python: str, report: Report) -> lis
 @output_option
 @one_message
 def main(
-    multiplicities, contenders, batch_size, rounds, seconds, count, store, data_dir,
-    streaming_python, count_reads, output,
-):  # fmt: skip
+    multiplicities,
+    contenders,
+    batch_size,
+    rounds,
+    seconds,
+    count,
+    store,
+    data_dir,
+    streaming_python,
+    count_reads,
+    output,
+):
     """Measure how fast the ranks of a group get their batches.
 
     Each rank of a group receives the same decoded photographs. ba_dist's modes (replicate,
@@ -239,8 +252,16 @@ def main(
     """
     path = output_path("group_io", output)
     comm = join() if ba_comm.ranks() else None
-    report = Report("group_io", {"batch_size": batch_size, "rounds": rounds, "seconds": seconds,
-                                 "photographs": count, "store": store})  # fmt: skip
+    report = Report(
+        "group_io",
+        {
+            "batch_size": batch_size,
+            "rounds": rounds,
+            "seconds": seconds,
+            "photographs": count,
+            "store": store,
+        },
+    )
     names = choose(contenders, store, streaming_python, report)
     folder = Path(data_dir) if data_dir else path.parent / f"photos-{store}"
     settings = Settings(names, batch_size, rounds, seconds, folder.absolute(), streaming_python)
@@ -258,8 +279,11 @@ def main(
         sizes = multiplicities
         found = measure_sizes(sizes, settings, store, count_reads, report)
     report.results = found
-    report.layout = {"groups of": "/".join(map(str, sizes)), "batch": batch_size,
-                     "threads a rank": "cores / ranks, at least 1"}  # fmt: skip
+    report.layout = {
+        "groups of": "/".join(map(str, sizes)),
+        "batch": batch_size,
+        "threads a rank": "cores / ranks, at least 1",
+    }
     report.tables.append(table(found, batch_size))
     report.write(path)
     report.show(path)

@@ -31,7 +31,7 @@ KINDS = ("full", "block")
 def batches(samples: int, layout: Layout, rank: int, kind: str, epoch: int) -> list[np.ndarray]:
     """The sampler of one rank, built anew, and what it gives at three places of an epoch."""
     order = shuffle(kind, BLOCK, WINDOW)
-    sampler = GroupSampler(samples, 0, layout, layout.group(rank), order)
+    sampler = GroupSampler(samples, 0, layout, layout.group(rank), order=order)
     first = epoch * sampler.steps_per_epoch
     steps = sampler.steps_per_epoch
     return [sampler(first + step)[1] for step in (0, steps // 2, steps - 1)]

@@ -25,8 +25,8 @@ def run_ranks(ranks: int, words: Sequence[str], tracer: Sequence[str] = ()) -> s
     Raises:
         UserError: with the end of its output, when it failed.
     """
-    tied = [sys.executable, "-IS", str(MPIRUN.with_name("tied.py")), "TERM"]
-    line = [*tied, *tracer, str(MPIRUN), "-n", str(ranks), "--", "python", *words]
+    guard = [sys.executable, "-IS", str(MPIRUN.with_name("end_with_parent.py")), "TERM"]
+    line = [*guard, *tracer, str(MPIRUN), "-n", str(ranks), "--", "python", *words]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
         end = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
@@ -48,8 +48,8 @@ def patient_barrier() -> None:
 
 def my_threads(node_ranks: int) -> int:
     """Threads of this rank: as the launcher says, else the cores shared by the node's ranks."""
-    told = os.environ.get("TF_NUM_INTRAOP_THREADS")
-    return int(told) if told else max(1, runtime.cores() // node_ranks)
+    threads = os.environ.get("TF_NUM_INTRAOP_THREADS")
+    return int(threads) if threads else max(1, runtime.cores() // node_ranks)
 
 
 class Helper:
@@ -71,9 +71,12 @@ class Helper:
             os.sched_setaffinity(0, range(os.cpu_count() or 1))
         try:
             self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
                 env={**kept, **extra},
-            )  # fmt: skip
+            )
         finally:
             os.sched_setaffinity(0, mine)
 

@@ -115,11 +115,11 @@ def plan(settings: Settings, ranks: int, notes: list[str]) -> dict[int, Layout]:
             notes.append(f"M = {multiplicity} on {ranks} ranks left out: {error}")
     if not possible:
         raise UserError(f"no multiplicity fits {ranks} ranks: {notes[-1]}")
-    held = [
+    group_batches = [
         training.layout_for(settings.batch_per_rank, m, ranks, ghost_batch=1).group_batch
         for m in possible
     ]
-    common = math.gcd(*held)
+    common = math.gcd(*group_batches)
     ghost = max(size for size in range(1, training.GHOST_BATCH + 1) if common % size == 0)
     return {m: training.layout_for(settings.batch_per_rank, m, ranks, ghost) for m in possible}
 
@@ -129,9 +129,12 @@ def measure_ranks(settings: Settings, comm: Comm, notes: list[str]) -> list[Resu
     layouts = plan(settings, comm.world_size, notes)
     dataset = {"jpeg": "pictures" if settings.data_dir else "synthetic-jpeg", "arrays": "synthetic"}
     config = training.configuration(
-        settings.model, settings.image_size, settings.precision,
-        dataset[settings.input], settings.data_dir,
-    )  # fmt: skip
+        settings.model,
+        settings.image_size,
+        settings.precision,
+        dataset[settings.input],
+        settings.data_dir,
+    )
     config, source, task = training.open_data(config, comm)
     total = settings.rounds * (settings.warm_up + settings.steps)
     first = next(iter(layouts.values()))
@@ -218,10 +221,16 @@ def table(results: list[Result]) -> Table:
     for result in results:
         steps = result["steps_per_second"]
         made.add(
-            result["ranks"], result["multiplicity"], result["group_size"],
-            result["copies_per_rank"], result["batch_size"], steps["median"], steps["deviation"],
-            *(result["milliseconds"][part]["median"] for part in PARTS), result.get("to_one_copy"),
-        )  # fmt: skip
+            result["ranks"],
+            result["multiplicity"],
+            result["group_size"],
+            result["copies_per_rank"],
+            result["batch_size"],
+            steps["median"],
+            steps["deviation"],
+            *(result["milliseconds"][part]["median"] for part in PARTS),
+            result.get("to_one_copy"),
+        )
     return made
 
 

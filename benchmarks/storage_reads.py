@@ -34,9 +34,14 @@ def observe(ranks: int, modes: list[str], data_dir: Path, batch_size: int) -> di
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "strace.log")
         tracer = [
-            "strace", "--follow-forks", "--decode-fds=path", "--quiet=all", "--string-limit=64",
-            f"--trace={_CALLS}", f"--output={log}",
-        ]  # fmt: skip
+            "strace",
+            "--follow-forks",
+            "--decode-fds=path",
+            "--quiet=all",
+            "--string-limit=64",
+            f"--trace={_CALLS}",
+            f"--output={log}",
+        ]
         words = [__file__, f"{data_dir}", f"{batch_size}", *modes]
         run_ranks(ranks, words, tracer)
         with log.open(errors="replace") as lines:
@@ -97,7 +102,7 @@ def main() -> None:
             comm.world.barrier()
             sampler = GroupSampler(len(source), 0, layout, 0)
             reader = GroupReader(
-                source, sampler, comm.group(layout), OURS[mode], 0, BATCHES, 2, pool
+                source, sampler, comm.group(layout), OURS[mode], first=0, last=BATCHES, workers=pool
             )
             for _ in reader:
                 reader.advance()

@@ -169,10 +169,14 @@ def table(results: list[Result], device: str) -> Table:
         size = result["batch_size_per_rank"]
         each, total = result["images_per_second_per_rank"], result["images_per_second"]
         made.add(
-            result["contender"], size, each["median"], each["deviation"],
-            total["median"], total["deviation"],
+            result["contender"],
+            size,
+            each["median"],
+            each["deviation"],
+            total["median"],
+            total["deviation"],
             total["median"] / ours[size]["images_per_second"]["median"],
-        )  # fmt: skip
+        )
     return made
 
 
@@ -258,9 +262,20 @@ def device_kind() -> str:
 @output_option
 @one_message
 def main(
-    model, batch_sizes, image_size, multiplicity, precision, microbatch, trials, steps_per_trial,
-    warm_up, dataset, data_dir, baseline, output,
-):  # fmt: skip
+    model,
+    batch_sizes,
+    image_size,
+    multiplicity,
+    precision,
+    microbatch,
+    trials,
+    steps_per_trial,
+    warm_up,
+    dataset,
+    data_dir,
+    baseline,
+    output,
+):
     """Measure training images per second for each batch size (the paper's Table 5).
 
     Start several ranks with launch/mpirun.sh; totals are sums over all of them. Baselines always
@@ -276,13 +291,25 @@ def main(
             size, multiplicity, comm.world_size, microbatch=microbatch
         )
     config = training.configuration(model, image_size, precision, dataset or "synthetic", data_dir)
-    report = Report("throughput", {
-        "model": model, "image_size": image_size, "precision": precision, "trials": trials,
-        "steps_per_trial": steps_per_trial, "warm_up": warm_up, "input": dataset or "one batch",
-    })  # fmt: skip
+    report = Report(
+        "throughput",
+        {
+            "model": model,
+            "image_size": image_size,
+            "precision": precision,
+            "trials": trials,
+            "steps_per_trial": steps_per_trial,
+            "warm_up": warm_up,
+            "input": dataset or "one batch",
+        },
+    )
     first = layouts[batch_sizes[0]]
-    report.layout = {"ranks": comm.world_size, "groups": first.groups, "copies": multiplicity,
-                     "copies a rank": first.copies_per_rank}  # fmt: skip
+    report.layout = {
+        "ranks": comm.world_size,
+        "groups": first.groups,
+        "copies": multiplicity,
+        "copies a rank": first.copies_per_rank,
+    }
     bench = Bench(
         config, comm, Trials(trials, steps_per_trial, warm_up), list(baseline), bool(dataset)
     )

@@ -52,7 +52,7 @@ export_threads() {
 choose_command() {
   # The environment's commands, for programs that start others.
   export PATH="$VENV/bin:$PATH"
-  COMMAND=("$PYTHON" -IS "$ROOT/launch/tied.py" KILL "$PYTHON")
+  COMMAND=("$PYTHON" -IS "$ROOT/launch/end_with_parent.py" KILL "$PYTHON")
   if [ "$1" = python ]; then COMMAND+=("${@:2}"); else COMMAND+=(-m ba_dist "$@"); fi
 }
 
@@ -139,7 +139,7 @@ start_and_wait() {
   # A terminal stops whoever reads from it in the background.
   if [ -t 0 ]; then exec </dev/null; fi
   set -m
-  "$PYTHON" -IS "$ROOT/launch/tied.py" "$END_SIGNAL" "$@" &
+  "$PYTHON" -IS "$ROOT/launch/end_with_parent.py" "$END_SIGNAL" "$@" &
   CHILD=$!
   set +m
   trap request_stop INT TERM HUP USR1 USR2

@@ -1,4 +1,4 @@
-"""Finds copies of a sample that are the same picture although their augmentations differ."""
+"""Finds copies of a sample that are the same image although their augmentations differ."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +11,11 @@ from ba_dist.analysis.trace import Entry
 from ba_dist.data.batch import InstanceMaker, Parameters
 from ba_dist.rules.keys import Uint64s
 
-# So many in a row are no coincidence. One is: a blank picture, a symmetric one that is mirrored, a
+# So many in a row are no coincidence. One is: a blank image, a symmetric one that is mirrored, a
 # policy of AutoAugment that changes nothing. Were every third pair such a coincidence, a chain
 # would come about once in 40 million pairs.
 IN_A_ROW = 16
-# Where the size of pictures varies it is not in the trace; that of the crop's box hardly matters.
+# Where the size of images varies it is not in the trace; that of the crop's box hardly matters.
 _ANY_SIZE = 2**10
 
 
@@ -61,7 +61,7 @@ class CopiesChecker:
                 if self._chain(pair, table, keys, layout.ghost_batch):
                     yield (
                         f"step {step}, group {group}: copies {pair[0]} and {pair[1]} of {IN_A_ROW}"
-                        " samples in a row are the same picture, though augmented differently"
+                        " samples in a row are the same image, though augmented differently"
                     )
 
     def _chain(

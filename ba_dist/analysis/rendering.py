@@ -37,7 +37,7 @@ class Renderer:
     """Renders ghost batches that are spread over the run: mixup and CutMix need whole ones.
 
     With each of them the whole batch of its group is read, and its digest of labels and decoded
-    pictures compared, so that a trace whose ids belong to other pictures or labels is found.
+    images compared, so that a trace whose ids belong to other images or labels is found.
 
     Args:
         rules: of the run.
@@ -74,7 +74,7 @@ class Renderer:
                     batches[group] = self._read(step, samples)
                     if batches[group].sha256() != entry["batch_sha256"]:
                         yield (
-                            f"step {step}, rank {rank}: the labels or the decoded pictures of its"
+                            f"step {step}, rank {rank}: the labels or the decoded images of its"
                             " batch are not those of its samples in the data"
                         )
                 first = ghost * layout.ghost_batch

@@ -74,13 +74,14 @@ def _expected(rules: Rules, step: int, rank: int, samples: Ids) -> Expected:
 class Checker:
     """Checks the steps one after the other.
 
-    That every sample is used once an epoch needs no memory of those that were: a step's ids have to
-    be those at its places in the epoch's order, which is a bijection of 0 … N-1, and no two steps
-    and groups have a place in common. Samples in the place of corrupt ones are the exception; so
-    the corrupt samples of the epoch are kept, which --corrupt-budget bounds.
+    Every sample must be used once in an epoch. To check that, the samples that were used need not
+    be remembered: a step's ids must be those at its positions in the epoch's order, the order is a
+    bijection of 0 … N-1, and no two groups or steps share a position. Samples that replace corrupt
+    ones are the exception, so the corrupt samples of the epoch are kept; --corrupt-budget limits
+    how many there can be.
 
     Args:
-        rules: that hold.
+        rules: of this run.
     """
 
     rules: Rules
@@ -124,23 +125,23 @@ class Checker:
     def _replace(self, entry: Entry | None, positions: Ids) -> tuple[list[str], Ids]:
         """Problems of the replacements of corrupt samples, and the ids that these lead to.
 
-        In the place of a corrupt sample comes the one in the same place of the next step of the
-        epoch, or of the one after it if that is corrupt as well, and so on.
+        A corrupt sample is replaced by the sample at the same position of the next step of the
+        epoch; if that is corrupt too, of the step after it, and so on.
         """
         problems, ids = [], self._order(positions)
         size = self.rules.layouts[0][1].batch_size
         steps = self.rules.steps_per_epoch
         for corrupt, instead in entry["replaced"].items() if entry else ():
-            places = np.flatnonzero(ids == corrupt)
+            rows = np.flatnonzero(ids == corrupt)
             candidates = np.zeros(0, np.int64)
-            if len(places):
-                step, place = divmod(int(positions[places[0]]), size)
+            if len(rows):
+                step, row_in_batch = divmod(int(positions[rows[0]]), size)
                 later = (step + np.arange(1, steps)) % steps
-                candidates = self._order(later * size + place)
+                candidates = self._order(later * size + row_in_batch)
             if instead not in candidates:
                 problems.append(f"sample {instead} may not take the place of sample {corrupt}")
                 continue
-            ids[places] = instead
+            ids[rows] = instead
             passed = candidates[: candidates.tolist().index(instead)]
             earlier = later[: len(passed)] < step
             trained_on = set(passed[earlier].tolist()) - self._corrupt

@@ -102,7 +102,7 @@ def last_step(path: Path) -> int:
 
 
 class _Cursor:
-    """A place in the trace of a rank."""
+    """A position in the trace of a rank."""
 
     def __init__(self, rank: int, path: Path):
         self.rank = rank

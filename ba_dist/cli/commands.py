@@ -102,7 +102,7 @@ def submit(
     ranks = ranks_per_node or job_script.ranks_per_node(template)
     layout = layout_of(config, nodes * ranks)
     job = job_script.Job(
-        site, template, name, nodes, ranks, given(wishes), changes, **slurm.places(config)
+        site, template, name, nodes, ranks, given(wishes), changes, **slurm.job_paths(config)
     )
     text = job_script.render(job)
     if dry_run:
@@ -151,7 +151,7 @@ def data_prepare(name: str, data_dir: str | None) -> None:
         click.echo(f"{name}: ready in {prepared.folder}, from {prepared.origin}")
         return
     found = find(Data(dataset=name, data_dir=data_dir))
-    counts = [found.splits[split].count for split in ("train", "test")]
+    counts = [found.splits[split].count for split in ("train", "validation")]
     click.echo(
         f"{name}: ready, {found.origin}; {counts[0]} samples to train on, {counts[1]} to evaluate"
     )

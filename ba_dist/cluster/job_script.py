@@ -30,7 +30,7 @@ WISHES = {
         "minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS",
     ),
     "cpus_per_task": (r"\d+", "a number"),
-}  # fmt: skip
+}
 # Paths that an #SBATCH line can hold as they are; % begins a pattern there.
 _PLAIN_PATH = r"[A-Za-z0-9_./,:=@+~-]+"
 

@@ -31,7 +31,7 @@ def template(site: str, folder: Path = CLONE / "slurm") -> str:
     return scripts[site].read_text()
 
 
-def places(config: Config) -> dict[str, str]:
+def job_paths(config: Config) -> dict[str, str]:
     """The folders of a job: `run_dir`, `home` and `work_dir`, as absolute paths."""
     run_dir = config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     return {

@@ -1,6 +1,7 @@
-"""What the program that starts the ranks tells them, before MPI does."""
+"""This process's rank and the number of ranks, as MPI or the launcher tells them."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 
@@ -12,8 +13,9 @@ class Launch:
     world_size: int
 
 
-# Rank and number of ranks: by Open MPI, MPICH and its kin (Intel, Cray under PALS), Slurm, Flux,
-# IBM's jsrun, MVAPICH2. A launcher that gives no number (PMIx alone) cannot be told from none.
+# Rank and number of ranks, as Open MPI, MPICH and its relatives (Intel, Cray under PALS), Slurm,
+# Flux, IBM's jsrun and MVAPICH2 set them. A launcher that sets no number of ranks (PMIx alone)
+# looks the same as no launcher.
 _VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
@@ -25,11 +27,26 @@ _VARIABLES = (
 
 
 def launched() -> Launch | None:
-    """The rank and world size by which an MPI launcher started this process.
+    """The rank and world size that the launcher has set in the environment.
 
-    None without one, and under one that is not known: `comm.ranks` asks MPI, too.
+    None without a launcher, and under one that is not known here.
     """
     for rank, size in _VARIABLES:
         if rank in os.environ and size in os.environ:
             return Launch(int(os.environ[rank]), int(os.environ[size]))
     return None
+
+
+def joined() -> Launch | None:
+    """The rank and world size that MPI knows; None before MPI is started, or with one rank."""
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
+
+        if MPI.Is_initialized() and not MPI.Is_finalized() and MPI.COMM_WORLD.Get_size() > 1:
+            return Launch(MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size())
+    return None
+
+
+def ranks() -> Launch | None:
+    """The rank and world size: from MPI once it is started, before that from the launcher."""
+    return joined() or launched()

@@ -1,7 +1,7 @@
 """Memory that the ranks of a node share, and whether there is room for it.
 
-MPI libraries on Linux keep it in /dev/shm, which in a container often has 64 MB. It is taken page
-by page: where there is none left, whoever writes dies of SIGBUS.
+MPI libraries on Linux keep it in /dev/shm, which often has 64 MB in a container. A page is taken
+when it is first written. A process that writes when no page is left dies of SIGBUS.
 """
 
 import os
@@ -15,17 +15,17 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 
 _FOLDER = "/dev/shm"
-_VARIABLE = "OMPI_MCA_osc_sm_backing_directory"  # by which Open MPI takes another one
+_VARIABLE = "OMPI_MCA_osc_sm_backing_directory"  # names another folder for Open MPI
 _UNKNOWN = (2**62, 2**62)
 
 
 def folder() -> str:
-    """Where shared memory lies."""
+    """The folder that holds shared memory."""
     return os.environ.get(_VARIABLE, _FOLDER)
 
 
 def measure() -> tuple[int, int]:
-    """(free, total) bytes; more than anybody needs where that cannot be known."""
+    """(free, total) bytes; more than anybody needs where they cannot be found out."""
     try:
         usage = shutil.disk_usage(folder())
     except OSError:
@@ -34,12 +34,12 @@ def measure() -> tuple[int, int]:
 
 
 def lack(needed: int, free: int, total: int) -> str:
-    """What a person should know who needs more than there is; empty where there is enough.
+    """What to do when more shared memory is needed than is free; empty where there is enough.
 
     Args:
-        needed: bytes.
-        free: bytes.
-        total: bytes.
+        needed: bytes that the ranks of this node want to share.
+        free: bytes that are left.
+        total: bytes of the whole folder.
     """
     if needed <= free:
         return ""
@@ -61,18 +61,18 @@ def _mb(size: int) -> str:
 
 
 def view(window: Any, rank: int, size: int) -> Bytes:
-    """`size` bytes of what a rank gives to a shared window of MPI."""
+    """The `size` bytes that a rank has given to a shared window of MPI."""
     memory: Any = window.Shared_query(rank)[0]
     return np.frombuffer(memory, np.uint8, count=size)
 
 
 class SharedMemory:
-    """Memory to which each rank of a channel gives a part, for all to read and write.
+    """Memory of which each rank of a channel gives a part; all ranks can read and write all parts.
 
     Args:
         window: of MPI, shared and locked.
         size: bytes of each rank's part.
-        ranks: how many.
+        ranks: number of ranks.
     """
 
     def __init__(self, window: Any, size: int, ranks: int):
@@ -81,11 +81,14 @@ class SharedMemory:
         self.parts: list[Bytes] = [view(window, rank, size) for rank in range(ranks)]
 
     def sync(self) -> None:
-        """Makes this rank's writes visible, and sees those of others; needs a message between."""
+        """Makes this rank's writes visible to others, and theirs to it.
+
+        The writer calls it, then sends a message, and the reader calls it after the message.
+        """
         self._window.Sync()
 
     def free(self) -> None:
-        """Gives the memory back; collective. Nothing may look at `parts` any more."""
+        """Gives the memory back; collective. `parts` may not be used any more."""
         self.parts = []
         self._window.Unlock_all()
         self._window.Free()

@@ -175,7 +175,7 @@ def open_pipeline(
     """
     placement, data, seed = config.placement, config.data, config.run.seed
     order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
-    sampler = GroupSampler(len(source), seed, layout, layout.group(comm.rank), order)
+    sampler = GroupSampler(len(source), seed, layout, layout.group(comm.rank), order=order)
     mode = ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip")
     with workers(io_threads(config, source)) as pool:
         reader = GroupReader(
@@ -183,8 +183,8 @@ def open_pipeline(
             sampler,
             comm.group(layout),
             mode,
-            first,
-            last,
+            first=first,
+            last=last,
             prefetch=placement.prefetch,
             workers=pool if source.stored else None,
             sharing=comm.node.size,

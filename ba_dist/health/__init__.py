@@ -1,1 +1,1 @@
-"""What watches over a run: replicas, stalls, stragglers, bad gradients, requests to stop."""
+"""What watches over a run: replicas, stalls, stragglers, non-finite gradients, requests to stop."""

@@ -2,8 +2,9 @@
 
 import ctypes
 import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ba_dist.comm import Comm
 from ba_dist.errors import UserError, agreed
 
 
@@ -20,7 +21,7 @@ class Device(NamedTuple):
     identity: str
 
 
-def check(comm: Any) -> None:
+def check(comm: Comm) -> None:
     """Looks whether each rank has a GPU of its own; collective over the world.
 
     Args:

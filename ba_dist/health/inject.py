@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ba_dist.data.batch import Batch
+from ba_dist.data.sources import Source
 from ba_dist.errors import ConfigError
 
 KINDS = ("nan", "raise", "split", "slow-compute", "slow-input", "die-reading")
@@ -88,7 +89,7 @@ class Injector:
                 batch = replace(batch, inputs=inputs)
         return batch
 
-    def source(self, source: Any) -> Any:
+    def source(self, source: Source) -> Source:
         """The source, with the faults of reading."""
         faults = [f for f in self._faults if f.kind in ("slow-input", "die-reading")]
         return _FaultySource(source, faults) if faults else source
@@ -102,7 +103,7 @@ def _spoilt(tensor: Any) -> Any:
 class _FaultySource:
     """A source that is slow, or that kills the process, from a record on."""
 
-    def __init__(self, source: Any, faults: list[Fault]):
+    def __init__(self, source: Source, faults: list[Fault]):
         self._source, self._faults = source, faults
         self._lock, self._records = threading.Lock(), 0
 

@@ -47,8 +47,8 @@ def stop_or_skip(
     with (folder / f"rank-{comm.rank:05d}.jsonl").open("a") as file:
         line = {"step": step, "host": comm.host, "finite": finite, **instances.as_dict()}
         print(json.dumps(line), file=file)
-    bad = np.flatnonzero(~comm.world.gather_all(np.array(finite)))
-    text = describe(step, bad.tolist(), comm.hosts, folder)
+    culprits = np.flatnonzero(~comm.world.gather_all(np.array(finite)))
+    text = describe(step, culprits.tolist(), comm.hosts, folder)
     if run.on_nonfinite == "stop":
         raise agreed(
             UserError(
@@ -66,9 +66,9 @@ def stop_or_skip(
     return f"warning: {text} Update left out, {count} of at most {run.nonfinite_budget}"
 
 
-def describe(step: int, bad: list[int], hosts: list[str], folder: Path) -> str:
+def describe(step: int, culprits: list[int], hosts: list[str], folder: Path) -> str:
     """Which ranks' gradients are not finite, and where their samples are written down."""
-    names = [f"rank {rank} on {hosts[rank]}" for rank in bad]
+    names = [f"rank {rank} on {hosts[rank]}" for rank in culprits]
     who = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
     return (
         f"the loss or gradient of step {step} is not finite, by {who or 'their sum'}."

@@ -1,4 +1,4 @@
-"""A page of pictures: what augmentation makes of a few samples."""
+"""A page of images: what augmentation makes of a few samples."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
     Args:
         config: of the run.
         source: its training samples.
-        output: the picture to write; its suffix chooses the format.
+        output: the file to write; its suffix chooses the format.
 
     Raises:
-        UserError: when the picture cannot be written.
+        UserError: when the plot cannot be written.
     """
     task = experiment.task_of(config, source.info)
     together = min(config.batch.ghost_batch_size, config.batch.batch_size, len(source))
@@ -49,8 +49,8 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
     for row in range(rows):
         _show(axes[row, 0], images[row] / 255, "original" if row == 0 else "")
         axes[row, 0].set_ylabel(f"sample {ids[row]}\nclass {labels[row]}", fontsize=8)
-        for copy, pictures in enumerate(columns):
-            _show(axes[row, copy + 1], pictures[row], f"copy {copy}" if row == 0 else "")
+        for copy, shown in enumerate(columns):
+            _show(axes[row, copy + 1], shown[row], f"copy {copy}" if row == 0 else "")
     figure.suptitle(f"{config.recipe} on {source.info.name}", fontsize=10)
     return save(figure, output)
 
@@ -82,8 +82,8 @@ def _unscaled(seen: npt.NDArray[np.float32], info: DatasetInfo) -> npt.NDArray[n
     return np.clip(seen * std + mean, 0, 1)
 
 
-def _show(axis: Any, picture: npt.NDArray[Any], title: str) -> None:
-    grey = picture.shape[2] == 1
-    axis.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=1)
+def _show(axis: Any, image: npt.NDArray[Any], title: str) -> None:
+    grey = image.shape[2] == 1
+    axis.imshow(image[..., 0] if grey else image, cmap="gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=8)

@@ -1,4 +1,4 @@
-"""Pictures of runs, for people who would rather look than read."""
+"""Plots of runs."""
 
 import json
 from pathlib import Path
@@ -25,10 +25,10 @@ def plot_runs(runs: list[Path], output: Path) -> Path:
 
     Args:
         runs: run directories; each becomes a line.
-        output: the picture to write; its suffix chooses the format.
+        output: the file to write; its suffix chooses the format.
 
     Raises:
-        UserError: when a folder has no metrics, or the picture cannot be written.
+        UserError: when a folder has no metrics, or the plot cannot be written.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), constrained_layout=True)
     for run in runs:
@@ -52,7 +52,7 @@ def plot_runs(runs: list[Path], output: Path) -> Path:
 
 
 def save(figure: Any, output: Path) -> Path:
-    """Writes a picture; its suffix chooses the format.
+    """Writes a plot; its suffix chooses the format.
 
     Raises:
         UserError: when it cannot be written.
@@ -60,7 +60,7 @@ def save(figure: Any, output: Path) -> Path:
     try:
         figure.savefig(output, dpi=130)
     except (OSError, ValueError) as error:
-        raise UserError(f"the picture cannot be written: {error}") from None
+        raise UserError(f"the plot cannot be written: {error}") from None
     finally:
         plt.close(figure)
     return output

@@ -1,8 +1,8 @@
-"""Keys that orders and augmentations are drawn from, and the numbers that are drawn.
+"""Keys for orders and augmentations, and random numbers that are drawn from keys.
 
-Integer arithmetic on uint64 alone, hence the same on every machine.
+All of it is integer arithmetic on uint64, hence the same on every machine.
 
-Source: the mixer is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+Source: the hash is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 """
 
 from enum import IntEnum
@@ -13,14 +13,14 @@ import numpy.typing as npt
 Uint64s = npt.NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 
 class Purpose(IntEnum):
     """What a key is for, so that an epoch's order and its augmentations are independent.
 
-    A new purpose takes a new number and moves no other's.
+    A new purpose gets a new number; the others keep theirs.
     """
 
     ORDER = 1
@@ -33,15 +33,15 @@ class Purpose(IntEnum):
     NOISE = 8
 
 
-def mix(values: npt.ArrayLike) -> Uint64s:
+def hash64(values: npt.ArrayLike) -> Uint64s:
     """SplitMix64's bijection of uint64; every input bit changes about half of the output bits."""
     x = np.array(values, dtype=np.uint64)
     with np.errstate(over="ignore"):
         x += _GOLDEN
         x ^= x >> np.uint64(30)
-        x *= _MIX_1
+        x *= _MULTIPLIER_1
         x ^= x >> np.uint64(27)
-        x *= _MIX_2
+        x *= _MULTIPLIER_2
         x ^= x >> np.uint64(31)
     return x
 
@@ -50,7 +50,7 @@ def combine(*parts: npt.ArrayLike) -> Uint64s:
     """Hashes integers (arrays broadcast) to uint64 keys; the order of the parts matters."""
     key = np.zeros((), np.uint64)
     for part in parts:
-        key = mix(key ^ mix(np.asarray(part).astype(np.uint64)))
+        key = hash64(key ^ hash64(np.asarray(part).astype(np.uint64)))
     return key
 
 
@@ -76,8 +76,8 @@ def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float
 
     Args:
         keys: uint64 [n].
-        count: how many numbers a key.
-        stream: names the use, so that two augmentations never share their numbers.
+        count: how many numbers of each key.
+        stream: number of the use, so that two augmentations never share their numbers.
 
     Returns:
         float64 [n, count], multiples of 2^-53.
@@ -88,10 +88,13 @@ def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float
 
 
 def integers(keys: Uint64s, low: int, high: npt.ArrayLike, stream: int) -> npt.NDArray[np.int64]:
-    """Integers in low … high (both included) drawn from keys; `high` may be one a key.
+    """Integers in low … high, both included, drawn from keys.
 
     Args:
         keys: uint64 [n].
+        low: the smallest integer.
+        high: the largest integer, one for all or one for each key.
+        stream: number of the use, as in `uniforms`.
 
     Returns:
         int64 [n].

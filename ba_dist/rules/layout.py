@@ -27,7 +27,7 @@ class Layout:
         multiplicity: M, augmented copies of each sample.
         batch_size: B, distinct samples per step over all groups.
         group_size: R, the consecutive ranks that share a batch; default gcd(M, W).
-        ghost_batch_size: instances that are normalised together.
+        ghost_batch_size: instances that are normalised together, where a group has as many samples.
         microbatch: instances that go through the network at once; default all of a rank's.
 
     Raises:
@@ -88,11 +88,11 @@ class Layout:
         return rank // self.group_size
 
     def lane(self, rank: int) -> int:
-        """The place of a rank in its group."""
+        """The position of a rank in its group."""
         return rank % self.group_size
 
     def copies(self, rank: int) -> range:
-        """The copy indices that a rank augments."""
+        """The copy indices m that a rank computes."""
         first = self.lane(rank) * self.copies_per_rank
         return range(first, first + self.copies_per_rank)
 
@@ -115,7 +115,7 @@ class Layout:
         return max([size for size in valid if size <= limit], default=self.ghost_batch)
 
     def notice(self) -> str | None:
-        """What a person should know of an allowed layout: ghost batches made smaller by it."""
+        """A note for the user where the layout makes ghost batches smaller; None elsewhere."""
         if self.group_batch >= self.ghost_batch_size:
             return None
         return (
@@ -176,13 +176,14 @@ def fits(batch_size: int, groups: int, ghost_batch_size: int) -> bool:
 
 
 def batch_sizes_near(batch_size: int, groups: int, ghost_batch_size: int, count: int = 3) -> str:
-    """The valid batch sizes next to one that is not: up to `count` below and above."""
-    # A group may hold 1, 2, … g, 2g, 3g, … samples for a ghost batch size g; `place` counts them.
+    """The valid batch sizes nearest to one that is not valid: up to `count` below and above it."""
+    # For a ghost batch size g a group may hold 1, 2, … g, 2g, 3g, … samples; `position` is the
+    # position in this list.
     samples = batch_size // groups
-    place = min(samples, ghost_batch_size) + max(0, samples // ghost_batch_size - 1)
+    position = min(samples, ghost_batch_size) + max(0, samples // ghost_batch_size - 1)
     near = [
         groups * (i if i <= ghost_batch_size else (i - ghost_batch_size + 1) * ghost_batch_size)
-        for i in range(max(1, place - count + 1), place + count + 1)
+        for i in range(max(1, position - count + 1), position + count + 1)
     ]
     return _join(near)
 

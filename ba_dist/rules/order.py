@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.errors import CorruptRecord
-from ba_dist.rules.keys import Purpose, Uint64s, combine, mix
+from ba_dist.rules.keys import Purpose, Uint64s, combine, hash64
 from ba_dist.rules.layout import Layout, steps_per_epoch
 
 MAX_SAMPLES = 2**40
@@ -30,7 +30,7 @@ class Permutation:
         num_samples: N, from 1 to 2^40.
         seed: the run's seed.
         epoch: the epoch, from 0.
-        purpose: tells orders apart that have seed and epoch in common.
+        purpose: separates orders that have the same seed and epoch.
 
     Example:
         >>> sorted(Permutation(5, seed=1, epoch=0)(np.arange(5)))
@@ -58,7 +58,8 @@ class Permutation:
         if x.size and x.max() >= self.num_samples:
             raise ValueError(f"position {x.max()} is outside 0 … {self.num_samples - 1}")
         x = self._encipher(x.reshape(-1))
-        # The grid has fewer than `rows` cells more than N; what falls on one of them walks on.
+        # The grid has up to `rows` cells more than N. A position that lands on one of those is
+        # enciphered again until it lands below N.
         while (outside := np.flatnonzero(x >= self.num_samples)).size:
             x[outside] = self._encipher(x[outside])
         return x.astype(np.int64).reshape(np.shape(positions))
@@ -68,25 +69,25 @@ class Permutation:
         row, column = np.divmod(x, columns)
         for r, key in enumerate(self._keys):
             if r % 2 == 0:
-                row = (row + mix(column ^ key) % rows) % rows
+                row = (row + hash64(column ^ key) % rows) % rows
             else:
-                column = (column + mix(row ^ key) % columns) % columns
+                column = (column + hash64(row ^ key) % columns) % columns
         return row * columns + column
 
 
 class BlockShuffle:
-    """An order that stays near to storage: blocks of consecutive samples, permuted and mixed.
+    """An order that keeps reads near each other: blocks of consecutive samples are permuted.
 
-    The samples, begun at a random one, are cut into blocks; the blocks are permuted; in each window
-    of so many blocks the samples are permuted again. What is left behind the last whole block is
-    mixed into the last window. Like `Permutation` a bijection of 0 … N-1 without a table.
+    The samples, beginning at a random one, are cut into blocks, and the blocks are permuted. Then
+    the samples of each window of `window` blocks are permuted. Samples after the last whole block
+    are part of the last window. Like `Permutation` it is a bijection of 0 … N-1 without a table.
 
     Args:
         num_samples: N, from 1 to 2^40.
         seed: the run's seed.
         epoch: the epoch, from 0.
-        block: consecutive samples in a block.
-        window: blocks in a window.
+        block: number of consecutive samples in a block.
+        window: number of blocks in a window.
 
     Example:
         >>> sorted(BlockShuffle(5, seed=1, epoch=0, block=2, window=2)(np.arange(5)))
@@ -100,7 +101,7 @@ class BlockShuffle:
         self._whole = num_samples // block
         self._blocks = Permutation(max(1, self._whole), seed, epoch, Purpose.BLOCKS)
         self._shift = int(combine(Purpose.SHIFT, seed, epoch)) % num_samples
-        # The last window takes what does not fill another one.
+        # The last window also takes the samples that do not fill another window.
         self._windows = max(1, self._whole // window)
 
     def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -119,14 +120,14 @@ class BlockShuffle:
         mixed = np.empty_like(flat)
         for window in np.unique(windows):
             inside = windows == window
-            mixed[inside] = self._mix(int(window), flat[inside])
+            mixed[inside] = self._permute(int(window), flat[inside])
         block, offset = np.divmod(mixed, self._block)
         in_block = block < self._whole
         ids = mixed.copy()
         ids[in_block] = self._blocks(block[in_block]) * self._block + offset[in_block]
         return ((ids + self._shift) % self.num_samples).reshape(np.shape(positions))
 
-    def _mix(self, window: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _permute(self, window: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         first = window * self._window
         last = self.num_samples if window == self._windows - 1 else first + self._window
         key = int(combine(self._seed, window)) % 2**63
@@ -138,9 +139,10 @@ class BlockShuffle:
 def subset_ids(positions: npt.ArrayLike, count: int, num_samples: int) -> npt.NDArray[np.int64]:
     """The samples of an even share: one of each of `count` equal parts of the order of all N.
 
-    Part i is [i·N//count, (i+1)·N//count); a fixed hash of i says which of its samples is taken. So
-    samples that are sorted by class give each class its share, and an order of classes that repeats
-    with the length of a part is no trap. Ascending; `count` = N is the identity.
+    Part i is [i·N//count, (i+1)·N//count), and a fixed hash of i chooses one of its samples. So
+    each class gets its share where samples are sorted by class, and also where classes repeat with
+    the length of a part, which a fixed step would not give. The ids ascend; `count` = N is the
+    identity.
 
     Args:
         positions: integers in 0 … count-1, any shape.
@@ -166,7 +168,7 @@ def _part_begin(i: npt.NDArray[np.int64], count: int, num_samples: int) -> npt.N
 def step_positions(
     step_in_epoch: int, group: int, batch_size: int, group_batch: int
 ) -> npt.NDArray[np.int64]:
-    """The places in the epoch's order that a group holds in a step: b consecutive ones."""
+    """The positions in the epoch's order that a group trains on in a step: b consecutive ones."""
     first = step_in_epoch * batch_size + group * group_batch
     return np.arange(first, first + group_batch)
 
@@ -176,22 +178,22 @@ Shuffle = Callable[[int, int, int], Callable[[npt.ArrayLike], npt.NDArray[np.int
 
 
 def shuffle(kind: str, block: int, window: int) -> Shuffle:
-    """The order of `--shuffle full` or `--shuffle block`, in blocks and windows of such sizes."""
+    """The order for `--shuffle full` or `block`; `block` and `window` are those of BlockShuffle."""
     return partial(BlockShuffle, block=block, window=window) if kind == "block" else Permutation
 
 
 class GroupSampler:
-    """(step) → the epoch and the sample ids of one group; several threads may ask at a time.
+    """Step → the epoch and the sample ids of one group; several threads may call it at a time.
 
-    It keeps nothing between two calls, because the reading thread is in the next epoch already when
-    the gathering thread replaces a corrupt sample of this one.
+    It keeps no state between calls, because the reading thread may already be in the next epoch
+    while the gathering thread replaces a corrupt sample of this one.
 
     Args:
         num_samples: N.
         seed: the run's seed.
         layout: of the ranks.
-        group: which.
-        order: of an epoch.
+        group: number of the group, from 0.
+        order: makes the order of an epoch.
     """
 
     def __init__(
@@ -200,6 +202,7 @@ class GroupSampler:
         seed: int,
         layout: Layout,
         group: int,
+        *,
         order: Shuffle = Permutation,
     ):
         self.steps_per_epoch = steps_per_epoch(num_samples, layout.batch_size)
@@ -217,13 +220,13 @@ class GroupSampler:
         return epoch, order(positions)
 
     def later(self, step: int, steps: int) -> npt.NDArray[np.int64]:
-        """Samples that can take the place of those of a step: its epoch's, so many steps later.
+        """The samples that can replace those of a step: of the same epoch, `steps` steps later.
 
         After the last step of the epoch comes its first. So the samples of a step stay distinct,
-        whatever is replaced, and the replacement depends on no layout.
+        whichever are replaced, and the replacement does not depend on the layout.
 
         Raises:
-            CorruptRecord: when the epoch has no further step.
+            CorruptRecord: when the epoch has no other step left.
         """
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if steps >= self.steps_per_epoch:

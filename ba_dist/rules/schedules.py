@@ -1,4 +1,4 @@
-"""Step → learning rate: regimes are data, a few points and how the rate goes from each to the next.
+"""Step → learning rate: a regime is a few points, and how the rate changes between them.
 
 A point is (epoch, rate) or (epoch, rate, shape).
 """
@@ -15,7 +15,7 @@ _FORM = "EPOCH:RATE or EPOCH:RATE:SHAPE points such as 0:0.1,81:0.01 or 0:0.1:li
 
 
 def parse_regime(text: str) -> Regime:
-    """Reads `0:0.1,81:0.01` as ((0, 0.1), (81, 0.01)), `0:0.1:linear,5:0.4` likewise.
+    """Reads `0:0.1,81:0.01` as ((0, 0.1), (81, 0.01)); `0:0.1:linear,5:0.4` has a shape as well.
 
     Raises:
         ConfigError: when it is not of this form, does not start at epoch 0, or goes back in time.
@@ -69,6 +69,7 @@ def learning_rate(
     regime: Regime,
     steps_per_epoch: int,
     shape: str = "step",
+    *,
     scale: float = 1.0,
     warmup_epochs: float = 0.0,
     warmup_from: float = 0.0,
@@ -81,8 +82,8 @@ def learning_rate(
         linear:  r_i + (r_{i+1} - r_i)·t             t = (e - e_i) / (e_{i+1} - e_i)
         cosine:  r_{i+1} + (r_i - r_{i+1})·(1 + cos πt) / 2
 
-    after the last point, its rate; all times the scale. In the first W = warmup_epochs ·
-    steps_per_epoch steps the rate r is replaced by
+    After the last point the rate stays the same. All rates are multiplied by the scale. In the
+    first W = warmup_epochs · steps_per_epoch steps the rate r is replaced by
 
         warmup_from + (r - warmup_from)·step / W
 
@@ -90,8 +91,8 @@ def learning_rate(
         regime: points (epoch, rate) or (epoch, rate, shape).
         steps_per_epoch: N // B.
         shape: of the points that name none.
-        scale: on every rate of the regime.
-        warmup_epochs: how long it lasts.
+        scale: factor of every rate of the regime.
+        warmup_epochs: length of the warm-up.
         warmup_from: the rate of the first step; with linear scaling, the rate before scaling.
 
     Source: Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.2 (gradual warm-up).
@@ -137,7 +138,7 @@ def _shortest(number: float) -> str:
 
 
 def notice(regime: Regime, epochs: float) -> str | None:
-    """What a person should know of a regime that does not fit the length of the run."""
+    """A note for the user where a regime does not fit the length of the run; None elsewhere."""
     last_epoch, last_rate = regime[-1][:2]
     if last_epoch < epochs and last_rate == 0:
         return f"the learning rate is 0 from epoch {last_epoch:g} on; --lr changes it"

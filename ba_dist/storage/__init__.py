@@ -1,1 +1,1 @@
-"""Files that are there whole or not at all, who may write them, and where they are kept."""
+"""Writing files whole, locking them, and where data is kept."""

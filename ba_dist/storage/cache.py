@@ -1,4 +1,4 @@
-"""Where data is looked for and kept on this machine."""
+"""The folders for data on this machine."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,6 @@ def cache_dir() -> Path:
 
 
 def data_dir(given: str | None) -> Path | None:
-    """The place a person names for data: `--data-dir`, else the environment variable, else none."""
+    """The folder for data: `--data-dir`, else the environment variable, else None."""
     named = given or os.environ.get(DATA_VARIABLE)
     return Path(named).expanduser().resolve() if named else None

@@ -1,8 +1,8 @@
 """A lock that one process at a time holds, on this host and on others that share its files.
 
-It is the kernel's flock, which ends with its holder. Some filesystems of clusters have none; there
-it is a file that is made exclusively and names its owner, so that one which a killed job has left
-can be told from one that is held.
+The lock is the kernel's flock, which is released when its holder ends. Some filesystems of clusters
+have no flock. There the lock is a file that is created exclusively and names its owner, so that a
+file left by a killed job can be told from a lock that is still held.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from pathlib import Path
 
 _NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _HELD = (errno.EAGAIN, errno.EACCES)
-_FREE = b"-"  # takes the place of the first byte of an owner's file when he gives the lock back
+_FREE = b"-"  # overwrites the first byte of an owner's file when the lock is released
 _PAUSE, _PATIENCE = 0.2, 10.0  # seconds
 
 
 class LockHeld(Exception):
-    """Somebody else holds the lock; the text says who, as far as it is known."""
+    """Another process holds the lock; the text says which, as far as it is known."""
 
 
 class Lock:
@@ -41,11 +41,11 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether it has not been given back."""
+        """Whether it has not been released."""
         return self._number >= 0
 
     def release(self) -> None:
-        """Gives the lock back; a second time does nothing."""
+        """Releases the lock; a second call does nothing."""
         if not self.held:
             return
         number, self._number = self._number, -1
@@ -62,23 +62,23 @@ def hold(path: Path, wait: bool = False) -> Lock:
     """Takes the lock.
 
     Args:
-        path: of its file, which is made where it is not there, and stays. Where flock is missing,
-            the owners' files lie beside it: `NAME.owner-1` …
-        wait: until it is free; otherwise a lock that is held is refused.
+        path: of the lock's file. It is created where it is missing, and stays. Where there is no
+            flock, the owners' files `NAME.owner-1` … are beside it.
+        wait: whether to wait until the lock is free, rather than raise.
 
     Raises:
-        LockHeld: when somebody else holds it and `wait` is not set.
+        LockHeld: when another process holds it and `wait` is not set.
         OSError: when the file cannot be made.
     """
-    begun, told = time.monotonic(), False
+    begun, announced = time.monotonic(), False
     while True:
         try:
             return _hold_now(path)
         except LockHeld as error:
             if not wait:
                 raise
-            if not told and time.monotonic() - begun > _PATIENCE:
-                told = True
+            if not announced and time.monotonic() - begun > _PATIENCE:
+                announced = True
                 print(f"waiting for {path}  {error}".rstrip(), file=sys.stderr, flush=True)
         time.sleep(_PAUSE)
 
@@ -105,13 +105,13 @@ class Owner:
     """The process that made an owner's file.
 
     Args:
-        host: its host.
-        boot: names this start of the host's kernel.
-        space: in which its process number counts; a container has its own.
-        process: its number.
-        started: when, in ticks of the kernel since its start.
-        job: of Slurm, with its cluster; empty outside of one.
-        restart: how often Slurm had started this job again.
+        host: name of its host.
+        boot: identifies the start of the host's kernel.
+        space: namespace of process numbers; a container has its own.
+        process: process number.
+        started: when the process started, in ticks of the kernel since boot.
+        job: Slurm's job id and cluster; empty outside of a job.
+        restart: how often Slurm had restarted this job.
     """
 
     host: str
@@ -128,7 +128,7 @@ class Owner:
 
 
 def this_process() -> Owner:
-    """Who would own what this process makes."""
+    """The owner to write into files of this process."""
     cluster, job = os.environ.get("SLURM_CLUSTER_NAME", ""), os.environ.get("SLURM_JOB_ID", "")
     restart = os.environ.get("SLURM_RESTART_COUNT", "")
     started, _ = _start_and_state(os.getpid()) or (0, "")
@@ -144,11 +144,12 @@ def this_process() -> Owner:
 
 
 def is_gone(owner: Owner, me: Owner) -> bool:
-    """Whether this owner has certainly ended, as seen by a process.
+    """Whether this owner has certainly ended, as far as process `me` can know.
 
-    It was on this host and is no longer there, or it was an earlier start of the same job: a job
-    that Slurm queues again keeps its number, and Slurm runs it once at a time. Two steps of one
-    start can run side by side; of another host's process nothing is known.
+    That is so if it was on this host and is no longer there, or if it was an earlier start of the
+    same job: a job that Slurm queues again keeps its number, and Slurm never runs it twice at a
+    time. Two steps of one start can run side by side, so these do not count. Of a process on
+    another host nothing is known.
     """
     if owner.job and owner.job == me.job and owner.restart < me.restart:
         return True
@@ -167,18 +168,18 @@ def _runs(owner: Owner) -> bool:
     except PermissionError:
         pass
     found = _start_and_state(owner.process)
-    if found is None:  # there, but hidden from this user
+    if found is None:  # it is there, but hidden from this user
         return True
     started, state = found
-    # One that is dead may wait for long to be collected.
+    # A process that has ended can stay in the table for long, as a zombie.
     return started == owner.started and state not in ("Z", "X")
 
 
 def _own(path: Path) -> Lock:
     """Makes the next owner's file beside the path.
 
-    A file is never taken over, and the newest is never removed: whoever finds its owner gone makes
-    the one after it, which of several can only one.
+    A file is never taken over, and the newest is never removed. A process that finds the newest
+    owner gone creates the next file; of several that try, only one can create it.
     """
     me = this_process()
     newest = max(_numbers(path), default=0)
@@ -201,7 +202,7 @@ def _own(path: Path) -> Lock:
         found = _numbers(path)
         if max(found, default=0) <= newest + 1:
             break
-        # Others were quicker, and have already removed the file that was the newest here.
+        # Others were faster, and have already removed the file that was the newest here.
         os.close(number)
         mine.unlink(missing_ok=True)
         newest = max(found)
@@ -212,11 +213,11 @@ def _own(path: Path) -> Lock:
 
 
 def _refuse_unless_free(file: Path, me: Owner) -> None:
-    """Raises LockHeld unless the owner has given the lock back, or is gone."""
+    """Raises LockHeld unless the owner has released the lock, or is gone."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        return  # a later one has come meanwhile; making the next one shows it
+        return  # there is a newer file by now; creating the next one will show it
     if data.startswith(_FREE):
         return
     owner = _parse(data)
@@ -225,7 +226,7 @@ def _refuse_unless_free(file: Path, me: Owner) -> None:
 
 
 def _parse(data: bytes) -> Owner | None:
-    """The owner that a file names; None when it is damaged, or not yet written."""
+    """The owner that a file names; None when the file is corrupt or not yet written."""
     try:
         owner = Owner(**json.loads(data))
     except (ValueError, TypeError):
@@ -241,16 +242,16 @@ def _owned(path: Path, number: int) -> Path:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Of the owners' files that are there."""
+    """The numbers of the owners' files that are there."""
     pattern = re.compile(rf"{re.escape(path.name)}\.owner-(\d+)")
     matches = [pattern.fullmatch(file.name) for file in path.parent.iterdir()]
     return [int(match[1]) for match in matches if match]
 
 
 def _start_and_state(process: int) -> tuple[int, str] | None:
-    """When a process started, and its state in one letter; None where that cannot be read."""
+    """When a process started (ticks since boot), and its state, one letter; None if unreadable."""
     try:
-        # The name of the program, in brackets, may hold anything.
+        # The program's name, in brackets, may hold any character.
         fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
         return int(fields[19]), fields[0].decode()
     except (OSError, ValueError, IndexError):

@@ -1,12 +1,12 @@
-"""A file is there whole or not at all, also after a crash of the machine."""
+"""Writes files whole or not at all, even if the machine crashes."""
 
 import errno
 import os
 import tempfile
 from pathlib import Path
 
-# Answers of filesystems that cannot flush a folder, or let nobody open it; a rename is then as safe
-# as they make it.
+# Errors of filesystems that cannot flush a folder, or do not let it be opened. A rename is then as
+# safe as the filesystem makes it.
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES)
 
 
@@ -16,8 +16,8 @@ def write(path: Path, data: str | bytes, alone: bool = True) -> Path:
     Args:
         path: of the file, in a folder that is there.
         data: all of its new content.
-        alone: nobody else writes this file at the same time. The temporary file has then a fixed
-            name, `.NAME.tmp`, and the next call writes over what a killed one has left.
+        alone: no other process writes this file at the same time. The temporary file then has a
+            fixed name, `.NAME.tmp`, so that the next call overwrites what a killed one has left.
 
     Returns:
         The path.
@@ -37,7 +37,7 @@ def write(path: Path, data: str | bytes, alone: bool = True) -> Path:
             file.flush()
             os.fsync(file.fileno())
         if not alone:
-            temporary.chmod(0o644)  # from one that others cannot read
+            temporary.chmod(0o644)  # mkstemp makes files that others cannot read
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -47,7 +47,7 @@ def write(path: Path, data: str | bytes, alone: bool = True) -> Path:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes the renames in a folder last, which otherwise a crash of the machine can undo.
+    """Makes renames in a folder permanent; without it a crash of the machine can undo them.
 
     Raises:
         OSError: when the disk fails; a filesystem that cannot flush a folder is no error.

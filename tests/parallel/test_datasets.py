@@ -107,7 +107,7 @@ def test_quickstart_does_not_turn_other_data_on_one_node_into_digits(tmp_path):
 
 
 @pytest.mark.mpi
-def test_quickstart_does_not_turn_damaged_data_into_digits(tmp_path, monkeypatch):
+def test_quickstart_does_not_turn_corrupt_data_into_digits(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     images = np.zeros((100, 28, 28), np.uint8)
     arrays = {"train_images": images, "test_images": images}
@@ -120,4 +120,4 @@ def test_quickstart_does_not_turn_damaged_data_into_digits(tmp_path, monkeypatch
     words = ["train", "quickstart", "--train-samples", 64, "--steps", 1]
     done = mpirun(2, *words, "--run-dir", tmp_path / "run", check=False)
     assert done.returncode == 1 and "digits" not in done.stdout
-    assert f"{path.parent} is damaged (its content does not match its digest)" in done.stderr
+    assert f"{path.parent} is corrupt (its content does not match its digest)" in done.stderr

@@ -116,7 +116,12 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     steps = [reference.instances(entry, source, augmentation) for entry in entries]
     rule = config.optimizer
     rate = learning_rate(
-        rule.lr, 10_000 // 192, rule.lr_shape, rule.lr_scale, rule.warmup_epochs, rule.warmup_from
+        rule.lr,
+        10_000 // 192,
+        rule.lr_shape,
+        scale=rule.lr_scale,
+        warmup_epochs=rule.warmup_epochs,
+        warmup_from=rule.warmup_from,
     )
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
         this = override(config, {"precision": precision})

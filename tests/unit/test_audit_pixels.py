@@ -13,7 +13,7 @@ from ba_dist.rules.order import Permutation
 from ba_dist.run import trace
 
 from . import traces
-from .traces import RANKS, STEPS, Damaged, produce, small
+from .traces import RANKS, STEPS, Corrupt, produce, small
 
 BROKEN = "a broken trace: the audit names what is wrong, step and rank"
 
@@ -75,11 +75,11 @@ def test_copies_that_nothing_makes_differ_are_no_problem_but_said(tmp_path):
 def test_corrupt_samples_that_were_replaced_are_clean(tmp_path):
     """At the end of an epoch too, and where the first one in their place is corrupt as well."""
     order = Permutation(170, 0, 0)
-    damaged = set(order([3, 32 + 3, 4 * 32 + 7, 9, 4 * 32 + 9]).tolist())
-    run = produce(tmp_path / "run", small(), source=lambda source: Damaged(source, damaged))
+    corrupt = set(order([3, 32 + 3, 4 * 32 + 7, 9, 4 * 32 + 9]).tolist())
+    run = produce(tmp_path / "run", small(), source=lambda source: Corrupt(source, corrupt))
     entries = [json.loads(line) for line in trace.path_of(run, 1).read_text().splitlines()]
     replaced = {int(sample) for entry in entries for sample in entry.get("replaced", {})}
-    assert damaged <= replaced
+    assert corrupt <= replaced
     assert audit(run) == (STEPS, [])
 
 
@@ -95,8 +95,8 @@ def test_what_is_rendered_is_spread_over_the_run(total, wanted):
 # --- every way to be wrong ------------------------------------------------------------------------
 
 PIXELS = r"step \d+, rank {}: \d+ of 8 instances rendered anew have other pixels, first instance"
-BATCH = r"step \d+, rank [01]: the labels or the decoded pictures of its batch are not those"
-COPIES = r"step \d+, group 0: copies 0 and 1 of 16 samples in a row are the same picture"
+BATCH = r"step \d+, rank [01]: the labels or the decoded images of its batch are not those"
+COPIES = r"step \d+, group 0: copies 0 and 1 of 16 samples in a row are the same image"
 MIXED = {"mixup": 1.0}
 
 # What is broken → what the audit says of it.
@@ -117,7 +117,7 @@ PRODUCERS = {
     ),
     "ids of other samples": ({"source": traces.OtherSamples}, {}, BATCH),
     "labels shuffled": ({"source": traces.OtherLabels}, {}, BATCH),
-    "one pixel of each picture": ({"source": traces.OnePixel}, {}, BATCH),
+    "one pixel of each image": ({"source": traces.OnePixel}, {}, BATCH),
     "a stale batch": ({"reader": traces.Stale}, {}, BATCH),
 }
 
@@ -275,12 +275,12 @@ def test_other_data_than_the_runs(tmp_path, promise, monkeypatch):
 
 
 def test_a_sample_that_cannot_be_read_where_the_run_is_audited(run, monkeypatch):
-    def damaged(config, split):
-        return Damaged(real(config, split), set(Permutation(170, 0, 0)([32]).tolist()))
+    def corrupt(config, split):
+        return Corrupt(real(config, split), set(Permutation(170, 0, 0)([32]).tolist()))
 
     real = rendering.open_source
-    monkeypatch.setattr(rendering, "open_source", damaged)
-    said = "its batch cannot be read here: damaged"
+    monkeypatch.setattr(rendering, "open_source", corrupt)
+    said = "its batch cannot be read here: corrupt"
     found = set(audit(run)[1])
     assert found >= {f"step 1, rank {rank}: {said}" for rank in range(RANKS)}
     # The second epoch, of which there is one step, may use it again.

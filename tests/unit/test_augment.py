@@ -148,7 +148,7 @@ def drawn_for(name, config=OLD, count=12):
 
 
 def finished(how, augmentation, images, parameters):
-    """float32, from pictures to what the network sees."""
+    """float32, from images to what the network sees."""
     pixels = rendered(augmentation, images, parameters)
     return run(how, augmentation.finish, pixels, augmentation.finish_parameters(parameters))
 

@@ -40,7 +40,7 @@ def moved(image, matrix):
 
 
 def turned(image, degrees):
-    """Counterclockwise about the middle of the picture."""
+    """Counterclockwise about the middle of the image."""
     angle, (height, width) = np.deg2rad(degrees), image.shape[:2]
     cos, sin, x, y = np.cos(angle), np.sin(angle), width / 2, height / 2
     return moved(image, [(cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y)])
@@ -60,7 +60,7 @@ def smoothed(image):
 
 
 def base_of(operation, image):
-    """What an enhancement moves the picture away from."""
+    """What an enhancement moves the image away from."""
     grey = np.rint(image @ [0.299, 0.587, 0.114])[..., None]
     if operation == "Contrast":
         return np.floor(grey.mean() + 0.5)

@@ -83,8 +83,10 @@ def test_what_is_outside_is_refused():
 @pytest.mark.parametrize("kind", ["full", "block"])
 def test_later_samples_are_those_of_the_same_place_in_any_layout(kind):
     order = shuffle(kind, 4, 2)
-    whole = [GroupSampler(100, 7, Layout(1, 1, 12, ghost_batch_size=4), 0, order)]
-    parts = [GroupSampler(100, 7, Layout(3, 1, 12, ghost_batch_size=4), g, order) for g in range(3)]
+    whole = [GroupSampler(100, 7, Layout(1, 1, 12, ghost_batch_size=4), 0, order=order)]
+    parts = [
+        GroupSampler(100, 7, Layout(3, 1, 12, ghost_batch_size=4), g, order=order) for g in range(3)
+    ]
     for step, later in ((0, 1), (7, 1), (6, 3), (11, 5)):
         joined = np.concatenate([part.later(step, later) for part in parts])
         assert joined.tolist() == whole[0].later(step, later).tolist()

@@ -58,9 +58,7 @@ def test_nothing_but_scaling_lies_between_copies_and_pixels():
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_page_has_a_row_a_sample_and_a_column_a_copy(tmp_path, monkeypatch, name):
     shown = []
-    monkeypatch.setattr(
-        copies, "_show", lambda axis, picture, title: shown.append((picture, title))
-    )
+    monkeypatch.setattr(copies, "_show", lambda axis, image, title: shown.append((image, title)))
     images = PICTURES[name]
     source = ArraySource(INFOS[name], images, np.arange(12), "some")
     config = recipe("quickstart")
@@ -70,16 +68,16 @@ def test_a_page_has_a_row_a_sample_and_a_column_a_copy(tmp_path, monkeypatch, na
     titles = ["original", "copy 0", "copy 1", "copy 2"]
     assert [title for _, title in shown] == titles + [""] * 12
     for row in range(4):
-        original, *three = [picture for picture, _ in shown[4 * row : 4 * row + 4]]
+        original, *three = [image for image, _ in shown[4 * row : 4 * row + 4]]
         assert any(np.array_equal(original, image / 255) for image in images)
-        assert len({picture.tobytes() for picture in three}) == 3
+        assert len({image.tobytes() for image in three}) == 3
     assert not plt.get_fignums()
 
 
 def test_samples_are_those_of_the_first_step(tmp_path, monkeypatch):
     """Copy 0 of the first row is the first instance of the run."""
     shown = []
-    monkeypatch.setattr(copies, "_show", lambda axis, picture, title: shown.append(picture))
+    monkeypatch.setattr(copies, "_show", lambda axis, image, title: shown.append(image))
     config = recipe("quickstart")
     config = dataclasses.replace(config, batch=Batch(batch_size=12, multiplicity=20))
     copies.plot_copies(config, small(), tmp_path / "page.png")
@@ -110,7 +108,7 @@ def ba_dist(monkeypatch):
 
 
 def test_augmentations_of_a_recipe(ba_dist, tmp_path):
-    """Every flag of the recipe counts, also for pictures of different sizes."""
+    """Every flag of the recipe counts, also for images of different sizes."""
     output = tmp_path / "page.png"
     flags = ["--crop", "random-resized", "--image-size", "48", "--multiplicity", "3"]
     flags += ["--pad-crop", "0", "--mixup", "0.2", "--cutmix", "1", "--auto-augment", "imagenet"]
@@ -150,7 +148,7 @@ def test_mistakes(ba_dist, tmp_path):
     done = ba_dist(
         "plot", "augmentations", "quickstart", "--output", tmp_path / "no" / "p.png", source=small()
     )
-    assert "the picture cannot be written" in str(done.exception)
+    assert "the plot cannot be written" in str(done.exception)
 
 
 def test_any_other_word_is_a_run(ba_dist, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def assert_resized(found, expected):
 
 
 def one_box(numbers, height, width, smallest):
-    """Random resized crop of one picture, attempt by attempt."""
+    """Random resized crop of one image, attempt by attempt."""
     low, high = math.log(3 / 4), math.log(4 / 3)
     for share, shape in zip(numbers[:10], numbers[10:20], strict=True):
         area = (smallest + share * (1 - smallest)) * height * width

@@ -29,7 +29,7 @@ def config(place, name="imagenet", **changes):
 
 
 def assert_samples(found, made):
-    for split, key in (("train", "train"), ("test", "val")):
+    for split, key in (("train", "train"), ("validation", "val")):
         source = open_split(found.info, found.splits[split])
         assert len(source) == len(made[key])
         for i, sample in enumerate(made[key]):
@@ -111,7 +111,7 @@ def test_a_sample_of_files_is_small_and_spread_from_the_first_to_the_last(tmp_pa
     numbers = [int(name[-8:-4]) for name in splits["train"].sample]
     assert len(numbers) == 64 and (numbers[0], numbers[-1]) == (0, 999)
     assert set(np.diff(numbers)) <= {15, 16}
-    assert [int(name[-8:-4]) for name in splits["test"].sample] == list(range(64))
+    assert [int(name[-8:-4]) for name in splits["validation"].sample] == list(range(64))
 
 
 def test_nothing_there_lists_what_was_looked_for(tmp_path):
@@ -146,7 +146,7 @@ def test_half_of_it_there(tmp_path):
 def test_a_subset_takes_an_even_share(tmp_path, make):
     made, _ = make(tmp_path)
     limits = {"train_samples": 4, "val_samples": 1}
-    for split, key, count in (("train", "train", 4), ("test", "val", 1)):
+    for split, key, count in (("train", "train", 4), ("validation", "val", 1)):
         source = open_source(config(tmp_path, **limits), split)
         assert len(source) == count
         for i, original in enumerate(subset_ids(np.arange(count), count, 6).tolist()):
@@ -170,7 +170,7 @@ def test_a_subset_of_arrays_takes_the_same_rows(tmp_path):
 
 
 def test_the_laptop_line_of_the_imagenet_recipe_meets_every_class(tmp_path):
-    """Classes of a hundredth of ImageNet's sizes (732 … 1300 and 50 pictures), sorted as ever."""
+    """Classes of a hundredth of ImageNet's sizes (732 … 1300 and 50 images), sorted as ever."""
     text = imagenet.__doc__
     wanted = [int(re.search(rf"--{split}-samples\s+(\d+)", text)[1]) for split in ("train", "val")]
     sizes = np.random.default_rng(0).choice([8, *[13] * 9], 1000)
@@ -181,7 +181,7 @@ def test_the_laptop_line_of_the_imagenet_recipe_meets_every_class(tmp_path):
             for i in range(count):
                 (folder / f"{i}.JPEG").touch()
     limits = {"train_samples": wanted[0], "val_samples": wanted[1]}
-    for split in ("train", "test"):
+    for split in ("train", "validation"):
         source = open_source(config(tmp_path, **limits), split)
         labels = [np.frombuffer(source.read(i), np.int64, 1)[0] for i in range(len(source))]
         assert labels == sorted(labels) and len(set(labels)) == 1000
@@ -189,12 +189,12 @@ def test_the_laptop_line_of_the_imagenet_recipe_meets_every_class(tmp_path):
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic-jpeg", "digits"])
 def test_what_needs_no_place(name):
-    for split, changes in (("train", {"train_samples": 12}), ("test", {"val_samples": 12})):
+    for split, changes in (("train", {"train_samples": 12}), ("validation", {"val_samples": 12})):
         source = open_source(Data(dataset=name, image_size=24, **changes), split)
         image, label = source.decode(source.read(11))
         assert len(source) == 12 and 0 <= label < source.info.classes
         assert source.info.image_shape in (image.shape, (0, 0, 3))
-    sources = [open_source(Data(dataset=name), split) for split in ("train", "test")]
+    sources = [open_source(Data(dataset=name), split) for split in ("train", "validation")]
     images = [source.decode(source.read(0))[0] for source in sources]
     assert not np.array_equal(*images) and len(sources[0]) > len(sources[1])
 
@@ -284,7 +284,10 @@ def test_datasets_of_tfds(prepared, name, file_format):
     keys = ("picture", "species") if name == "birds" else ("image", "label")
     one_file_at_a_time = tfds.ReadConfig(interleave_cycle_length=1)
     builder = tfds.builder_from_directory(folder / name / "1.0.0")
-    for split, of_tfds in (("train", "train"), ("test", "test" if name == "flowers" else None)):
+    for split, of_tfds in (
+        ("train", "train"),
+        ("validation", "test" if name == "flowers" else None),
+    ):
         of_tfds = of_tfds or "validation"
         source = open_split(found.info, found.splits[split])
         if file_format == "array_record":
@@ -314,7 +317,7 @@ def test_names_that_nobody_knows(tmp_path):
 
 
 def test_datasets_of_other_things_are_not_downloaded(tmp_path):
-    with pytest.raises(DataError, match=r"imdb_reviews is no classification of pictures: it has"):
+    with pytest.raises(DataError, match=r"imdb_reviews is no classification of images: it has"):
         find(config(tmp_path, "imdb_reviews"))
 
 

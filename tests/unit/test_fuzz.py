@@ -1,4 +1,4 @@
-"""A thousand damaged files: each is refused by name, or gives what was written; nothing else."""
+"""A thousand corrupt files: each is refused by name, or gives what was written; nothing else."""
 
 import collections
 import itertools
@@ -27,17 +27,17 @@ def damage(whole, draw):
     kind = draw.integers(3)
     if kind == 0:
         return whole[: draw.integers(len(whole))]
-    damaged = bytearray(whole)
+    corrupt = bytearray(whole)
     end = len(whole) if draw.integers(2) else min(len(whole), 200)
     for place in draw.integers(0, end, 1 if kind == 1 else 5):
-        damaged[place] ^= 1 << draw.integers(8)
-    return bytes(damaged)
+        corrupt[place] ^= 1 << draw.integers(8)
+    return bytes(corrupt)
 
 
-def outcome(open_damaged, expected, file, checksummed):
-    """What became of a damaged file: a word for counting; fails when it is not allowed."""
+def outcome(open_corrupt, expected, file, checksummed):
+    """What became of a corrupt file: a word for counting; fails when it is not allowed."""
     try:
-        source = open_damaged()
+        source = open_corrupt()
     except DataError as error:
         assert str(file) in str(error), error
         return "refused at opening"
@@ -65,13 +65,13 @@ def tfrecord(tmp_path, indexed):
     source = open_source(config, "train")
     index = tmp_path / f"train{SUFFIX}"
 
-    def open_damaged():
+    def open_corrupt():
         if indexed:
             return source
         index.unlink(missing_ok=True)
         return open_source(config, "train")
 
-    return file, open_damaged, expected
+    return file, open_corrupt, expected
 
 
 def array_record(tmp_path):
@@ -99,22 +99,22 @@ def folder(tmp_path, png):
         ("PNG under the name of a JPEG", lambda path: folder(path, True), 100, False),
     ],
 )
-def test_damaged_files(tmp_path, name, make, files, checksummed, capsys, promise):
-    file, open_damaged, expected = make(tmp_path)
+def test_corrupt_files(tmp_path, name, make, files, checksummed, capsys, promise):
+    file, open_corrupt, expected = make(tmp_path)
     whole = file.read_bytes()
     counts = collections.Counter()
     begun = time.monotonic()
     for seed in itertools.count():
-        damaged = damage(whole, np.random.default_rng([files, seed]))
-        if damaged == whole:
+        corrupt = damage(whole, np.random.default_rng([files, seed]))
+        if corrupt == whole:
             continue
-        file.write_bytes(damaged)
-        counts[outcome(open_damaged, expected, file, checksummed)] += 1
+        file.write_bytes(corrupt)
+        counts[outcome(open_corrupt, expected, file, checksummed)] += 1
         if counts.total() == files:
             break
     with capsys.disabled():
         found = ", ".join(f"{text}: {count}" for text, count in sorted(counts.items()))
-        print(f"\n{name}: {files} damaged files in {time.monotonic() - begun:.1f} s; {found}")
+        print(f"\n{name}: {files} corrupt files in {time.monotonic() - begun:.1f} s; {found}")
     assert len(counts) > 1
     if checksummed:
         # Bits that no checksum covers (padding, unused space) are all that may go unnoticed.

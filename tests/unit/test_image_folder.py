@@ -8,7 +8,7 @@ import pytest
 from ba_dist.config import Data
 from ba_dist.data.catalog import open_source
 from ba_dist.data.catalog.find import find
-from ba_dist.data.sources.image_folder import list_classes, list_pictures
+from ba_dist.data.sources.image_folder import list_classes, list_images
 from ba_dist.errors import CorruptRecord, DataError
 
 from .. import pictures
@@ -41,7 +41,7 @@ def test_sorted_by_class_then_by_name(tmp_path):
         for name in sorted(names, key=os.fsencode)
     ]
     assert paths(tmp_path) == expected
-    source = open_source(config(tmp_path), "test")
+    source = open_source(config(tmp_path), "validation")
     assert source.info.classes == 3
     assert np.frombuffer(source.read(0), np.int64, 1)[0] == 2, "z is the third class of training"
 
@@ -52,7 +52,7 @@ def test_what_is_no_picture_is_counted(place):
     (place / "train" / ".cache").mkdir()
     (place / "train" / "list.txt").write_text("beside the folders")
     found = find(config(place))
-    assert "3 classes, 2 files that are no pictures left aside" in found.origin
+    assert "3 classes, 2 files that are no images left aside" in found.origin
     assert found.splits["train"].count == 6
 
 
@@ -62,7 +62,7 @@ def test_links_to_folders_and_files_count(place, tmp_path):
     (place / "train" / "class-001").symlink_to(elsewhere)
     (place / "val" / "class-000" / "link.jpg").symlink_to(elsewhere / "picture-00002.JPEG")
     assert len(paths(place)) == 6
-    source = open_source(config(place), "test")
+    source = open_source(config(place), "validation")
     assert len(source) == 7
     for i in range(7):
         source.decode(source.read(i))
@@ -84,7 +84,7 @@ def test_a_class_without_pictures_keeps_its_number(place):
     assert open_source(config(place), "train").info.classes == 4
     labels = [
         int(np.frombuffer(source.read(i), np.int64, 1)[0])
-        for source in [open_source(config(place), "test")]
+        for source in [open_source(config(place), "validation")]
         for i in range(len(source))
     ]
     assert labels == [0, 0, 2, 2, 3, 3]
@@ -95,7 +95,7 @@ def test_validation_may_lack_classes_but_not_have_others(place):
     with pytest.raises(DataError, match=r"val has 1 classes that .*train lacks: class-007;"):
         find(config(place))
     (place / "val" / "class-007").rename(place / "elsewhere")
-    assert find(config(place)).splits["test"].count == 4
+    assert find(config(place)).splits["validation"].count == 4
 
 
 def test_pictures_without_folders_of_classes(place):
@@ -103,14 +103,14 @@ def test_pictures_without_folders_of_classes(place):
         path.rename(place / "val" / path.name)
     for path in (place / "val").glob("class-*"):
         path.rmdir()
-    with pytest.raises(DataError, match=r"val holds 6 pictures that are in no folder of a class"):
+    with pytest.raises(DataError, match=r"val holds 6 images that are in no folder of a class"):
         find(config(place))
 
 
 def test_no_pictures_at_all(place):
     for path in (place / "train").glob("*/*"):
         path.unlink()
-    with pytest.raises(DataError, match=r"train holds no pictures; expected .*CLASS/NAME with"):
+    with pytest.raises(DataError, match=r"train holds no images; expected .*CLASS/NAME with"):
         find(config(place))
 
 
@@ -131,7 +131,7 @@ def test_contents_tell_which_class_differs(place):
 def test_a_file_that_changes_after_the_listing(place):
     source = open_source(config(place), "train")
     (place / "train" / "class-000" / "picture-00000.JPEG").write_bytes(b"")
-    with pytest.raises(CorruptRecord, match="0 bytes are no picture"):
+    with pytest.raises(CorruptRecord, match="0 bytes are no image"):
         source.decode(source.read(0))
 
 
@@ -141,6 +141,6 @@ def test_the_listing_is_small(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for i in range(1000):
         (folder / f"n01440764_{i:06d}.JPEG").touch()
-    listing = list_pictures(tmp_path / "train", list_classes(tmp_path / "train"))
+    listing = list_images(tmp_path / "train", list_classes(tmp_path / "train"))
     arrays = (listing.names, listing.ends, listing.class_ends)
     assert sum(array.nbytes for array in arrays) == 1000 * (21 + 8) + 8

@@ -99,12 +99,12 @@ def test_every_cut_is_refused(form, options):
 
 def test_what_is_no_picture_is_shown():
     for data in (b"", b"GIF", b"<html><body>404 Not Found", b"\0" * 100):
-        with pytest.raises(CorruptRecord, match=f"{len(data)} bytes are no picture .*JPEG, PNG"):
+        with pytest.raises(CorruptRecord, match=f"{len(data)} bytes are no image .*JPEG, PNG"):
             decode_image(data)
 
 
 def test_formats_that_nobody_needs_are_refused():
-    with pytest.raises(CorruptRecord, match="no picture that is known"):
+    with pytest.raises(CorruptRecord, match="no image that is known"):
         decode_image(encoded(Image.fromarray(PHOTOGRAPH), "TIFF"))
 
 

@@ -173,9 +173,9 @@ def of_no_images(fashion):
     ("spoil", "message"),
     [
         (without_a_label, "20 train images, 19 labels"),
-        (with_a_label_too_high, r"test labels are . … 10, those of fashion_mnist are 0 … 9"),
-        (of_another_shape, r"test images are uint8 \(32, 32\), .* \(28, 28, 1\)"),
-        (of_no_images, "0 test images, 0 labels"),
+        (with_a_label_too_high, r"validation labels are . … 10, those of fashion_mnist are 0 … 9"),
+        (of_another_shape, r"validation images are uint8 \(32, 32\), .* \(28, 28, 1\)"),
+        (of_no_images, "0 validation images, 0 labels"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(cache, tmp_path, fashion, spoil, message):
@@ -186,7 +186,7 @@ def test_files_that_do_not_fit_are_refused(cache, tmp_path, fashion, spoil, mess
     assert not list(cache.glob("*/*"))
 
 
-def test_a_damaged_file_is_named_and_no_other_data_taken(cache, tmp_path, fashion):
+def test_a_corrupt_file_is_named_and_no_other_data_taken(cache, tmp_path, fashion):
     path = tmp_path / "data" / FILES["test_labels"]
     place = put(tmp_path / "data", fashion)
     path.write_bytes(path.read_bytes()[:-1])
@@ -194,7 +194,7 @@ def test_a_damaged_file_is_named_and_no_other_data_taken(cache, tmp_path, fashio
         prepare("fashion_mnist", place)
 
 
-def test_damaged_files_of_the_installed_package_are_named(cache, tmp_path, fashion, monkeypatch):
+def test_corrupt_files_of_the_installed_package_are_named(cache, tmp_path, fashion, monkeypatch):
     """They are there, so the dataset is not one that cannot be had."""
     put(tmp_path / "installed", fashion)
     (tmp_path / "installed" / FILES["train_images"]).write_bytes(b"\0\0\x08")
@@ -247,7 +247,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         prepare("digits")
 
 
-# --- two at a time, killed, damaged ---------------------------------------------------------------
+# --- two at a time, killed, corrupt ---------------------------------------------------------------
 
 PREPARE = """
 import json, resource, signal, sys
@@ -307,11 +307,11 @@ def test_a_folder_that_was_half_deleted_is_made_anew(cache, tmp_path, fashion):
 
 
 @pytest.mark.parametrize("name", ["info.json", "train_images.npy", "test_labels.npy"])
-def test_a_damaged_folder_is_named(cache, tmp_path, fashion, name):
+def test_a_corrupt_folder_is_named(cache, tmp_path, fashion, name):
     place = put(tmp_path / "data", fashion)
     path = prepare("fashion_mnist", place).folder / name
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(DataError, match=f"{path.parent} is damaged .*delete it"):
+    with pytest.raises(DataError, match=f"{path.parent} is corrupt .*delete it"):
         prepare("fashion_mnist", place)
 
 

@@ -51,14 +51,14 @@ def test_the_index_is_made_once_beside_the_shards(place, capsys):
 
 def test_only_checked_shards_are_in_the_index(place):
     shards = find_shards(place, "train")
-    index, damaged = build(shards)
+    index, corrupt = build(shards)
     offsets = [0, 0]
     for shard, offset, length in zip(
         *(index.columns[name] for name in ("shard", "offset", "length")), strict=True
     ):
         assert offset == offsets[shard]
         offsets[shard] += length + 16
-    assert offsets == [path.stat().st_size for path in shards] and not damaged
+    assert offsets == [path.stat().st_size for path in shards] and not corrupt
     assert index.columns["label"].tolist() == [1, 1, 1, 2, 2, 2]
 
 
@@ -90,13 +90,13 @@ def test_validation_with_labels_that_training_lacks(place, tmp_path):
         find(config(place))
 
 
-def test_a_damaged_record_is_in_the_index_and_refused_when_read(place, capsys):
+def test_a_corrupt_record_is_in_the_index_and_refused_when_read(place, capsys):
     shard = place / "train-00001-of-00002"
     data = bytearray(shard.read_bytes())
     data[40] ^= 1
     shard.write_bytes(data)
     source = open_source(config(place), "train")
-    assert f"{shard} at byte 0: its data is damaged" in capsys.readouterr().err
+    assert f"{shard} at byte 0: its data is corrupt" in capsys.readouterr().err
     assert len(source) == 6
     for i in range(6):
         if i == 3:
@@ -108,7 +108,7 @@ def test_a_damaged_record_is_in_the_index_and_refused_when_read(place, capsys):
 
 
 def test_damage_that_may_hide_a_class_is_refused(place):
-    """All records of class 0 are damaged: the smallest label that is left would count as it."""
+    """All records of class 0 are corrupt: the smallest label that is left would count as it."""
     shard = place / "train-00000-of-00002"
     data = bytearray(shard.read_bytes())
     for record in list(scan(shard)):
@@ -208,15 +208,15 @@ def test_two_sets_of_shards(place):
         find(config(place))
 
 
-def test_a_damaged_index_is_refused(place):
+def test_a_corrupt_index_is_refused(place):
     shards = find_shards(place, "train")
     path = save(build(shards)[0], shards)
     whole = path.read_bytes()
     for at in range(0, len(whole), 7):
         flipped = bytearray(whole)
         flipped[at] ^= 4
-        for damaged in (bytes(flipped), whole[:at]):
-            path.write_bytes(damaged)
+        for corrupt in (bytes(flipped), whole[:at]):
+            path.write_bytes(corrupt)
             with pytest.raises(DataError, match=f"{path}.*run `again`"):
                 load(shards, "again")
     path.write_bytes(whole)

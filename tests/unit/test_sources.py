@@ -102,12 +102,12 @@ def test_pixels_lie_where_they_are_wanted(stored, name):
     source = stored[name][0]()
     given_out = []
 
-    def place(size):
+    def allocate(size):
         given_out.append(new_memory(size))
         return given_out[-1]
 
     for i in (0, 7, COUNT - 1):
-        image, _ = source.decode(source.read(i), place)
+        image, _ = source.decode(source.read(i), allocate)
         assert image.nbytes == given_out[-1].nbytes and np.shares_memory(image, given_out[-1])
         assert np.array_equal(image, source.decode(source.read(i))[0])
     assert len(given_out) == 3
@@ -184,7 +184,7 @@ def test_array_record_files_whose_sizes_are_known_are_not_looked_at(stored):
     known = stored["array_record"][0]()
     files = [Path("gone") / line.split(":")[0] for line in known.contents]
     sizes = np.array([int(line.split()[1]) for line in known.contents])
-    told = ArrayRecordSource(PICTURES, files, TFDS.decode, np.array([15, 15]), sizes)
+    told = ArrayRecordSource(PICTURES, files, TFDS.decode, counts=np.array([15, 15]), sizes=sizes)
     assert told.contents == known.contents and len(told) == len(known)
 
 

@@ -84,7 +84,7 @@ def test_the_file_format_changes_nothing(stored, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-def test_damaged_files_are_not_data_that_cannot_be_had(
+def test_corrupt_files_are_not_data_that_cannot_be_had(
     stored, file_format, damage, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -93,7 +93,7 @@ def test_damaged_files_are_not_data_that_cannot_be_had(
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 16
     file.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
-    with pytest.raises(CorruptRecord, match=f"{tmp_path}/data/cifar10/3.0.2 is damaged .*delete"):
+    with pytest.raises(CorruptRecord, match=f"{tmp_path}/data/cifar10/3.0.2 is corrupt .*delete"):
         prepare("cifar10", str(tmp_path / "data"))
     assert not list((tmp_path / "cache").rglob("*.npy"))
 

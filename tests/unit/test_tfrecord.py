@@ -85,7 +85,7 @@ def test_examples_are_tensorflows():
     [
         (lambda f: f["label"].int64_list.value.append(1), "2 numbers in 'label', expected one"),
         (lambda f: f["label"].Clear(), "0 numbers in 'label'"),
-        (lambda f: f["image"].Clear(), "0 pictures in 'image'"),
+        (lambda f: f["image"].Clear(), "0 images in 'image'"),
         (lambda f: f["label"].int64_list.value.__setitem__(0, -1), r"label is -1, expected 0 … 2"),
         (lambda f: f["label"].int64_list.value.__setitem__(0, 3), r"label is 3, expected 0 … 2"),
     ],

@@ -1,4 +1,4 @@
-"""`ba-dist data index` and `verify`: every record is looked at, every bad one named."""
+"""`ba-dist data index` and `verify`: every record is looked at, every corrupt one named."""
 
 import os
 import signal
@@ -40,11 +40,11 @@ def test_clean_data(ba_dist, tmp_path):  # noqa: F811
 
 
 def test_every_bad_record_is_named(ba_dist, tmp_path):  # noqa: F811
-    """A damaged record, one whose picture was bad before it was stored, and their neighbours."""
+    """A corrupt record, one whose image was corrupt before it was stored, and their neighbours."""
     pictures.make_tfrecords(tmp_path, **SMALL)
-    source = open_source(Data(dataset="pictures", data_dir=str(tmp_path)), "test")
-    bad = {source.where(i) for i in (3, 64, 99)}
-    for place in bad:
+    source = open_source(Data(dataset="pictures", data_dir=str(tmp_path)), "validation")
+    corrupt = {source.where(i) for i in (3, 64, 99)}
+    for place in corrupt:
         shard, offset = place.split(" at byte ")
         path = tmp_path / shard
         times = path.stat().st_atime_ns, path.stat().st_mtime_ns
@@ -54,7 +54,7 @@ def test_every_bad_record_is_named(ba_dist, tmp_path):  # noqa: F811
     lines = out.splitlines()
     assert status == 1 and "200 samples of pictures, 3 bad" in lines[-1]
     assert lines[:-1] == sorted(
-        (f"{place}: its data does not match its checksum" for place in bad),
+        (f"{place}: its data does not match its checksum" for place in corrupt),
         key=lambda line: (line.split(" at byte ")[0], int(line.split()[3].rstrip(":"))),
     )
 
@@ -69,7 +69,7 @@ def test_bad_pictures_in_folders(ba_dist, tmp_path):  # noqa: F811
     lines = out.splitlines()
     assert status == 1 and len(lines) == 3
     assert lines[0].startswith(f"{cut}: the JPEG cannot be decoded: ")
-    assert lines[1].startswith(f"{other}: 15 bytes are no picture that is known")
+    assert lines[1].startswith(f"{other}: 15 bytes are no image that is known")
 
 
 def test_index_again_after_a_change(ba_dist, tmp_path):  # noqa: F811
@@ -81,7 +81,7 @@ def test_index_again_after_a_change(ba_dist, tmp_path):  # noqa: F811
     shard = flip(tmp_path / "train-00000-of-00002", 100)
     refused(ba_dist("data", "verify", *words), str(shard), "run `ba-dist data index", status=1)
     status, out, _ = ba_dist("data", "index", *words)
-    assert status == 0 and f"{shard} at byte 0: its data is damaged\n" in out
+    assert status == 0 and f"{shard} at byte 0: its data is corrupt\n" in out
     status, out, _ = ba_dist("data", "verify", *words)
     assert status == 1 and f"{shard} at byte 0: its data does not match its checksum\n" in out
 

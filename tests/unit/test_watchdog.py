@@ -3,22 +3,22 @@
 import pytest
 
 from ba_dist.comm import start
-from ba_dist.health.watchdog import PHASES, Watchdog, missing
+from ba_dist.health.watchdog import ACTIVITIES, Sign, Watchdog, missing
 
 HOSTS = ["a", "a", "b", "b"]
-STEP, INPUT = PHASES.index("in the step"), PHASES.index("waiting for input")
+STEP, INPUT = ACTIVITIES.index("in the step"), ACTIVITIES.index("waiting for input")
 
 
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ({1: (7, STEP, 60.0), 2: (7, STEP, 60.0)}, "Missing: rank 3 on b: no answer"),
-        ({1: (7, STEP, 60.0)}, "Missing: rank 2 on b, rank 3 on b: no answer"),
+        ({1: Sign(7, STEP, 60.0), 2: Sign(7, STEP, 60.0)}, "Missing: rank 3 on b: no answer"),
+        ({1: Sign(7, STEP, 60.0)}, "Missing: rank 2 on b, rank 3 on b: no answer"),
         (
-            {1: (7, STEP, 60.0), 2: (7, INPUT, 61.0), 3: (7, STEP, 60.0)},
+            {1: Sign(7, STEP, 60.0), 2: Sign(7, INPUT, 61.0), 3: Sign(7, STEP, 60.0)},
             "rank 2 on b is waiting for input, its last sign 61 s ago.",
         ),
-        (dict.fromkeys((1, 2, 3), (7, STEP, 60.0)), "All ranks answer, in the step"),
+        (dict.fromkeys((1, 2, 3), Sign(7, STEP, 60.0)), "All ranks answer, in the step"),
     ],
 )
 def test_who_is_missing(answers, words):
@@ -26,7 +26,7 @@ def test_who_is_missing(answers, words):
 
 
 def test_who_still_works_is_waited_for():
-    answers = {1: (7, STEP, 58.0), 2: (7, STEP, 1.0), 3: (7, STEP, 60.0)}
+    answers = {1: Sign(7, STEP, 58.0), 2: Sign(7, STEP, 1.0), 3: Sign(7, STEP, 60.0)}
     text = missing(answers, 0, STEP, HOSTS, age=60.0)
     assert text == "rank 2 on b is in the step, its last sign 1 s ago."
 

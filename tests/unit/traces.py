@@ -82,7 +82,8 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
     seed, group = config.run.seed, layout.group(rank)
     sampler = GroupSampler(len(source), seed, layout, group)
     alone = start().group(Layout(1, 1, 1))
-    reader = GroupReader(source, sampler, alone, ReadMode("replicate", skip=True), 0, steps)
+    mode = ReadMode("replicate", skip=True)
+    reader = GroupReader(source, sampler, alone, mode, first=0, last=steps)
     batches = InputPipeline(
         change(reader) if change else reader,
         Classification(augmentation, config.optimizer.label_smoothing),
@@ -101,7 +102,7 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
 
 
 class Off(Augmentation):
-    """Shows the plain picture, whatever was drawn."""
+    """Shows the plain image, whatever was drawn."""
 
     def render(self, image_HWC, parameters, i, out_HWC):
         self.plain(image_HWC, out_HWC)
@@ -137,7 +138,7 @@ class NoFlip(Augmentation):
 
 
 class Neighbours(Augmentation):
-    """Shows the picture of the instance before."""
+    """Shows the image of the instance before."""
 
     before = None
 
@@ -194,41 +195,41 @@ class OtherSamples(Changed):
         return self.original.read((sample_id + 1) % len(self))
 
 
-class Damaged(Changed):
+class Corrupt(Changed):
     """Some samples cannot be read."""
 
-    def __init__(self, original, damaged):
+    def __init__(self, original, corrupt):
         super().__init__(original)
-        self.damaged = damaged
+        self.corrupt = corrupt
 
     def read(self, sample_id):
-        if sample_id in self.damaged:
-            raise CorruptRecord("damaged")
+        if sample_id in self.corrupt:
+            raise CorruptRecord("corrupt")
         return self.original.read(sample_id)
 
 
 class OtherLabels(Changed):
-    def decode(self, record, *place):
-        image, label = self.original.decode(record, *place)
+    def decode(self, record, *allocate):
+        image, label = self.original.decode(record, *allocate)
         return image, (label + 1) % self.info.classes
 
 
 class OnePixel(Changed):
-    """Other content under the same names and sizes: one pixel of every picture is lighter."""
+    """Other content under the same names and sizes: one pixel of every image is lighter."""
 
-    def decode(self, record, *place):
-        image, label = self.original.decode(record, *place)
+    def decode(self, record, *allocate):
+        image, label = self.original.decode(record, *allocate)
         image[0, 0] ^= 1
         return image, label
 
 
 class Stale(Changed):
-    """Gives the pictures and labels of the step before, under the ids of this one."""
+    """Gives the images and labels of the step before, under the ids of this one."""
 
     def __iter__(self):
         before = None
         for batch in self.original:
             last = before or batch
-            pictures = [image.copy() for image in batch.images]
+            images = [image.copy() for image in batch.images]
             yield replace(batch, images=last.images, labels=last.labels)
-            before = replace(batch, images=pictures)
+            before = replace(batch, images=images)

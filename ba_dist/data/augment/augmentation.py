@@ -1,9 +1,10 @@
 """Augmentation: draw parameters from keys, render pixels from parameters, finish in TensorFlow.
 
-`draw` is numpy and sees keys, sizes of pictures and places in the ghost batch; `render` makes the
-uint8 pixels of one instance by numpy and Pillow, several threads at a time; `finish` is TensorFlow
-for all of them, and gives the same bits for one as for many. So an instance's pixels
-depend on its key and its sample (and, with mixup or CutMix, on its partner's) and on nothing else.
+`draw` is numpy, and depends on keys, sizes of images and positions in the ghost batch. `render`
+makes the uint8 pixels of one instance by numpy and Pillow; several threads call it at a time.
+`finish` is TensorFlow, for many instances at once, and gives the same bits for one as for many. So
+an instance's pixels depend on its key and its sample (and, with mixup or CutMix, on those of its
+partner) and on nothing else.
 
 In order: crop and resize, pad and crop, flip, AutoAugment, colour jitter; then lighting, normalise,
 cutout, mixup or CutMix.
@@ -24,7 +25,7 @@ from ba_dist.rules.keys import Uint64s, integers, uniforms
 
 Parameters = dict[str, npt.NDArray[Any]]
 
-# Each draw has a stream of its own; a new augmentation takes a new number and moves no other's.
+# Each draw has its own stream. A new augmentation gets a new number; the others keep theirs.
 _CROP_Y, _CROP_X, _FLIP, _CUTOUT_Y, _CUTOUT_X = range(5)
 _BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX = range(5, 10)
 
@@ -35,13 +36,13 @@ _FINISH = (
 
 
 class Augmentation:
-    """What makes the copies of a sample differ, and how a picture is shown in evaluation.
+    """Makes the copies of a sample differ, and makes the plain image for evaluation.
 
     Args:
         config: which augmentations, and how strong.
         info: image shape, mean and standard deviation of the dataset.
-        image_size: side of the square that the network sees of pictures whose size varies
-            (their height and width in `info` are 0) or that are cropped.
+        image_size: side in pixels of the square that the network gets, where images are cropped or
+            vary in size (their height and width in `info` are 0).
 
     Raises:
         ConfigError: naming the flag that does not fit the others or the dataset.
@@ -60,7 +61,7 @@ class Augmentation:
         height, width, channels = info.image_shape
         if config.crop != "none" or height == 0:
             if image_size is None:
-                raise ConfigError("--image-size is needed for pictures that are cropped")
+                raise ConfigError("--image-size is needed for images that are cropped")
             height = width = image_size
         self.image_shape = (height, width, channels)
         self._check()
@@ -74,13 +75,13 @@ class Augmentation:
         }
         for flag in [flag for flag, wanted in coloured.items() if wanted and channels != 3]:
             raise ConfigError(
-                f"{flag} needs pictures of 3 channels; those of {self.info.name} have {channels}"
+                f"{flag} needs images of 3 channels; those of {self.info.name} have {channels}"
             )
         if config.crop == "none":
             return
         if channels not in (1, 3):
             raise ConfigError(
-                f"--crop {config.crop} resizes pictures of 1 or 3 channels; those of"
+                f"--crop {config.crop} resizes images of 1 or 3 channels; those of"
                 f" {self.info.name} have {channels}"
             )
         if config.resize < height:
@@ -90,17 +91,17 @@ class Augmentation:
             )
 
     def draw(self, keys: Uint64s, sizes: npt.NDArray[np.int64], ghost_batch: int) -> Parameters:
-        """The parameters of each instance; which there are depends only on the configuration.
+        """Draws the parameters of each instance; the configuration alone says which there are.
 
         Args:
             keys: uint64 [n], in the rank's order: every `ghost_batch` consecutive instances are
                 one ghost batch.
-            sizes: height and width of each instance's decoded picture, int64 [n, 2].
-            ghost_batch: instances in a ghost batch; counts only for mixup and CutMix.
+            sizes: height and width of each instance's decoded image, int64 [n, 2].
+            ghost_batch: number of instances in a ghost batch; used only by mixup and CutMix.
 
         Returns:
-            Arrays with n rows. `box` int32 [n, 4] or [n, 2] is the crop, in the picture or of the
-            resized picture (top, left, height, width); `crop_y`, `crop_x` int32 [n] the corner in
+            Arrays with n rows. `box` int32 [n, 4] or [n, 2] is the crop, in the image or of the
+            resized image (top, left, height, width); `crop_y`, `crop_x` int32 [n] the corner in
             the padded image; `flip` int32 [n] is 1 where it is mirrored; `cutout_y`, `cutout_x`
             int32 [n] the centre of the square of zeros. For the others see `auto_augment.draw`,
             `colour.draw_jitter`, `colour.lighting_offsets` and `mixing.draw`.
@@ -144,25 +145,27 @@ class Augmentation:
     def _draw_mixing(self, keys: Uint64s, ghost_batch: int) -> Parameters:
         if not (self.config.mixup or self.config.cutmix):
             return {}
+        height, width, _ = self.image_shape
         return mixing.draw(
             uniforms(keys, mixing.NUMBERS, _MIX),
-            self.config.mixup,
-            self.config.cutmix,
-            ghost_batch,
-            *self.image_shape[:2],
+            mixup=self.config.mixup,
+            cutmix=self.config.cutmix,
+            ghost_batch=ghost_batch,
+            height=height,
+            width=width,
         )
 
     def render(self, image_HWC: Image, parameters: Parameters, i: int, out_HWC: Image) -> None:
-        """Writes the pixels of one instance, up to what `finish` does for all. Threads may share.
+        """Writes the pixels of one instance, for `finish` to complete; for several threads.
 
         Args:
-            image_HWC: uint8, the decoded picture.
-            parameters: as drawn.
-            i: which instance.
+            image_HWC: uint8, the decoded image.
+            parameters: from `draw`.
+            i: the instance, a row of the parameters.
             out_HWC: uint8 of `image_shape`, written.
 
         Raises:
-            DataError: when the picture has another size than the network and is not cropped.
+            DataError: when the image has another size than the network and is not cropped.
         """
         config = self.config
         if config.crop == "random-resized":
@@ -178,34 +181,34 @@ class Augmentation:
         into = out_HWC[:, ::-1] if config.flip and parameters["flip"][i] else out_HWC
         if config.pad_crop:
             top, left = int(parameters["crop_y"][i]), int(parameters["crop_x"][i])
-            crop.pad_and_crop(image_HWC, config.pad_crop, top, left, into)
+            crop.pad_and_crop(image_HWC, into, padding=config.pad_crop, top=top, left=left)
         else:
             crop.copy(image_HWC, into)
         self._recolour(parameters, i, out_HWC)
 
     def _recolour(self, parameters: Parameters, i: int, out_HWC: Image) -> None:
-        """AutoAugment and jitter, in place."""
+        """Applies AutoAugment and jitter to the pixels in `out_HWC`."""
         policy, strength = self.config.auto_augment, self.config.jitter
         if policy == "none" and not strength:
             return
-        picture = crop.as_picture(out_HWC)
+        pillow_image = crop.to_pillow(out_HWC)
         if policy != "none":
             pair = auto_augment.POLICIES[policy][parameters["auto_policy"][i]]
-            picture = auto_augment.apply(picture, pair, parameters["auto_steps"][i])
+            pillow_image = auto_augment.apply(pillow_image, pair, parameters["auto_steps"][i])
         if strength:
             order = int(parameters["jitter_order"][i])
-            picture = colour.jitter(picture, order, parameters["jitter_factors"][i])
-        out_HWC[...] = crop.from_picture(picture)
+            pillow_image = colour.jitter(pillow_image, order, parameters["jitter_factors"][i])
+        out_HWC[...] = crop.from_pillow(pillow_image)
 
     def plain(self, image_HWC: Image, out_HWC: Image) -> None:
-        """Writes the pixels for evaluation: shorter side resized, centre crop; or just a copy.
+        """Writes the pixels for evaluation: shorter side resized, centre crop; else a copy.
 
         Args:
-            image_HWC: uint8, the decoded picture.
+            image_HWC: uint8, the decoded image.
             out_HWC: uint8 of `image_shape`, written.
 
         Raises:
-            DataError: when the picture has another size than the network and is not cropped.
+            DataError: when the image has another size than the network and is not cropped.
         """
         if self.config.crop != "none":
             resized = crop.resize_shorter(image_HWC, self.config.resize)
@@ -217,12 +220,12 @@ class Augmentation:
         if image_HWC.shape != self.image_shape:
             found, expected = ("x".join(map(str, s)) for s in (image_HWC.shape, self.image_shape))
             raise DataError(
-                f"a picture of {self.info.name} is {found}, the network takes {expected}; --crop"
-                " random-resized or resize-random brings pictures to one size"
+                f"an image of {self.info.name} is {found}, the network takes {expected}; --crop"
+                " random-resized or resize-random brings images to one size"
             )
 
     def finish_parameters(self, drawn: Parameters) -> Parameters:
-        """The parameters that `finish` and the mixing of labels need, of those that were drawn.
+        """Those of the drawn parameters that `finish` and the mixing of labels use.
 
         Returns:
             float32 or int32 [n, …] each.

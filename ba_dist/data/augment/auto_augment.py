@@ -1,4 +1,4 @@
-"""AutoAugment: learned policies of 25 sub-policies, each of two operations on a picture.
+"""AutoAugment: learned policies of 25 sub-policies, each of two operations on an image.
 
 Source: Cubuk et al. 2019, "AutoAugment: Learning Augmentation Policies from Data", appendix;
 details (no fill but black, the nearest pixel, magnitudes) as in torchvision's AutoAugment.
@@ -14,7 +14,7 @@ from PIL import ImageEnhance, ImageOps
 
 from ba_dist.data.augment.crop import Floats
 
-Picture = pillow.Image
+PillowImage = pillow.Image
 
 # (operation, probability in tenths, level from 0 to 9; None where the operation has no strength),
 # twice.
@@ -79,7 +79,8 @@ IMAGENET: Policy = (
 
 POLICIES = {"cifar10": CIFAR10, "imagenet": IMAGENET}
 
-# Numbers that `draw` takes of each instance: the sub-policy, whether each step is taken, its sign.
+# How many random numbers `draw` needs for each instance: the sub-policy, then for its two steps
+# whether each is taken, then their signs.
 NUMBERS = 5
 
 
@@ -101,44 +102,48 @@ def draw(numbers: Floats, policy: Policy) -> dict[str, npt.NDArray[np.int32]]:
     return {"auto_policy": chosen, "auto_steps": np.where(taken, signs, 0).astype(np.int32)}
 
 
-def apply(picture: Picture, pair: tuple[Step, Step], signs: npt.NDArray[np.int32]) -> Picture:
-    """Takes the steps of a sub-policy.
+def apply(
+    pillow_image: PillowImage, pair: tuple[Step, Step], signs: npt.NDArray[np.int32]
+) -> PillowImage:
+    """Applies the two steps of a sub-policy to an image.
 
     Args:
-        picture: RGB.
-        pair: of one policy.
-        signs: of the two steps, 0 for a step that is not taken.
+        pillow_image: RGB.
+        pair: the sub-policy.
+        signs: int32 [2], the signs of the two steps, 0 for a step that is not taken.
     """
     for (operation, _, level), sign in zip(pair, signs.tolist(), strict=True):
         if sign:
-            picture = OPERATIONS[operation](picture, level, sign)
-    return picture
+            pillow_image = OPERATIONS[operation](pillow_image, level, sign)
+    return pillow_image
 
 
-def _affine(picture: Picture, *inverse: float) -> Picture:
+def _affine(pillow_image: PillowImage, *inverse: float) -> PillowImage:
     """The pixel of (x, y) is that of (a·x + b·y + c, d·x + e·y + f); black beyond the border."""
-    return picture.transform(
-        picture.size, pillow.Transform.AFFINE, inverse, pillow.Resampling.NEAREST
+    return pillow_image.transform(
+        pillow_image.size, pillow.Transform.AFFINE, inverse, pillow.Resampling.NEAREST
     )
 
 
 def _shear(level: int, sign: int) -> float:
-    """Up to 0.3 pixels a pixel."""
+    """The shear, up to 0.3 pixels for each pixel."""
     return sign * 0.3 * level / 9
 
 
 def _shift(length: int, level: int, sign: int) -> int:
-    """Up to 150/331 of the picture's side, in whole pixels."""
+    """The shift in whole pixels, up to 150/331 of the image's side."""
     return -sign * int(150 / 331 * length * level / 9)
 
 
-def _enhance(enhancer: Any) -> Callable[[Picture, Any, int], Picture]:
-    """Factors up to 1 ± 0.9."""
-    return lambda picture, level, sign: enhancer(picture).enhance(1 + sign * 0.9 * level / 9)
+def _enhance(enhancer: Any) -> Callable[[PillowImage, Any, int], PillowImage]:
+    """An operation of Pillow's enhancers, with factors up to 1 ± 0.9."""
+    return lambda pillow_image, level, sign: enhancer(pillow_image).enhance(
+        1 + sign * 0.9 * level / 9
+    )
 
 
-# Each takes a picture, the level (0 … 9) and the sign, which counts for those with two directions.
-OPERATIONS: dict[str, Callable[[Picture, Any, int], Picture]] = {
+# Each takes an image, the level (0 … 9) and the sign, which counts for those with two directions.
+OPERATIONS: dict[str, Callable[[PillowImage, Any, int], PillowImage]] = {
     "ShearX": lambda p, level, sign: _affine(p, 1, _shear(level, sign), 0, 0, 1, 0),
     "ShearY": lambda p, level, sign: _affine(p, 1, 0, 0, _shear(level, sign), 1, 0),
     "TranslateX": lambda p, level, sign: _affine(p, 1, 0, _shift(p.width, level, sign), 0, 1, 0),

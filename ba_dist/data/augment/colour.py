@@ -16,7 +16,7 @@ from ba_dist.data.augment.crop import Floats
 _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 ORDERS = tuple(itertools.permutations(range(3)))
 
-# Numbers that `draw_jitter` takes of each instance: the order and three factors.
+# How many random numbers `draw_jitter` needs for each instance: the order and three factors.
 JITTER_NUMBERS = 4
 
 # Principal components of the colours of ImageNet, RGB in 0 … 1: a column of vectors for each value.
@@ -46,11 +46,11 @@ def draw_jitter(numbers: Floats, strength: float) -> dict[str, npt.NDArray[Any]]
     return {"jitter_order": order, "jitter_factors": factors}
 
 
-def jitter(picture: pillow.Image, order: int, factors: Floats) -> pillow.Image:
-    """Moves a picture away from black, from its mean grey and from itself in grey, in any order.
+def jitter(pillow_image: pillow.Image, order: int, factors: Floats) -> pillow.Image:
+    """Changes brightness, contrast and saturation of an image, in a given order.
 
     Args:
-        picture: RGB.
+        pillow_image: RGB.
         order: an index of ORDERS.
         factors: float64 [3]; 1 changes nothing, 0 leaves black, grey, or no colour.
 
@@ -58,16 +58,16 @@ def jitter(picture: pillow.Image, order: int, factors: Floats) -> pillow.Image:
     Classification"; details as in torchvision's ColorJitter.
     """
     for kind in ORDERS[order]:
-        picture = _ENHANCERS[kind](picture).enhance(float(factors[kind]))
-    return picture
+        pillow_image = _ENHANCERS[kind](pillow_image).enhance(float(factors[kind]))
+    return pillow_image
 
 
 def lighting_offsets(numbers: Floats, deviation: float) -> npt.NDArray[np.float32]:
-    """What PCA lighting adds to each channel of an image: Σ_j vector_j · value_j · α_j.
+    """The offsets that PCA lighting adds to the channels of an image: Σ_j vector_j · value_j · α_j.
 
     Args:
         numbers: uniform in [0, 1), float64 [n, 3].
-        deviation: of the normal α.
+        deviation: standard deviation of the normal α.
 
     Returns:
         float32 [n, 3] for pixels in 0 … 255.

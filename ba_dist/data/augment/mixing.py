@@ -1,7 +1,7 @@
-"""Mixup and CutMix: an instance takes on some of another instance of its ghost batch.
+"""Mixup and CutMix: an instance is mixed with another instance of its ghost batch.
 
-The partner comes from the instance's key and from its place in the ghost batch, which is its
-place in the epoch's order; so it is the same however the ranks are laid out.
+The partner follows from the instance's key and its position in the ghost batch, which follows from
+the epoch's order. So it is the same for every layout of the ranks.
 
 Shape suffixes: n instances, H height, W width, C channels.
 """
@@ -14,14 +14,15 @@ import numpy.typing as npt
 from ba_dist.data.augment.crop import Floats, Integers
 from ba_dist.errors import ConfigError
 
-# Numbers that `draw` takes of each instance: partner, mixup or CutMix, λ, the box's middle (y, x).
+# How many random numbers `draw` needs for each instance: partner, mixup or CutMix, λ, and the
+# centre of the box (y, x).
 NUMBERS = 5
 
 
 def draw(
-    numbers: Floats, mixup: float, cutmix: float, ghost_batch: int, height: int, width: int
+    numbers: Floats, *, mixup: float, cutmix: float, ghost_batch: int, height: int, width: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """Whom each instance is mixed with, and how.
+    """Draws the partner of each instance, and how the two are mixed.
 
     λ ~ Beta(α, α). Mixup gives λ·x + (1-λ)·partner. CutMix fills a box of √(1-λ) of the height and
     width, anywhere, clipped at the border, with the partner's pixels, and λ is the share that is
@@ -31,9 +32,9 @@ def draw(
         numbers: uniform in [0, 1), float64 [n, NUMBERS]; n is a multiple of `ghost_batch`.
         mixup: α of mixup, 0 for none.
         cutmix: α of CutMix, 0 for none.
-        ghost_batch: how many consecutive instances are one ghost batch.
-        height: of the images.
-        width: of the images.
+        ghost_batch: number of consecutive instances in a ghost batch.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
 
     Returns:
         `mix_partner` int32 [n], how many rows further on the partner is; `mix_label` float32 [n],
@@ -42,7 +43,7 @@ def draw(
         bottom and right are outside).
 
     Raises:
-        ConfigError: when a ghost batch has nobody to mix with.
+        ConfigError: when a ghost batch has only one instance.
 
     Sources: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019,
     "CutMix".
@@ -70,8 +71,8 @@ def draw(
 def partners(numbers: Floats, ghost_batch: int) -> Integers:
     """How many rows further on (or back) the partner of each instance is.
 
-    The partner's place in the ghost batch of g is (place + 1 + ⌊u·(g - 1)⌋) mod g: any other one,
-    each as likely.
+    In a ghost batch of g the partner is at (position + 1 + ⌊u·(g - 1)⌋) mod g: any other instance,
+    each with the same probability.
 
     Args:
         numbers: u, float64 [n].
@@ -87,9 +88,9 @@ def partners(numbers: Floats, ghost_batch: int) -> Integers:
         )
     if len(numbers) % ghost_batch:
         raise ValueError(f"{len(numbers)} instances are not whole ghost batches of {ghost_batch}")
-    place = np.arange(len(numbers)) % ghost_batch
+    position = np.arange(len(numbers)) % ghost_batch
     step = 1 + np.floor(numbers * (ghost_batch - 1)).astype(np.int64)
-    return (place + step) % ghost_batch - place
+    return (position + step) % ghost_batch - position
 
 
 def boxes(weight: Floats, centres: Floats, height: int, width: int) -> Integers:
@@ -109,11 +110,11 @@ def boxes(weight: Floats, centres: Floats, height: int, width: int) -> Integers:
 
 
 def mix(images_nHWC: Any, parameters: dict[str, Any]) -> Any:
-    """Mixes every image with its partner's, as it was before mixing.
+    """Mixes every image with the unmixed image of its partner.
 
     Args:
         images_nHWC: float32 [n, H, W, C].
-        parameters: as drawn.
+        parameters: from `draw`.
 
     Returns:
         float32 [n, H, W, C].

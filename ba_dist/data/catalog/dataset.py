@@ -1,4 +1,4 @@
-"""Name → the training and validation samples of a run: rank 0 finds out, the others are told."""
+"""Name → the training and validation samples of a run: rank 0 finds them and tells the others."""
 
 import dataclasses
 import hashlib
@@ -10,22 +10,21 @@ import numpy as np
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
 from ba_dist.data.catalog.find import Found, Split, find, open_split
-from ba_dist.data.catalog.pictures import home
+from ba_dist.data.catalog.image_datasets import home
+from ba_dist.data.catalog.splits import FLAGS, wanted_samples
 from ba_dist.data.sources import DatasetInfo, Source
 from ba_dist.errors import ConfigError, DataError
-
-_FLAGS = {"train": "--train-samples", "test": "--val-samples"}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The two sides of a dataset.
+    """The two splits of a dataset.
 
     Args:
         train: samples to train on.
         validation: samples to evaluate on.
-        info: of both.
-        origin: where they came from, for people.
+        info: facts of both.
+        origin: where they came from, for messages.
     """
 
     train: Source
@@ -38,20 +37,20 @@ def open_dataset(config: Data, comm: Comm) -> Dataset:
     """Opens the samples on every rank; collective over the world.
 
     Raises:
-        DataError: on all ranks, when it cannot be had or a node has other files than rank 0.
+        DataError: on all ranks, when it is not available or a node has other files than rank 0.
         ConfigError: on all ranks, when there are fewer samples than are asked for.
     """
     found = comm.together(lambda: _limited(find(config), config) if comm.rank == 0 else None)
-    told = _tell(found, comm)
+    shared = _share(found, comm)
     root = comm.node.share_object(home(config.data_dir) if comm.node.rank == 0 else None)
-    splits = {name: dataclasses.replace(split, root=root) for name, split in told.splits.items()}
+    splits = {name: dataclasses.replace(split, root=root) for name, split in shared.splits.items()}
     _check_nodes(splits, comm)
     sources = comm.together(
-        lambda: {name: open_split(told.info, split) for name, split in splits.items()}
+        lambda: {name: open_split(shared.info, split) for name, split in splits.items()}
     )
     if found is not None:
         _count_reading(found, sources)
-    return Dataset(sources["train"], sources["test"], told.info, told.origin)
+    return Dataset(sources["train"], sources["validation"], shared.info, shared.origin)
 
 
 def open_source(config: Data, split: str) -> Source:
@@ -59,10 +58,10 @@ def open_source(config: Data, split: str) -> Source:
 
     Args:
         config: names the dataset.
-        split: train or test.
+        split: train or validation.
 
     Raises:
-        DataError: when it cannot be had.
+        DataError: when it is not available.
         ConfigError: when there are fewer samples than are asked for.
     """
     found = _limited(find(config), config)
@@ -72,27 +71,27 @@ def open_source(config: Data, split: str) -> Source:
 
 
 def digest(source: Source) -> str:
-    """SHA-256 of what a source is made of."""
+    """SHA-256 of the number of samples and of `contents`, 64 hexadecimal digits."""
     lines = [f"{len(source)} samples", *source.contents]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _limited(found: Found, config: Data) -> Found:
-    """Only as many samples as the configuration wants."""
+    """What was found, cut down to as many samples as the configuration wants."""
     splits = {}
-    for name, wanted in (("train", config.train_samples), ("test", config.val_samples)):
+    for name, wanted in wanted_samples(config).items():
         split = found.splits[name]
         if wanted and wanted > split.count:
             raise ConfigError(
-                f"{_FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
+                f"{FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
                 f" {split.count}"
             )
         splits[name] = split.subset(wanted) if wanted else split
     return dataclasses.replace(found, splits=splits)
 
 
-def _tell(found: Found | None, comm: Comm) -> Found:
-    """What rank 0 has found, its arrays in memory that all ranks of a node see."""
+def _share(found: Found | None, comm: Comm) -> Found:
+    """What rank 0 has found, on all ranks; the arrays are in memory that a node's ranks share."""
     outline = None
     if found is not None:
         splits = {n: dataclasses.replace(split, arrays={}) for n, split in found.splits.items()}
@@ -101,17 +100,17 @@ def _tell(found: Found | None, comm: Comm) -> Found:
             for name, split in found.splits.items()
         }
         outline = dataclasses.replace(found, splits=splits), shapes
-    told: Found
-    told, shapes = comm.world.share_object(outline)
+    shared: Found
+    shared, shapes = comm.world.share_object(outline)
     sizes = [
         int(np.prod(shape)) * np.dtype(dtype).itemsize
         for arrays in shapes.values()
         for dtype, shape in arrays.values()
     ]
-    # All ranks of all nodes together: a node without room would leave the others waiting.
+    # All ranks must agree: if only one node raised, the other nodes would wait for it.
     comm.together(lambda: _check_room(sum(sizes), comm.node))
     leaders = comm.leaders
-    for name, split in told.splits.items():
+    for name, split in shared.splits.items():
         for key, (dtype, shape) in shapes[name].items():
             memory = comm.node.shared_bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
             split.arrays[key] = memory.view(dtype).reshape(shape)
@@ -120,17 +119,17 @@ def _tell(found: Found | None, comm: Comm) -> Found:
             if leaders is not None:
                 leaders.broadcast(memory)
     comm.node.barrier()
-    return told
+    return shared
 
 
 def _check_room(size: int, node: Channel) -> None:
-    """Raises DataError on all ranks of a node that cannot hold so many bytes for them."""
+    """Raises DataError on all ranks of a node without room for so many bytes of shared memory."""
     if node.size > 1 and (complaint := node.lacks_room(size)):
         raise DataError(complaint)
 
 
 def _count_reading(found: Found, sources: dict[str, Source]) -> None:
-    """Arrays are read whole by the one who found them, before any sample is asked for."""
+    """Counts the arrays on the rank that found them: it has read them whole, before any sample."""
     for name, split in found.splits.items():
         if "images" in split.arrays:
             size = sum(array.nbytes for array in split.arrays.values())
@@ -138,7 +137,7 @@ def _count_reading(found: Found, sources: dict[str, Source]) -> None:
 
 
 def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
-    """Raises DataError on all ranks when a node has other files than rank 0 where it is looked."""
+    """Raises DataError on all ranks when a node differs from rank 0 in one of the sample files."""
     leads = comm.node.rank == 0
     mine = [line for split in splits.values() for line in _look(split)] if leads else []
     expected = comm.world.share_object(mine)
@@ -146,27 +145,27 @@ def _check_nodes(splits: dict[str, Split], comm: Comm) -> None:
     differences = comm.world.gather_objects(
         next((pair for pair in pairs if len(set(pair)) > 1), None)
     )
-    rank = next((rank for rank, pair in enumerate(differences) if pair), None)
-    if rank is None:
+    found = next(((rank, pair) for rank, pair in enumerate(differences) if pair), None)
+    if found is None:
         return
+    rank, (here, there) = found
     root = splits["train"].root
-    host, place = comm.world.share_object(
+    host, where = comm.world.share_object(
         (comm.host, f"{root}" if root.is_dir() else f"{root}, which is not there"), root=rank
     )
 
     def differ() -> None:
-        here, there = differences[rank]
         raise DataError(
             f"rank {rank} on {host} has other data than rank 0: the first difference is\n"
             f"  rank {rank}: {here}\n  rank 0: {there}\n"
-            f"Bring the same data to all nodes; rank {rank} looks in {place}"
+            f"Bring the same data to all nodes; rank {rank} looks in {where}"
         )
 
     comm.together(differ)
 
 
 def _look(split: Split) -> Iterator[str]:
-    """The sizes of a few files, a line each."""
+    """The size of each sample file of a split, a line each."""
     for name, path in zip(split.sample, split.paths(split.sample), strict=True):
         try:
             yield f"{name}: {path.stat().st_size} bytes"

@@ -1,6 +1,6 @@
-"""Name → what one process finds on disk of a dataset: enough for any rank to open it.
+"""Name → what one process finds of a dataset on disk: enough for any rank to open it.
 
-Whoever finds lists folders and reads indexes; the catalog tells the other ranks the outcome.
+The process that finds lists folders and reads indexes; the catalog sends the result to all ranks.
 """
 
 import dataclasses
@@ -16,26 +16,26 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ba_dist.config import Data
-from ba_dist.data.catalog import pictures
-from ba_dist.data.catalog.pictures import Located
-from ba_dist.data.catalog.prepare import INFOS, prepare
+from ba_dist.data.catalog import image_datasets
+from ba_dist.data.catalog.image_datasets import Located
+from ba_dist.data.catalog.prepare import INFOS, KINDS, array_name, prepare
+from ba_dist.data.catalog.splits import SPLITS, wanted_samples
 from ba_dist.data.sources import ArraySource, DatasetInfo, Source, shard_index
 from ba_dist.data.sources.array_record import ArrayRecordSource, survey
 from ba_dist.data.sources.image_folder import (
     ImageFolderSource,
     Listing,
     list_classes,
-    list_pictures,
+    list_images,
 )
 from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
 from ba_dist.data.sources.tfrecord import TFRecordSource
 from ba_dist.errors import DataError
 from ba_dist.rules.order import subset_ids
 
-SPLITS = ("train", "test")
 Arrays = dict[str, npt.NDArray[Any]]
-_SYNTHETIC_SAMPLES = {"train": 50_000, "test": 1_000}
-_SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "test": 50_000}
+_SYNTHETIC_SAMPLES = {"train": 50_000, "validation": 1_000}
+_SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "validation": 50_000}
 _LOOKED_AT = 64
 
 
@@ -44,33 +44,36 @@ class Split:
     """What was found of one split.
 
     Args:
-        count: samples to use.
+        count: number of samples to use.
         open: (info, this split) → the source; a function of a module, so that it can be sent.
-        facts: what is small; files are named as they are found in the root.
-        arrays: what is large, held once by a node.
-        root: the folder of its files, which may be another one on another node.
+        facts: small values for `open`; file names are relative to the root.
+        arrays: large arrays for `open`; each node has them once.
+        root: the folder of the files, which may differ between nodes.
         sample: names of up to 64 files, spread over all, to look for on every node.
     """
 
     count: int
-    open: Callable[[DatasetInfo, "Split"], Source]
+    open: "Opener"
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
     root: Path = Path()
     sample: list[str] = field(default_factory=list)
 
     def paths(self, names: list[str]) -> list[Path]:
-        """Where files are on this node."""
+        """The paths of these files on this node."""
         return [self.root / name for name in names]
 
     def subset(self, wanted: int) -> "Split":
-        """An even share of the samples only."""
+        """This split with an even share of its samples; see `subset_ids`."""
         arrays = self.arrays
-        # Other arrays than pixels and labels are no rows of samples, and small enough.
+        # In other forms the arrays do not have a row for each sample, and are small.
         if self.open is _open_arrays:
             rows = subset_ids(np.arange(wanted), wanted, self.count)
             arrays = {name: array[rows] for name, array in arrays.items()}
         return dataclasses.replace(self, count=wanted, arrays=arrays)
+
+
+Opener = Callable[[DatasetInfo, Split], Source]
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,9 @@ class Found:
     """What was found of a dataset.
 
     Args:
-        info: of it.
-        origin: where it is and in which form, for people.
-        splits: `train` and `test`.
+        info: facts of the dataset.
+        origin: where it is and in which form, for messages.
+        splits: by the names of SPLITS.
     """
 
     info: DatasetInfo
@@ -93,8 +96,8 @@ class Subset:
     """An even share of the samples of a source, in the order that they are stored in.
 
     Args:
-        source: of all samples.
-        count: how many of them.
+        source: all samples.
+        count: number of samples in the share.
     """
 
     source: Source
@@ -125,10 +128,10 @@ def open_split(info: DatasetInfo, split: Split) -> Source:
 
 
 def find(config: Data) -> Found:
-    """Looks for the dataset, prepares it or makes its index where that was not done yet.
+    """Looks for the dataset; prepares it, or makes its index, where that is not done yet.
 
     Raises:
-        DataError: saying what was looked for, and how to bring it.
+        DataError: with what was looked for, and how to get it.
     """
     if config.dataset == "synthetic":
         return _synthetic(config)
@@ -136,7 +139,7 @@ def find(config: Data) -> Found:
         return _synthetic_jpeg(config)
     if config.dataset in INFOS:
         return _arrays(config)
-    located = pictures.locate(config.dataset, config.data_dir)
+    located = image_datasets.locate(config.dataset, config.data_dir)
     forms = {"folder": _folders, "tfrecord": _tfrecords, "array_record": _array_records}
     return forms[located.form](located)
 
@@ -145,7 +148,7 @@ def index(located: Located, split: str) -> tuple[shard_index.ShardIndex, list[st
     """Makes the index of the shards of a split, with a progress bar on a terminal.
 
     Returns:
-        The index, and a line for each damaged record.
+        The index, and a line for each corrupt record.
     """
     shards = located.files[split]
     with tqdm(total=len(shards), desc=f"index {split}", unit="shard", disable=None) as bar:
@@ -161,8 +164,8 @@ def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
         f" (`{located.index_command}` does it beforehand)",
         file=sys.stderr,
     )
-    made, damaged = index(located, split)
-    for line in damaged:
+    made, corrupt = index(located, split)
+    for line in corrupt:
         print(f"warning: {line}", file=sys.stderr)
     shard_index.save(made, shards)
     return made
@@ -180,14 +183,14 @@ def _synthetic(config: Data) -> Found:
 
 
 def _synthetic_jpeg(config: Data) -> Found:
-    info = DatasetInfo("synthetic-jpeg", (0, 0, 3), 1000, pictures.MEAN, pictures.STD)
+    info = DatasetInfo("synthetic-jpeg", (0, 0, 3), 1000, image_datasets.MEAN, image_datasets.STD)
     splits = _made(config, _SYNTHETIC_JPEG_SAMPLES, _open_synthetic_jpeg)
     return Found(info, "JPEGs made in memory", splits)
 
 
-def _made(config: Data, counts: dict[str, int], open_made: Any) -> dict[str, Split]:
-    """Splits of as many samples as are asked for."""
-    wanted = {"train": config.train_samples, "test": config.val_samples}
+def _made(config: Data, counts: dict[str, int], open_made: Opener) -> dict[str, Split]:
+    """Splits of samples that are made as they are read."""
+    wanted = wanted_samples(config)
     counts = {split: wanted[split] or counts[split] for split in SPLITS}
     return {
         split: Split(counts[split], open_made, {"count": counts[split], "seed": seed})
@@ -208,8 +211,10 @@ def _arrays(config: Data) -> Found:
     splits = {}
     for split in SPLITS:
         arrays = {
-            kind: np.load(prepared.folder / f"{split}_{kind}.npy", "r", allow_pickle=False)
-            for kind in ("images", "labels")
+            kind: np.load(
+                prepared.folder / f"{array_name(split, kind)}.npy", "r", allow_pickle=False
+            )
+            for kind in KINDS
         }
         digest = f"{prepared.digest}-{split}"
         splits[split] = Split(len(arrays["labels"]), _open_arrays, {"digest": digest}, arrays)
@@ -226,7 +231,7 @@ def _folders(located: Located) -> Found:
     splits, ignored = {}, 0
     for split in SPLITS:
         (folder,) = located.files[split]
-        listing = list_pictures(folder, classes)
+        listing = list_images(folder, classes)
         facts = {"folder": _name(folder, located.root), "classes": classes}
         arrays: Arrays = {
             "names": listing.names,
@@ -237,7 +242,7 @@ def _folders(located: Located) -> Found:
         sample = [f"{facts['folder']}/{listing.name(i)}" for i in _spread(count)]
         splits[split] = Split(count, _open_folder, facts, arrays, located.root, sample)
         ignored += listing.ignored
-    others = f", {ignored} files that are no pictures left aside" if ignored else ""
+    others = f", {ignored} files that are no images left aside" if ignored else ""
     info = located.info_of(len(classes))
     return Found(info, f"{located.origin} ({len(classes)} classes{others})", splits)
 
@@ -249,7 +254,7 @@ def _open_folder(info: DatasetInfo, split: Split) -> Source:
 
 def _tfrecords(located: Located) -> Found:
     indexes = {split: _load_or_index(located, split) for split in SPLITS}
-    features, labelled = pictures.numbering(located, indexes["train"], indexes["test"])
+    features, labelled = image_datasets.numbering(located, *indexes.values())
     splits = {}
     for split, made in indexes.items():
         names = [_name(path, located.root) for path in located.files[split]]
@@ -264,7 +269,11 @@ def _tfrecords(located: Located) -> Found:
 def _open_tfrecord(info: DatasetInfo, split: Split) -> Source:
     shards = split.paths(split.facts["shards"])
     return TFRecordSource(
-        info, shards, split.facts["sizes"], split.facts["features"], **split.arrays
+        info,
+        shards,
+        sizes=split.facts["sizes"],
+        features=split.facts["features"],
+        **split.arrays,
     )
 
 
@@ -273,7 +282,7 @@ def _array_records(located: Located) -> Found:
     for split in SPLITS:
         names = [_name(path, located.root) for path in located.files[split]]
         counts, sizes = survey(located.files[split])
-        decoder = pictures.tfds_features(located).decode
+        decoder = image_datasets.tfds_features(located).decode
         facts = {"files": names, "decoder": decoder, "counts": counts, "sizes": sizes}
         count, sample = int(counts.sum()), [names[i] for i in _spread(len(names))]
         splits[split] = Split(count, _open_array_record, facts, {}, located.root, sample)
@@ -282,7 +291,7 @@ def _array_records(located: Located) -> Found:
 
 def _open_array_record(info: DatasetInfo, split: Split) -> Source:
     files = split.paths(split.facts["files"])
-    return ArrayRecordSource(info, **{**split.facts, "files": files})
+    return ArrayRecordSource(info, files, **{k: v for k, v in split.facts.items() if k != "files"})
 
 
 def _name(path: Path, root: Path) -> str:
@@ -296,15 +305,15 @@ def _spread(count: int) -> list[int]:
 
 
 def shards_of(config: Data) -> Located:
-    """Where the TFRecord shards of a dataset are.
+    """The dataset's TFRecord shards.
 
     Raises:
-        DataError: when it has none, so that there is nothing to index.
+        DataError: when it has no shards, so that there is nothing to index.
     """
     name = config.dataset
     form = "arrays" if name in INFOS else "samples made as they are read"
     if name not in INFOS and not name.startswith("synthetic"):
-        found = pictures.locate(name, config.data_dir)
+        found = image_datasets.locate(name, config.data_dir)
         if found.form == "tfrecord":
             return found
         form = found.origin

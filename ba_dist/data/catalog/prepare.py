@@ -1,11 +1,11 @@
-"""Brings a small dataset to this machine and stores it as plain arrays, once.
+"""Gets a small dataset and stores it as plain arrays, once.
 
     cache/datasets/NAME/{train,test}_{images,labels}.npy and info.json
 
-A dataset is looked for in order: prepared before; files in the data directory; for Fashion-MNIST
-those of the installed Debian package; TensorFlow Datasets (prepared there, else downloaded, as
-ArrayRecord). `ba-dist data prepare`, and nothing else, last of all installs the Debian package. The
-order of the samples is that of their origin, so the digest tells origins apart.
+A dataset is looked for in this order: prepared arrays; files in the data directory; for
+Fashion-MNIST the files of the installed Debian package; TensorFlow Datasets (prepared there, else
+downloaded, as ArrayRecord). Last of all, and only by `ba-dist data prepare`, the Debian package is
+installed. Samples keep the order of their origin, so origins have different digests.
 """
 
 import gzip
@@ -23,14 +23,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ba_dist.data.catalog.splits import SPLITS
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
 from ba_dist.storage import lock
 from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
 
-SPLITS = ("train", "test")
-_KEYS = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
-Arrays = dict[str, npt.NDArray[np.generic]]
+KINDS = ("images", "labels")
+# What these datasets, and the files that are prepared of them, call the splits.
+_NAMES = {"train": "train", "validation": "test"}
+Arrays = dict[str, npt.NDArray[np.generic]]  # by the names of `array_name`
+
+
+def array_name(split: str, kind: str) -> str:
+    """The name of the images or labels of a split, `test_images` for those of validation."""
+    return f"{_NAMES[split]}_{kind}"
+
+
+_KEYS = [array_name(split, kind) for split in SPLITS for kind in KINDS]
 
 INFOS = {
     info.name: info
@@ -59,10 +69,10 @@ class Prepared:
     """Arrays on disk.
 
     Args:
-        folder: that holds them.
-        info: of the dataset.
+        folder: the folder of the arrays.
+        info: facts of the dataset.
         digest: SHA-256 over all arrays.
-        origin: where they came from, for people.
+        origin: where they came from, for messages.
     """
 
     folder: Path
@@ -72,19 +82,19 @@ class Prepared:
 
 
 def prepare(name: str, given_dir: str | None = None, install: bool = False) -> Prepared:
-    """Makes the arrays of a dataset, or finds them made; two processes may do it at a time.
+    """Makes the arrays of a dataset, or finds them; several processes may do it at a time.
 
     Args:
         name: one of `INFOS`.
-        given_dir: where a person says the data is.
-        install: whether a package of the system may be installed for it.
+        given_dir: the value of --data-dir.
+        install: whether a Debian package may be installed for it.
 
     Raises:
-        DataUnavailable: saying everything that was tried, and how to bring the data.
-        DataError: when what is there is damaged, or the cache cannot be written.
+        DataUnavailable: with everything that was tried, and how to get the data.
+        DataError: when what is there is corrupt, or the cache cannot be written.
     """
-    place = data_dir(given_dir)
-    folder = _prepared_folder(name, place)
+    path = data_dir(given_dir)
+    folder = _prepared_folder(name, path)
     if found := _load(folder):
         return found
     try:
@@ -92,7 +102,7 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
         with lock.hold(folder.with_name(f"{folder.name}.lock"), wait=True):
             if found := _load(folder):
                 return found
-            arrays, origin = _acquire(name, place, install)
+            arrays, origin = _acquire(name, path, install)
             return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
     except OSError as error:
         raise DataError(
@@ -100,24 +110,24 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
         ) from None
 
 
-def _prepared_folder(name: str, place: Path | None) -> Path:
+def _prepared_folder(name: str, path: Path | None) -> Path:
     if name.startswith("synthetic"):
         raise DataError(f"the dataset {name} is made as it is read; it needs no preparation")
     if name not in INFOS:
         raise DataError(f"--dataset {name!r} is unknown; choose from {', '.join(INFOS)}, synthetic")
-    if place is None:
+    if path is None:
         return cache_dir() / "datasets" / name
-    if not place.is_dir():
-        raise DataError(f"the data directory {place} is not there; make it or name another")
-    # Another place may hold other files of the same name.
-    return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(place)).hexdigest()[:12]}"
+    if not path.is_dir():
+        raise DataError(f"the data directory {path} is not there; make it or name another")
+    # Another folder may have other files with the same names.
+    return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
 
 
 def _load(folder: Path) -> Prepared | None:
-    """What is in the folder of a dataset; None when it was not prepared.
+    """The arrays in the folder of a dataset; None when it was not prepared.
 
     Raises:
-        DataError: when something has happened to it since.
+        DataError: when they have changed since.
     """
     try:
         facts = json.loads((folder / "info.json").read_text())
@@ -131,18 +141,19 @@ def _load(folder: Path) -> Prepared | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not (folder / "info.json").exists():
             return None
-        raise DataError(f"{folder} is damaged ({error}); delete it to prepare it anew") from None
+        raise DataError(f"{folder} is corrupt ({error}); delete it to prepare it anew") from None
 
 
 def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
-    """The arrays as bytes of the dataset's shape and int64 labels.
+    """The arrays with the dataset's shape, uint8 images and int64 labels.
 
     Raises:
         DataError: when they are not those of this dataset.
     """
     checked: Arrays = {}
     for split in SPLITS:
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
+        images_name, labels_name = (array_name(split, kind) for kind in KINDS)
+        images, labels = arrays[images_name], arrays[labels_name].astype(np.int64)
         shapes = (info.image_shape, info.image_shape[:2] if info.image_shape[2] == 1 else ())
         if images.dtype != np.uint8 or images.shape[1:] not in shapes:
             raise DataError(
@@ -156,14 +167,14 @@ def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
                 f"{origin}: {split} labels are {labels.min()} … {labels.max()},"
                 f" those of {info.name} are 0 … {info.classes - 1}"
             )
-        checked[f"{split}_images"] = images.reshape(-1, *info.image_shape)
-        checked[f"{split}_labels"] = labels
+        checked[images_name] = images.reshape(-1, *info.image_shape)
+        checked[labels_name] = labels
     return checked
 
 
 def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prepared:
-    """Writes beside the folder, then renames: a reader sees all of it or nothing."""
-    # Under the lock, what is there is left from a process that was killed.
+    """Writes to a temporary folder, then renames it, so that a reader sees all of it or nothing."""
+    # The lock is held, so what is there was left by a process that was killed.
     for left in [folder, *folder.parent.glob(f".{folder.name}.*")]:
         shutil.rmtree(left, ignore_errors=True)
     digest = _digest(arrays)
@@ -188,13 +199,13 @@ def _digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]:
-    """Tries every way in order; the first that gives the arrays wins."""
+def _acquire(name: str, path: Path | None, install: bool) -> tuple[Arrays, str]:
+    """Tries every way in order, until one gives the arrays; also says which."""
     ways: list[tuple[str, Callable[[], Arrays | None]]] = []
     tried = []
     if name == "fashion_mnist":
-        # Outside the loop below: files that are there are used, or said to be damaged.
-        for folder in (place, Path("/") / _DEBIAN_FOLDER):
+        # Not in the loop below, where an error means the next way: corrupt files are an error.
+        for folder in (path, Path("/") / _DEBIAN_FOLDER):
             if folder and (arrays := _idx_files(folder)):
                 return arrays, f"the files in {folder}"
             tried += [f"the files in {folder}: not there"] * bool(folder)
@@ -206,15 +217,15 @@ def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]
     if name == "digits":
         ways = [("scikit-learn's digits", _digits)]
     else:
-        ways.insert(0, ("TensorFlow Datasets", lambda: _tfds(name, place)))
+        ways.insert(0, ("TensorFlow Datasets", lambda: _tfds(name, path)))
     for title, way in ways:
         try:
             if arrays := way():
                 return arrays, title
             tried.append(f"{title}: not there")
-        except CorruptRecord:  # it is there
+        except CorruptRecord:  # it is there, but corrupt
             raise
-        except Exception as error:  # any way may fail in its own manner; all are reported
+        except Exception as error:  # each way has its own kinds of errors; all are reported
             tried.append(f"{title}: {first_line(error)}")
     raise DataUnavailable(
         f"{name} cannot be had on this machine:\n  - "
@@ -225,13 +236,15 @@ def _acquire(name: str, place: Path | None, install: bool) -> tuple[Arrays, str]
 
 
 def first_line(error: Exception) -> str:
-    """The kind and the beginning of an error, for a list of what was tried."""
+    """The type and the first line of an error, for a list of what was tried."""
     text = f"{error}".strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
 
 
 def _digits() -> Arrays:
-    """1,797 handwritten digits of 8x8 pixels from scikit-learn's wheel; every sixth is for test."""
+    """1,797 handwritten digits of 8x8 pixels from scikit-learn's wheel; every sixth is for
+    validation.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -279,11 +292,11 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def _tfds(name: str, place: Path | None) -> Arrays:
+def _tfds(name: str, path: Path | None) -> Arrays:
     """Through TensorFlow Datasets as ArrayRecord, read by index."""
     from ba_dist.data.catalog import tfds_arrays
 
-    return tfds_arrays.read_splits(name, place or cache_dir() / "tfds", SPLITS)
+    return tfds_arrays.read_splits(name, path or cache_dir() / "tfds", tuple(_NAMES.values()))
 
 
 def _debian_package() -> Arrays | None:
@@ -303,7 +316,7 @@ def _debian_package() -> Arrays | None:
 
 
 def _apt(command: list[str], folder: str = "/") -> None:
-    """Runs a command of apt; a machine that has never fetched the package lists does so first."""
+    """Runs a command of apt; if it fails, again after the package lists were updated."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 
     def attempt(words: list[str]) -> subprocess.CompletedProcess[str]:

@@ -14,12 +14,12 @@ from ba_dist.runtime import quiet
 
 
 def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
-    """The builder of a dataset that is prepared under `folder`, else downloaded as ArrayRecord.
+    """The builder of a dataset that is prepared under `folder`, or is now downloaded to it.
 
     Args:
-        name: of the dataset.
-        folder: of TensorFlow Datasets.
-        unknown: what to say when there is no such dataset.
+        name: of the dataset in TensorFlow Datasets.
+        folder: the data directory of TensorFlow Datasets.
+        unknown: message for when there is no such dataset.
 
     Raises:
         DataError: when tensorflow-datasets cannot be loaded or knows no such dataset, or when it
@@ -33,10 +33,10 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
         raise DataError(
             f"tensorflow-datasets cannot be loaded ({error}); run `make setup`"
         ) from None
-    # Its own mirror is asked with long retries where there is no network.
+    # Without a network, its mirror would be asked again and again for a long time.
     gcs_utils._is_gcs_disabled = True
     tfds.disable_progress_bar()
-    # It warns of every folder that it is about to make.
+    # It warns of every folder that it makes.
     logging.getLogger("absl").setLevel(logging.ERROR)
     if found := _newest(name, folder):
         return tfds.builder_from_directory(found)
@@ -47,7 +47,7 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
     except ValueError:  # it is there in another format, such as TFRecord, the default of TFDS
         builder = tfds.builder(name, data_dir=folder)
     if not builder.is_prepared():
-        classification(builder)  # others are not downloaded in vain
+        classification(builder)  # before the download
         _check_network(builder)
         folder.mkdir(parents=True, exist_ok=True)
         builder.download_and_prepare()
@@ -55,7 +55,7 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
 
 
 def _newest(name: str, folder: Path) -> Path | None:
-    """The newest version of a dataset that is prepared there, whatever version TFDS has by now."""
+    """The newest version that is prepared there, which may not be the newest of TFDS."""
 
     def version(path: Path) -> list[int]:
         return [int(part) for part in path.name.split(".") if part.isdigit()]
@@ -66,7 +66,7 @@ def _newest(name: str, folder: Path) -> Path | None:
 
 
 def classification(builder: Any) -> tuple[str, str]:
-    """The names of the features that are picture and class.
+    """The names of the features for image and label.
 
     Raises:
         DataError: when there is not one of each.
@@ -80,13 +80,13 @@ def classification(builder: Any) -> tuple[str, str]:
         if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
             return names[0], names[1]
     raise DataError(
-        f"{builder.name} is no classification of pictures: it has {', '.join(features)};"
+        f"{builder.name} is no classification of images: it has {', '.join(features)};"
         " one Image and one ClassLabel are needed"
     )
 
 
 def _check_network(builder: Any) -> None:
-    """Raises DataError when no host of the dataset has an address: TFDS would try for minutes."""
+    """Raises DataError when no host of the dataset has an address; TFDS would try for minutes."""
     hosts = sorted({urlsplit(url).hostname or "" for url in builder.url_infos})
     for host in hosts:
         try:
@@ -102,8 +102,8 @@ def read_splits(name: str, folder: Path, splits: Sequence[str]) -> dict[str, Any
     """Every image and label of the splits as arrays, `{split}_images` and `{split}_labels`.
 
     Raises:
-        CorruptRecord: when it is there, but cannot be read.
-        DataError: when it cannot be had.
+        CorruptRecord: when the dataset is there, but cannot be read.
+        DataError: when it is not available.
     """
     builder = open_builder(name, folder)
     arrays: dict[str, Any] = {}
@@ -114,9 +114,9 @@ def read_splits(name: str, folder: Path, splits: Sequence[str]) -> dict[str, Any
         try:
             for i, sample in enumerate(_in_order(builder, split)):
                 images[i], labels[i] = sample["image"], sample["label"]
-        except Exception as error:  # each file format fails in its own manner
+        except Exception as error:  # each file format has its own kinds of errors
             raise CorruptRecord(
-                f"{builder.data_dir} is damaged ({type(error).__name__}: {error}); delete it to"
+                f"{builder.data_dir} is corrupt ({type(error).__name__}: {error}); delete it to"
                 " prepare it anew"
             ) from None
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels

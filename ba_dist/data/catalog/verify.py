@@ -1,4 +1,4 @@
-"""Reads and decodes every sample of a source, and says which are bad."""
+"""Reads and decodes every sample of a source, and says which are corrupt."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +12,18 @@ _SHARE = 64  # samples that a thread takes at a time
 
 
 def verify(source: Source, threads: int, title: str, report: Callable[[str], None]) -> int:
-    """Looks at every sample once, with a progress bar on a terminal.
+    """Reads and decodes every sample once, with a progress bar on a terminal.
 
     Args:
         source: the samples.
-        threads: samples that are looked at at a time.
+        threads: number of samples that are read at a time.
         title: of the progress bar.
-        report: called with a line for each bad sample, in order: where it is, and why it is bad.
+        report: called with a line for each corrupt sample, in order: where it is and why.
 
     Returns:
-        How many are bad.
+        The number of corrupt samples.
     """
-    bad = 0
+    corrupt = 0
     shares = [
         range(first, min(first + _SHARE, len(source))) for first in range(0, len(source), _SHARE)
     ]
@@ -36,11 +36,11 @@ def verify(source: Source, threads: int, title: str, report: Callable[[str], Non
                 for line in lines:
                     bar.clear()
                     report(line)
-                bad += len(lines)
+                corrupt += len(lines)
                 bar.update(len(share))
     finally:
         pool.shutdown(cancel_futures=True)
-    return bad
+    return corrupt
 
 
 def _problems(source: Source, ids: range) -> list[str]:

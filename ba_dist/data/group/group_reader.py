@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.comm import Channel, end_job
-from ba_dist.data.group.exchange import Exchange, Turn
-from ba_dist.data.group.record_exchange import Piece, ReadMode, RecordExchange
+from ba_dist.data.group.record_exchange import ReadMode, RecordExchange, Share
 from ba_dist.data.sources import Images, Labels, Source, Workers
 from ba_dist.rules.order import GroupSampler
 
@@ -22,12 +21,12 @@ from ba_dist.rules.order import GroupSampler
 class GroupBatch:
     """The b samples that a group holds in a step, the same on all its lanes.
 
-    The images may lie in memory that the group shares: they are only to be read, until training
-    has begun the step (`GroupReader.advance`).
+    The images may lie in memory that the group shares. They may be read, not written, and only
+    until training begins the step (`GroupReader.advance`).
 
     Args:
-        step: since the start of training.
-        epoch: it belongs to.
+        step: counted from the start of training.
+        epoch: that the step belongs to.
         sample_ids: int64 [b].
         images: b images uint8 [H, W, C].
         labels: int64 [b].
@@ -52,34 +51,37 @@ class GroupBatch:
 
 @dataclass(frozen=True)
 class _Begun:
-    """A step whose samples this lane has read its part of."""
+    """A step whose share this lane has read, not yet gathered from the others."""
 
     step: int
     epoch: int
-    wanted: npt.NDArray[np.int64]
-    turn: Turn
-    parts: list[Piece]
+    share: Share
 
 
 class GroupReader:
-    """The batches of steps `first` … `last`-1, read ahead in two threads of its own.
+    """The batches of steps `first` … `last`-1, read ahead of training in two threads.
 
-    One reads and decodes this lane's part of a step, while the other gathers the step before from
-    the lanes that may be later. They may be at most `prefetch` batches ahead of the steps that
-    training has begun, which `advance` counts. When it is left early, the lanes agree on the last
-    step that any of them may have begun to exchange, and all go on to that one: nobody waits for a
-    lane that has gone.
+    One thread reads and decodes this lane's share of a step. The other gathers the step before it
+    from all lanes. There are two because a gather waits for the slowest lane: with one thread this
+    lane would do nothing meanwhile, and then be late itself in the next step.
 
-    It is made by all lanes of the group together, and closed by all.
+    The threads are at most `prefetch` batches ahead of the steps that training has begun, which
+    `advance` counts.
+
+    When training is left early, lanes may be at different steps. They agree on the last step that
+    any of them may have begun to gather, and all go on to that step, so that no lane waits for one
+    that has gone.
+
+    All lanes of the group make the reader together, and close it together.
 
     Args:
         source: the samples.
         sampler: step → epoch and sample ids.
         channel: the ranks of the group, on a communicator that nobody else uses meanwhile.
         mode: how the group reads.
-        first: step to begin with.
-        last: step to end before.
-        prefetch: batches ahead.
+        first: the first step.
+        last: the step after the last one.
+        prefetch: batches that may be read ahead.
         workers: threads that read and decode.
         sharing: ranks on this node, of all groups.
     """
@@ -90,6 +92,7 @@ class GroupReader:
         sampler: GroupSampler,
         channel: Channel,
         mode: ReadMode,
+        *,
         first: int,
         last: int,
         prefetch: int = 2,
@@ -97,12 +100,22 @@ class GroupReader:
         sharing: int = 1,
     ):
         self._source, self._sampler, self._channel = source, sampler, channel
-        # The threads may be in an exchange on the other one when the lanes agree on the end.
-        self._farewell = channel.duplicate()
-        # Before a lane writes the slot of step t it has gathered step t-2, which no lane does
-        # before its training has begun step t-2-prefetch: that slot's images are used up.
-        self._exchange = Exchange(channel, prefetch + 2, sharing)
-        self._fetch = RecordExchange(source, channel, mode, workers or Workers(1), self._exchange)
+        # A second communicator for the agreement in `close`. The threads may be inside a gather on
+        # the first one at that moment, and MPI matches the collectives of one communicator by
+        # their order alone: an agreement on it would be taken for a part of that gather.
+        self._closing_channel = channel.duplicate()
+        # Why prefetch + 2 slots: when this lane writes the slot of step t, step t-1 may still be
+        # gathered, but step t-2 has been, and by all lanes. A lane reads step t-2 only after its
+        # training has begun step t-2-prefetch, whose images lie in the slot that is written now.
+        # So nobody needs them any more.
+        self._records = RecordExchange(
+            source,
+            channel,
+            mode,
+            workers=workers or Workers(1),
+            slots=prefetch + 2,
+            sharing=sharing,
+        )
         self._first, self._last = first, last
         self._allowed = first + prefetch
         self._changed = threading.Condition()
@@ -110,7 +123,7 @@ class GroupReader:
         self._all_begun = False
         self._ready: deque[GroupBatch] = deque()
         self._stopped = self._closing = False
-        self.seconds = 0.0  # spent on this lane's parts so far
+        self.seconds = 0.0  # spent on reading and decoding so far
         self._failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
@@ -123,7 +136,7 @@ class GroupReader:
             thread.start()
 
     def advance(self) -> None:
-        """Training begins its next step: one more batch may be read ahead."""
+        """Says that training begins its next step, so that one more batch may be read ahead."""
         with self._changed:
             self._allowed += 1
             self._changed.notify_all()
@@ -141,22 +154,22 @@ class GroupReader:
             yield batch
 
     def stop(self) -> None:
-        """Gives no more batches: who waits for one comes back. Not collective."""
+        """Ends the iteration, also of a thread that waits for a batch; not collective."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends the threads after the exchanges that the other lanes count on; collective.
+        """Ends the threads, and gives shared memory back; collective over the group.
 
-        Where a lane has failed in a batch that nobody has asked for yet, the job ends.
-
-        Images that were read may not be looked at any more.
+        The threads first take part in the gathers that the other lanes wait for. Images that were
+        given may not be read any more. Where a lane has failed in a batch that nobody has asked
+        for yet, the job ends.
         """
         self.stop()
         with self._changed:
             mine = [self._allowed, self._failure is not None]
-        lanes = self._farewell.gather_all(np.array(mine, np.int64))
+        lanes = self._closing_channel.gather_all(np.array(mine, np.int64))
         if lanes[:, 1].any():
             self._end_job()
         with self._changed:
@@ -165,15 +178,15 @@ class GroupReader:
         for thread in self._threads:
             thread.join()
         self._ready.clear()
-        self._exchange.close()
-        self._farewell.free()
+        self._records.close()
+        self._closing_channel.free()
         self._source.counters.bytes_exchanged = self._channel.bytes_sent
 
     def _end_job(self) -> None:
-        """A lane has failed in what was read ahead: it will not come to the others' exchanges."""
+        """Ends the job: a lane that failed ahead will not come to the gathers of the others."""
         if self._failure is not None:
             end_job(f"{self._failure}", 1)
-        self._farewell.barrier()  # until that lane has ended the job
+        self._closing_channel.barrier()  # until that lane has ended the job
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
@@ -184,15 +197,15 @@ class GroupReader:
                 self._changed.notify_all()
 
     def _begin_all(self) -> None:
+        """The first thread: reads this lane's share of each step."""
         for step in range(self._first, self._last):
             with self._changed:
                 self._changed.wait_for(partial(self._may_begin_or_is_over, step))
                 if self._over(step):
                     break
-            epoch, wanted = self._sampler(step)
-            turn = self._exchange.begin()
+            epoch, ids = self._sampler(step)
             since = time.monotonic()
-            begun = _Begun(step, epoch, wanted, turn, self._fetch.begin(turn, wanted))
+            begun = _Begun(step, epoch, self._records.begin(ids))
             self.seconds += time.monotonic() - since
             with self._changed:
                 self._begun = begun
@@ -202,7 +215,7 @@ class GroupReader:
             self._changed.notify_all()
 
     def _may_begin_or_is_over(self, step: int) -> bool:
-        """Within what training allows, and when the step before is at least being gathered."""
+        """Whether training allows this step and the one before it is at least being gathered."""
         return (step < self._allowed and self._begun is None) or self._over(step)
 
     def _over(self, step: int) -> bool:
@@ -210,6 +223,7 @@ class GroupReader:
         return bool(self._failure) or (self._closing and step >= self._allowed)
 
     def _finish_all(self) -> None:
+        """The second thread: gathers each step that the first one has begun."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._begun or self._all_begun or self._failure)
@@ -223,16 +237,16 @@ class GroupReader:
                 self._changed.notify_all()
 
     def _finish(self, begun: _Begun) -> GroupBatch:
-        wanted, turn = begun.wanted, begun.turn
+        """Gathers a step, and puts other samples in the place of corrupt ones."""
+        wanted = begun.share.ids
         ids = wanted.copy()
-        images, labels = self._fetch.finish(turn, ids, begun.parts)
+        images, labels = self._records.finish(begun.share)
         later = 0
         while missing := [i for i, image in enumerate(images) if image is None]:
             # The same rule on every lane, and in every layout.
             later += 1
             ids[missing] = self._sampler.later(begun.step, later)[missing]
-            parts = self._fetch.begin(turn, ids[missing])
-            found = self._fetch.finish(turn, ids[missing], parts)
+            found = self._records.replace(begun.share, ids[missing])
             for i, image, label in zip(missing, *found, strict=True):
                 images[i], labels[i] = image, label
         replaced = {int(a): int(b) for a, b in zip(wanted, ids, strict=True) if a != b}

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from ba_dist.comm import Channel
 from ba_dist.comm.shared_memory import Bytes
-from ba_dist.data.group.exchange import Exchange, Turn
-from ba_dist.data.sources import Image, Labels, Place, Source, Workers, new_memory
+from ba_dist.data.group.exchange import Exchange, Slot
+from ba_dist.data.sources import Allocate, Image, Labels, Source, Workers, new_memory
 from ba_dist.errors import CorruptRecord
 
-_NONE = np.zeros(0, np.uint8)
+Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,47 +52,96 @@ class ReadMode:
 class Piece:
     """A record or an image on its way through the group.
 
-    `facts` are height, width, channels and label, None if it is corrupt; the lane that finds
-    it so knows the problem.
+    Args:
+        memory: uint8 [bytes], the encoded record or the pixels.
+        shape: (H, W, C) of an image; zeros for a record.
+        label: of an image; 0 for a record, which holds its label itself.
+        corrupt: whether the record could not be read or decoded; `memory` then holds nothing.
+        problem: why it is corrupt, known only to the lane that found it; empty elsewhere.
     """
 
     memory: Bytes
-    facts: tuple[int, int, int, int] | None
+    shape: tuple[int, int, int] = (0, 0, 0)
+    label: int = 0
+    corrupt: bool = False
     problem: str = ""
+
+    @classmethod
+    def of_image(cls, image: Image, label: int) -> "Piece":
+        """A decoded sample."""
+        height, width, channels = image.shape
+        return cls(image.reshape(-1), (height, width, channels), label)
+
+    @classmethod
+    def of_corrupt(cls, problem: str) -> "Piece":
+        """A sample that this lane found corrupt."""
+        return cls(new_memory(0), corrupt=True, problem=problem)
+
+    @property
+    def image(self) -> Image | None:
+        """The image uint8 [H, W, C] of a decoded piece; None if it is corrupt."""
+        return None if self.corrupt else self.memory.reshape(self.shape)
+
+    def facts(self) -> tuple[int, ...]:
+        """The numbers that other lanes get beside the memory: H, W, C, label, corrupt."""
+        return (*self.shape, self.label, self.corrupt)
+
+    @classmethod
+    def from_facts(cls, memory: Bytes, facts: list[int]) -> "Piece":
+        """A piece as another lane sees it: without the problem."""
+        height, width, channels, label, corrupt = facts
+        return cls(memory, (height, width, channels), label, bool(corrupt))
+
+
+@dataclass(frozen=True)
+class Share:
+    """What this lane has read of the samples of a step.
+
+    Args:
+        ids: int64 [b], all samples of the step, of every lane.
+        slot: the step's memory in the ring.
+        pieces: of the samples that this lane reads.
+    """
+
+    ids: Ids
+    slot: Slot
+    pieces: list[Piece]
 
 
 class RecordExchange:
-    """Turns sample ids into images on every lane of a group: `begin`, then `finish`.
+    """Turns the sample ids of a step into images on every lane: `begin`, then `finish`.
 
-    The next samples may be begun, in a turn of their own, before the last are finished.
+    The next step may be begun, in another thread, before the last is finished.
 
     Args:
         source: the samples.
         channel: the ranks of the group.
         mode: who reads, and what is exchanged.
         workers: threads that read and decode.
-        exchange: carries pieces from lane to lane.
+        slots: steps until the memory of a step's images is written again.
+        sharing: ranks on this node, of all groups.
     """
 
     def __init__(
-        self, source: Source, channel: Channel, mode: ReadMode, workers: Workers, exchange: Exchange
+        self,
+        source: Source,
+        channel: Channel,
+        mode: ReadMode,
+        *,
+        workers: Workers,
+        slots: int,
+        sharing: int,
     ):
         self._source, self._channel, self._mode = source, channel, mode
-        self._workers, self._exchange = workers, exchange
+        self._workers = workers
+        self._exchange = Exchange(channel, slots, sharing)
 
-    def begin(self, turn: Turn, ids: npt.NDArray[np.int64]) -> list[Piece]:
-        """Reads this lane's part of these samples, and decodes it where the mode says so."""
-        if self._alone:
-            return self._workers.map(self._image, [(int(i), new_memory) for i in ids])
-        part = [int(i) for i in ids[self._part(len(ids))]]
-        if self._mode.decoded:
-            return self._workers.map(self._image, [(i, turn.place) for i in part])
-        return self._workers.map(self._record, [(i, turn.place) for i in part])
+    def begin(self, ids: Ids) -> Share:
+        """Reads this lane's share of a step, and decodes it where the mode says so."""
+        return self._read(ids, self._exchange.begin())
 
-    def finish(
-        self, turn: Turn, ids: npt.NDArray[np.int64], parts: list[Piece]
-    ) -> tuple[list[Image | None], list[int]]:
-        """The images and labels of all samples that were begun; collective over the group.
+    def finish(self, share: Share) -> tuple[list[Image | None], list[int]]:
+        """The images and labels of all samples of a step; collective over the group.
 
         Returns:
             For each sample its image (None where the record is corrupt) and its label.
@@ -102,17 +151,36 @@ class RecordExchange:
                 are not skipped; the other lanes wait for the end of the job.
         """
         if self._alone:
-            pieces, finders = parts, self._agree(parts)
+            pieces, finders = share.pieces, self._agree(share.pieces)
         else:
-            pieces, finders = self._share(turn, [int(i) for i in ids], parts)
+            pieces, finders = self._gather(share)
         self._settle(pieces, finders)
-        images = [p.memory.reshape(p.facts[:3]) if p.facts else None for p in pieces]
-        return images, [p.facts[3] if p.facts else 0 for p in pieces]
+        return [piece.image for piece in pieces], [piece.label for piece in pieces]
+
+    def replace(self, share: Share, ids: Ids) -> tuple[list[Image | None], list[int]]:
+        """Like `begin` and `finish`, for further samples of a step that is finished.
+
+        They go into the same slot, behind the step's own samples, as they live equally long.
+        """
+        return self.finish(self._read(ids, share.slot))
+
+    def close(self) -> None:
+        """Gives shared memory back; collective, and no image may be read any more."""
+        self._exchange.close()
 
     @property
     def _alone(self) -> bool:
         """Whether this lane reads all samples itself."""
         return self._channel.size == 1 or self._mode.io == "replicate"
+
+    def _read(self, ids: Ids, slot: Slot) -> Share:
+        if self._alone:
+            pieces = self._workers.map(self._image, [(int(i), new_memory) for i in ids])
+        else:
+            work = self._image if self._mode.decoded else self._record
+            mine = ids[self._part(len(ids))]
+            pieces = self._workers.map(work, [(int(i), slot.allocate) for i in mine])
+        return Share(ids, slot, pieces)
 
     def _part(self, total: int) -> slice:
         """Which of so many samples this lane reads."""
@@ -120,39 +188,39 @@ class RecordExchange:
         first = sum(counts[: self._channel.rank])
         return slice(first, first + counts[self._channel.rank])
 
-    def _share(self, turn: Turn, ids: list[int], parts: list[Piece]) -> tuple[list[Piece], Labels]:
-        """All lanes' parts, and for each piece the lane that found it corrupt if it is."""
-        counts = self._mode.counts(len(ids), self._channel.size)
-        rows = [(*(p.facts or (0, 0, 0, 0)), p.facts is None) for p in parts]
-        facts = np.array(rows, np.int64).reshape(len(parts), 5)
-        memories = [p.memory for p in parts]
-        memories, all_facts = self._exchange.gather(turn, memories, facts, counts)
-        pieces = [
-            Piece(memory, None if corrupt else (height, width, channels, label))
-            for memory, (height, width, channels, label, corrupt) in zip(
-                memories, all_facts.tolist(), strict=True
-            )
-        ]
-        for piece, part in zip(pieces[self._part(len(ids))], parts, strict=True):
-            piece.problem = part.problem
+    def _gather(self, share: Share) -> tuple[list[Piece], Labels]:
+        """All lanes' pieces, and for each the lane that found it corrupt, if it is."""
+        total, mine = len(share.ids), share.pieces
+        counts = self._mode.counts(total, self._channel.size)
+        facts = np.array([piece.facts() for piece in mine], np.int64).reshape(len(mine), 5)
+        memories, all_facts = self._exchange.gather(
+            share.slot, [piece.memory for piece in mine], facts, counts
+        )
+        pieces = [Piece.from_facts(*one) for one in zip(memories, all_facts.tolist(), strict=True)]
+        for piece, own in zip(pieces[self._part(total)], mine, strict=True):
+            piece.problem = own.problem
         if self._mode.decoded:
             return pieces, np.repeat(np.arange(len(counts)), counts)
-        pieces = self._workers.map(self._decode, list(zip(ids, pieces, strict=True)))
+        pieces = self._workers.map(self._decode, list(zip(share.ids.tolist(), pieces, strict=True)))
         return pieces, self._agree(pieces)
 
     def _agree(self, pieces: list[Piece]) -> Labels:
-        """What is corrupt on one lane becomes so on all; the first lane that found each, or -1."""
-        corrupt = np.array([piece.facts is None for piece in pieces])
+        """Marks as corrupt on all lanes what is corrupt on one; collective over the group.
+
+        Returns:
+            int64 [pieces], the first lane that knows why each is corrupt, -1 where none is.
+        """
+        corrupt = np.array([piece.corrupt for piece in pieces])
         on_lanes = self._channel.gather_all(corrupt)
-        for piece in (pieces[i] for i in np.flatnonzero(on_lanes.any(axis=0))):
-            piece.facts = None
-        # A lane that could not read knows the reason; one that got nothing to decode does not.
-        told = self._channel.gather_all(np.array([bool(piece.problem) for piece in pieces]))
-        return np.where(told.any(axis=0), told.argmax(axis=0), -1)
+        for i in np.flatnonzero(on_lanes.any(axis=0)):
+            pieces[i].corrupt = True
+        # The lane that could not read it knows why; those that got nothing to decode do not.
+        knows_why = self._channel.gather_all(np.array([bool(piece.problem) for piece in pieces]))
+        return np.where(knows_why.any(axis=0), knows_why.argmax(axis=0), -1)
 
     def _settle(self, pieces: list[Piece], finders: Labels) -> None:
         """Warns of corrupt records, or stops: once in the group, by the lane that knows why."""
-        corrupt = [i for i, piece in enumerate(pieces) if piece.facts is None]
+        corrupt = [i for i, piece in enumerate(pieces) if piece.corrupt]
         mine = [pieces[i].problem for i in corrupt if finders[i] == self._channel.rank]
         if self._mode.skip:
             for problem in mine:
@@ -165,33 +233,31 @@ class RecordExchange:
         elif corrupt:
             self._channel.barrier()
 
-    def _image(self, item: tuple[int, Place]) -> Piece:
-        sample_id, place = item
+    def _image(self, item: tuple[int, Allocate]) -> Piece:
+        sample_id, allocate = item
         try:
-            record = self._source.read(sample_id)
-            image, label = self._source.decode(record, place)
+            return Piece.of_image(*self._source.decode(self._source.read(sample_id), allocate))
         except CorruptRecord as error:
-            return Piece(_NONE, None, f"{self._source.where(sample_id)}: {error}")
-        height, width, channels = image.shape
-        return Piece(image.reshape(-1), (height, width, channels, label))
+            return self._corrupt(sample_id, error)
 
-    def _record(self, item: tuple[int, Place]) -> Piece:
-        sample_id, place = item
+    def _record(self, item: tuple[int, Allocate]) -> Piece:
+        sample_id, allocate = item
         try:
             record = np.frombuffer(self._source.read(sample_id), np.uint8)
         except CorruptRecord as error:
-            return Piece(_NONE, None, f"{self._source.where(sample_id)}: {error}")
-        memory = place(record.nbytes)
+            return self._corrupt(sample_id, error)
+        memory = allocate(record.nbytes)
         memory[:] = record
-        return Piece(memory, (0, 0, 0, 0))
+        return Piece(memory)
 
     def _decode(self, item: tuple[int, Piece]) -> Piece:
         sample_id, piece = item
-        if piece.facts is None:
+        if piece.corrupt:
             return piece
         try:
-            image, label = self._source.decode(piece.memory.tobytes())
+            return Piece.of_image(*self._source.decode(piece.memory.tobytes()))
         except CorruptRecord as error:
-            return Piece(_NONE, None, f"{self._source.where(sample_id)}: {error}")
-        height, width, channels = image.shape
-        return Piece(image.reshape(-1), (height, width, channels, label))
+            return self._corrupt(sample_id, error)
+
+    def _corrupt(self, sample_id: int, error: CorruptRecord) -> Piece:
+        return Piece.of_corrupt(f"{self._source.where(sample_id)}: {error}")

@@ -1,35 +1,30 @@
 """Where records lie: the samples of a dataset, read and decoded one at a time."""
 
+from ba_dist.data.sources.arrays import ArraySource
 from ba_dist.data.sources.source import (
-    ArraySource,
+    Allocate,
     Counters,
     DatasetInfo,
     Image,
     Images,
     Labels,
-    Place,
-    S,
     Source,
-    T,
-    Workers,
     new_memory,
     put,
-    workers,
 )
+from ba_dist.data.sources.threads import Workers, workers
 
 __all__ = [
+    "ArraySource",
+    "Counters",
+    "DatasetInfo",
     "Image",
     "Images",
     "Labels",
-    "Place",
-    "new_memory",
-    "DatasetInfo",
-    "Counters",
+    "Allocate",
     "Source",
-    "T",
-    "S",
     "Workers",
-    "workers",
-    "ArraySource",
+    "new_memory",
     "put",
+    "workers",
 ]

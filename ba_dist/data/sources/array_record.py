@@ -1,9 +1,9 @@
 """Encoded records in ArrayRecord files, read by index.
 
-The library checks a hash of every chunk that it reads, and a record is a chunk of its own in files
-written with group_size:1, as TensorFlow Datasets writes them. It lets other threads run while it
-reads, one reader serves several threads, and a reader goes on to work after a damaged record
-(measured with array_record 0.8.1). A header or footer that is damaged makes it an empty file.
+The library checks a hash of every chunk that it reads. In files written with group_size:1, as
+TensorFlow Datasets does, every record is a chunk. The library releases Python's lock while it
+reads, one reader serves several threads, and a reader still works after a corrupt record (tested
+with array_record 0.8.1). A file with a corrupt header or footer is opened as an empty file.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory
-from ba_dist.data.sources.files import Kept, open_files_limit
+from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
+from ba_dist.data.sources.files import OpenFiles, open_files_limit
 from ba_dist.errors import CorruptRecord, DataError
 
-Decoder = Callable[[bytes, Place], tuple[Image, int]]
+Decoder = Callable[[bytes, Allocate], tuple[Image, int]]
 
-# Neither threads nor reading ahead: the order of samples is random. Small buffers, because there
-# may be a thousand files.
+# No threads and no reading ahead, because the order of samples is random. Small buffers, because
+# there may be a thousand files.
 _OPTIONS = {
     "options": "readahead_buffer_size:0,max_parallelism:0",
     "file_reader_buffer_size": 32768,
@@ -38,10 +38,10 @@ def survey(files: Sequence[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
     def one(path: Path) -> tuple[int, int]:
         if not path.is_file():
             raise DataError(f"{path} is missing")
-        # A file whose header or footer is damaged is opened as one that holds nothing.
+        # A file with a corrupt header or footer is opened as an empty file.
         if count := int(_open(path).num_records()):
             return count, path.stat().st_size
-        raise DataError(f"{path} is no ArrayRecord file, is damaged, or holds no records")
+        raise DataError(f"{path} is no ArrayRecord file, is corrupt, or holds no records")
 
     with ThreadPoolExecutor(16, "survey") as pool:
         counts, sizes = np.array(list(pool.map(one, files)), np.int64).T
@@ -61,10 +61,11 @@ class ArrayRecordSource:
     """Samples in ArrayRecord files; only the records that are asked for are read.
 
     Args:
-        info: of the dataset.
-        files: in order; sample ids count through them.
-        decoder: a record and the place for its pixels → image uint8 [H, W, C] and label.
-        counts, sizes: int64 [files], records and bytes in each, where they are known.
+        info: facts of the dataset.
+        files: in the order in which sample ids count through them.
+        decoder: record and allocator → image uint8 [H, W, C] and label.
+        counts: int64 [files], records in each file; found out where it is None.
+        sizes: int64 [files], bytes of each file; found out where it is None.
 
     Raises:
         DataError: naming a file that is missing or is no ArrayRecord file.
@@ -77,6 +78,7 @@ class ArrayRecordSource:
         info: DatasetInfo,
         files: Sequence[Path],
         decoder: Decoder,
+        *,
         counts: npt.NDArray[np.int64] | None = None,
         sizes: npt.NDArray[np.int64] | None = None,
     ):
@@ -87,7 +89,7 @@ class ArrayRecordSource:
             counts, sizes = survey(files)
         self._ends = np.cumsum(counts)
         self.contents = [f"{f.name}: {size} bytes" for f, size in zip(files, sizes, strict=True)]
-        self._readers = Kept(self._reader, open_files_limit())
+        self._readers = OpenFiles(self._reader, open_files_limit())
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -104,9 +106,9 @@ class ArrayRecordSource:
         self.counters.add(records_read=1, bytes_read=len(record))
         return bytes(record)
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
-        return self._decoder(record, place)
+        return self._decoder(record, allocate)
 
     def where(self, sample_id: int) -> str:
         number, index = self._find(sample_id)

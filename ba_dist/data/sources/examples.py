@@ -1,7 +1,8 @@
-"""Records that are tf.train.Example messages holding an encoded picture and its label.
+"""Records that are tf.train.Example messages with an encoded image and its label.
 
-The message type is built here from the same field numbers as TensorFlow's, so that reading needs
-no TensorFlow; it is as fast (12 us for a picture of 110 kB; reading the bytes by Python takes 34).
+The message type is built here from the same field numbers as TensorFlow's, so that reading does
+not need TensorFlow. It is as fast: 12 us for an image of 110 kB; parsing the bytes in Python takes
+34 us.
 
 Source: tensorflow/core/example/{example,feature}.proto; the names of the features are those of
 TensorFlow's ImageNet scripts and of TensorFlow Datasets.
@@ -11,21 +12,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ba_dist.data.sources import Image, Place, new_memory
+from ba_dist.data.sources import Allocate, Image, new_memory
 from ba_dist.data.sources.images import decode_image
 from ba_dist.errors import CorruptRecord
 
 
 @dataclass(frozen=True)
 class Features:
-    """Which features of an Example are the sample.
+    """Which features of an Example are image and label.
 
     Args:
-        image: name of the encoded picture.
-        label: name of the label.
+        image: name of the feature with the encoded image.
+        label: name of the feature with the label.
         first_label: the label that counts as class 0. ImageNet's scripts number from 1, with 0 as
             the background.
-        classes: labels are below it.
+        classes: number of classes.
     """
 
     image: str
@@ -33,11 +34,11 @@ class Features:
     first_label: int = 0
     classes: int = 2**31
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
-        """The picture uint8 [H, W, 3], in memory from `place`, and its class.
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
+        """The image uint8 [H, W, 3], in memory from `allocate`, and its class.
 
         Raises:
-            CorruptRecord: when the record holds no such picture and label.
+            CorruptRecord: when the record has no such image or label.
         """
         features = parse(record)
         label = label_of(features, self.label) - self.first_label
@@ -48,8 +49,8 @@ class Features:
             )
         encoded: Any = features[self.image].bytes_list.value if self.image in features else ()
         if len(encoded) != 1:
-            raise CorruptRecord(f"it holds {len(encoded)} pictures in {self.image!r}, expected one")
-        return decode_image(encoded[0], place), label
+            raise CorruptRecord(f"it holds {len(encoded)} images in {self.image!r}, expected one")
+        return decode_image(encoded[0], allocate), label
 
 
 SCRIPTS = Features("image/encoded", "image/class/label")
@@ -60,7 +61,7 @@ def parse(record: bytes) -> Any:
     """The features of an Example, by name.
 
     Raises:
-        CorruptRecord: when it is none.
+        CorruptRecord: when the record is not an Example.
     """
     from google.protobuf.message import DecodeError
 
@@ -74,9 +75,9 @@ def label_of(features: Any, name: str) -> int:
     """The whole number in a feature.
 
     Raises:
-        CorruptRecord: when there is not just one.
+        CorruptRecord: when the feature has none, or more than one.
     """
-    # Asking a map of protobuf's for a name that is not there would put it there.
+    # A protobuf map adds a name that is asked for and not there.
     values: Any = features[name].int64_list.value if name in features else ()
     if len(values) != 1:
         raise CorruptRecord(f"it holds {len(values)} numbers in {name!r}, expected one label")
@@ -85,7 +86,7 @@ def label_of(features: Any, name: str) -> int:
 
 @cache
 def _example() -> Any:
-    """The class of Example messages, in a registry of its own beside TensorFlow's."""
+    """The class of Example messages, in a registry separate from TensorFlow's."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kind = descriptor_pb2.FieldDescriptorProto

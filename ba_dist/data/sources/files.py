@@ -1,4 +1,4 @@
-"""Files kept open for reading at random, a bounded number of them, for any number of threads."""
+"""A limited number of files that stay open for random reads, by any number of threads."""
 
 import os
 import resource
@@ -14,49 +14,52 @@ Opened = TypeVar("Opened")
 def open_files_limit() -> int:
     """How many files one source keeps open: a third of what this process may have open.
 
-    There are two sources, of training and of validation; the last third is for everybody else.
+    Training and validation have a source each; the last third is for everything else.
     """
     return max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
 
 
-class Kept(Generic[Opened]):
-    """Files by number, opened when first asked for; beyond the limit the oldest one is let go.
+class OpenFiles(Generic[Opened]):
+    """Files by number, opened when they are first asked for; at most `limit` stay open.
 
-    What is let go is closed by its own finaliser when the last thread that reads it is done.
-    There is no lock, which a fork could copy while it is held: each operation on the dictionary is
-    one step of the interpreter, and two threads that open the same file at a time keep one of both.
+    Beyond the limit the file that was opened first is dropped. Its own finaliser closes it when the
+    last thread that reads it is done.
+
+    There is no lock, because a fork could copy it while it is locked. Each operation on the
+    dictionary is one step of the interpreter, and when two threads open the same file at a time,
+    one of the two is kept.
 
     Args:
         open_file: number → an open file.
-        limit: how many are kept.
+        limit: how many stay open.
     """
 
     def __init__(self, open_file: Callable[[int], Opened], limit: int):
         self._open_file, self._limit = open_file, limit
-        self._kept: dict[int, Opened] = {}
+        self._open: dict[int, Opened] = {}
 
     def __getitem__(self, number: int) -> Opened:
-        found = self._kept.get(number)
+        found = self._open.get(number)
         if found is None:
-            found = self._kept.setdefault(number, self._open_file(number))
-            while len(self._kept) > self._limit:
-                self._kept.pop(list(self._kept)[0], None)
+            found = self._open.setdefault(number, self._open_file(number))
+            while len(self._open) > self._limit:
+                self._open.pop(list(self._open)[0], None)
         return found
 
     def forget(self, number: int) -> None:
-        """Opens this file anew when it is next asked for."""
-        self._kept.pop(number, None)
+        """Drops this file, so that it is opened again when it is next asked for."""
+        self._open.pop(number, None)
 
 
 class FileDescriptor:
-    """A regular file open for reading at any place; threads and forked processes may share it.
+    """A regular file open for reading at any offset; threads and forked processes may share it.
 
     Raises:
         OSError: when it cannot be opened or is no regular file.
     """
 
     def __init__(self, path: Path | bytes):
-        # A pipe that somebody has put there would otherwise be waited for.
+        # Without O_NONBLOCK opening a named pipe would wait for a writer.
         self._number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def __del__(self) -> None:
@@ -64,7 +67,7 @@ class FileDescriptor:
             os.close(self._number)
 
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return os.fstat(self._number).st_size
 
     def read(self, offset: int, size: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Pictures in one folder per class: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.
+"""Images in one folder per class: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.
 
-A listing of ImageNet's 1.28 million files takes 34 MB as bytes and offsets, and 107 MB as Python's
-strings; rank 0 lists once, and the ranks of a node share the arrays.
+A listing of ImageNet's 1.28 million files takes 34 MB as bytes and offsets; as Python strings it
+would take 107 MB. Rank 0 lists once, and the ranks of a node share the arrays.
 """
 
 import hashlib
@@ -13,26 +13,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory
+from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
 from ba_dist.data.sources.files import FileDescriptor, unreadable
 from ba_dist.data.sources.images import decode_image
 from ba_dist.errors import DataError
 
 SUFFIXES = (b".jpeg", b".jpg", b".png")
-_LISTERS = 16  # folders listed at a time: a file server answers many questions at once
+_LISTERS = 16  # folders listed at a time: a file server answers many requests at once
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a split, by class, then by name.
+    """The images of a split, by class, then by name.
 
     Args:
-        folder: that holds the classes' folders.
-        classes: their names, sorted; a class is numbered by its place here.
-        names: uint8 [bytes], the files' names behind one another.
+        folder: the folder that has a folder for each class.
+        classes: names of the classes, sorted; the label of a class is its position here.
+        names: uint8 [bytes], the file names, one after the other.
         ends: int64 [N], where each name ends in `names`.
-        class_ends: int64 [classes], the number of files in this class and those before it.
-        ignored: how many files are no pictures.
+        class_ends: int64 [classes], the number of files in this class and all before it.
+        ignored: number of files that are not images.
     """
 
     folder: Path
@@ -55,6 +55,8 @@ class Listing:
 
     def contents(self) -> list[str]:
         """A line a class and one for all names, to tell whether two listings are the same."""
+        # These words are part of the digest of the data in config.json and in checkpoints: a run
+        # that was begun with others would be refused.
         counts = np.diff(self.class_ends, prepend=0).tolist()
         lines = [f"{name}: {n} pictures" for name, n in zip(self.classes, counts, strict=True)]
         digest = hashlib.sha256(self.names.data)
@@ -63,20 +65,20 @@ class Listing:
 
 
 def list_classes(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted; links to folders count, hidden ones do not."""
+    """The names of the folders in a folder, sorted, links to folders included, hidden ones not."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
 
 
-def list_pictures(folder: Path, classes: list[str]) -> Listing:
+def list_images(folder: Path, classes: list[str]) -> Listing:
     """Lists a split.
 
     Args:
-        folder: of the split.
-        classes: in order of their numbers; those without a folder here have no pictures.
+        folder: the folder of the split.
+        classes: names of the classes in order of their labels; one without a folder has no images.
 
     Raises:
-        DataError: when it holds no pictures, or folders that are no class.
+        DataError: when it has no images, or a folder that is not a class.
     """
     try:
         here = list_classes(folder)
@@ -105,11 +107,11 @@ def list_pictures(folder: Path, classes: list[str]) -> Listing:
 
 
 def _list_class(folder: Path | None) -> tuple[bytes, npt.NDArray[np.int64], int]:
-    """The names joined, their lengths, and how many files are no pictures."""
+    """The names joined, their lengths, and how many files are no images."""
     if folder is None:
         return b"", np.zeros(0, np.int64), 0
     names, ignored = [], 0
-    # No question beyond the listing itself is asked of a file: on a file server each would cost.
+    # Files are not examined beyond the listing: on a file server each would be a request.
     with os.scandir(os.fsencode(folder)) as entries:
         for entry in entries:
             if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(b"."):
@@ -126,18 +128,18 @@ def _nothing_in(folder: Path) -> str:
         flat = sum(os.fsencode(entry.name).lower().endswith(SUFFIXES) for entry in entries)
     if flat:
         return (
-            f"{folder} holds {flat} pictures that are in no folder of a class; {expected}."
-            " For ImageNet's validation pictures there are scripts that sort them, e.g. valprep.sh"
+            f"{folder} holds {flat} images that are in no folder of a class; {expected}."
+            " For ImageNet's validation images there are scripts that sort them, e.g. valprep.sh"
         )
-    return f"{folder} holds no pictures; {expected}"
+    return f"{folder} holds no images; {expected}"
 
 
 class ImageFolderSource:
     """Samples in files of their own. A record is the label as 8 bytes, then the file.
 
     Args:
-        info: of the dataset.
-        listing: of the split.
+        info: facts of the dataset.
+        listing: the files of the split.
     """
 
     stored = True
@@ -162,10 +164,10 @@ class ImageFolderSource:
         self.counters.add(records_read=1, bytes_read=len(data), files_opened=1)
         return np.int64(label).tobytes() + data
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
         label = int(np.frombuffer(record, np.int64, 1)[0])
-        return decode_image(memoryview(record)[8:], place), label
+        return decode_image(memoryview(record)[8:], allocate), label
 
     def where(self, sample_id: int) -> str:
         return os.fsdecode(self._find(sample_id)[1])

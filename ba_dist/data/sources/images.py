@@ -1,57 +1,59 @@
-"""Encoded pictures → pixels: libjpeg-turbo for JPEG, Pillow for everything else.
+"""Encoded images → pixels: libjpeg-turbo for JPEG, Pillow for everything else.
 
-libjpeg-turbo writes its pixels straight into the memory that it is given and lets other threads
-run meanwhile. Its pixels equal those of Pillow and of TensorFlow's accurate decoder.
+libjpeg-turbo writes the pixels directly into the memory that it is given, and releases Python's
+lock meanwhile. Its pixels equal those of Pillow and of TensorFlow's accurate decoder.
 """
 
 import io
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
 
-from ba_dist.data.sources import Image, Place, new_memory, put
+from ba_dist.data.sources import Allocate, Image, new_memory, put
 from ba_dist.errors import CorruptRecord
 
-# Pillow's own limit. ImageNet's largest picture has 61 million pixels; a file of a few kilobytes
-# can claim four thousand million and would take all memory.
+if TYPE_CHECKING:
+    from PIL import Image as pillow
+
+# Pillow's own limit. ImageNet's largest image has 61 million pixels. A file of a few kilobytes can
+# claim four thousand million and would take all memory.
 MAX_PIXELS = 89_478_485
 
-# What libjpeg-turbo turns into RGB itself; of CMYK it knows only the formula without Adobe's
-# inversion, so that pictures from Photoshop would come out wrong.
+# The colour spaces that libjpeg-turbo converts to RGB correctly. Not CMYK: it does not know Adobe's
+# inversion, so images from Photoshop would have wrong colours.
 _PLAIN = ("YCbCr", "Gray", "RGB")
 
-# Formats that are found under the names of JPEG and PNG files. Pillow knows forty more, most of
-# them rarely used code that should not meet other people's files.
+# Formats that are found in files named JPEG or PNG. Pillow reads forty more, mostly by code that is
+# rarely used and should not read files of unknown origin.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
-def decode_image(encoded: Any, place: Place = new_memory) -> Image:
-    """The pixels of an encoded picture in RGB; grey becomes three equal channels.
+def decode_image(encoded: bytes | memoryview, allocate: Allocate = new_memory) -> Image:
+    """The pixels of an encoded image in RGB; grey becomes three equal channels.
 
-    A JPEG that is cut short or whose data has anything amiss is refused, not filled up with grey,
-    as most viewers do. Transparency and the orientation of the camera are left aside, as
-    TensorFlow leaves them.
+    A JPEG that is cut short or has any fault is refused. Most viewers fill it with grey instead.
+    Transparency and the camera's orientation are ignored, as in TensorFlow.
 
     Args:
-        encoded: bytes or a memoryview, of JPEG or another format of `_FORMATS`.
-        place: gives the memory for the pixels.
+        encoded: a file of JPEG or another format of `_FORMATS`.
+        allocate: gives the memory for the pixels.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        CorruptRecord: saying why it cannot be decoded.
+        CorruptRecord: with the reason why it cannot be decoded.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
     except ValueError:  # no JPEG at all, or one that only Pillow knows
-        return _through_pillow(encoded, place)
+        return _through_pillow(encoded, allocate)
     if colours not in _PLAIN:
-        return _through_pillow(encoded, place)
+        return _through_pillow(encoded, allocate)
     _check_size(height, width)
-    memory = place(height * width * 3)
+    memory = allocate(height * width * 3)
     try:
         simplejpeg.decode_jpeg(encoded, buffer=memory, strict=True)
     except ValueError as error:
@@ -64,34 +66,34 @@ def _check_size(height: int, width: int) -> None:
         raise CorruptRecord(f"it claims {height}x{width} pixels; at most {MAX_PIXELS} are decoded")
 
 
-def _through_pillow(encoded: Any, place: Place) -> Image:
+def _through_pillow(encoded: bytes | memoryview, allocate: Allocate) -> Image:
     from PIL import Image as Pillow
 
     try:
         with warnings.catch_warnings():
             # Pillow warns of sizes, which are checked here, and of metadata, which is not used.
             warnings.simplefilter("ignore")
-            with Pillow.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
-                _check_size(picture.height, picture.width)
-                pixels = _rgb(picture)
+            with Pillow.open(io.BytesIO(encoded), formats=_FORMATS) as pillow_image:
+                _check_size(pillow_image.height, pillow_image.width)
+                pixels = _rgb(pillow_image)
     except CorruptRecord:
         raise
-    # Pillow's readers of formats fail in many ways of their own on damaged files.
+    # Pillow's readers raise many kinds of exceptions on corrupt files.
     except Exception as error:
         if isinstance(error, Pillow.UnidentifiedImageError):
             expected = ", ".join(_FORMATS)
             raise CorruptRecord(
-                f"{len(encoded)} bytes are no picture that is known ({expected}); they begin with"
+                f"{len(encoded)} bytes are no image that is known ({expected}); they begin with"
                 f" {bytes(encoded[:8])!r}"
             ) from None
         raise CorruptRecord(f"it cannot be decoded: {error or type(error).__name__}") from None
-    return put(pixels, pixels.shape, place)
+    return put(pixels, pixels.shape, allocate)
 
 
-def _rgb(picture: Any) -> Image:
-    """The pixels of an open picture of Pillow's as uint8 [H, W, 3]."""
-    if picture.mode.startswith("I"):
-        # 16 bits a pixel; Pillow would cut off at 255 instead of scaling.
-        high_bytes = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+def _rgb(pillow_image: "pillow.Image") -> Image:
+    """The pixels of an open Pillow image, uint8 [H, W, 3]."""
+    if pillow_image.mode.startswith("I"):
+        # 16 bits a pixel: Pillow would clip at 255, not scale.
+        high_bytes = (np.asarray(pillow_image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(high_bytes[:, :, None], 3, axis=2)
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(pillow_image.convert("RGB"))

@@ -1,9 +1,9 @@
-"""Where each record of a split's TFRecord shards lies, and its label; made once, kept in a file.
+"""The offset and label of each record in the TFRecord shards of a split, kept in a file.
 
     train.ba_dist-index     beside train-00000-of-01024 …, or in the cache where that is read-only
 
-The file is safetensors: plain arrays and text. It holds sizes and times of the shards, so that an
-index of other shards is refused, and a digest of itself.
+The file is in the safetensors format: plain arrays and text. It has the sizes and times of the
+shards, so that an index of other shards is refused, and a digest of itself.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ class ShardIndex:
     """All records of a split, in the order of the shards.
 
     Args:
-        features: names in its Examples; the label that is class 0 is not known from one split.
-        names: of the shards.
+        features: names of the features; which label is class 0 is not known from one split.
+        names: file names of the shards.
         sizes: int64 [shards], bytes.
         times: int64 [shards], nanoseconds of the last change.
         columns: `shard` uint32, `offset` int64, `length` int64, `label` int32 (UNKNOWN where the
-            record is damaged), all [N].
+            record is corrupt), all [N].
     """
 
     features: Features
@@ -53,7 +53,7 @@ class ShardIndex:
     columns: dict[str, npt.NDArray[Any]]
 
     def labels(self) -> npt.NDArray[np.int32]:
-        """The labels that are known."""
+        """The labels of all records that are not corrupt."""
         labels: npt.NDArray[np.int32] = self.columns["label"]
         return labels[labels != UNKNOWN]
 
@@ -93,24 +93,24 @@ def build(
     threads: int = 4,
     done: Callable[[], object] = lambda: None,
 ) -> tuple[ShardIndex, list[str]]:
-    """Reads every shard once, checking every checksum.
+    """Reads every shard once and checks every checksum.
 
-    A record whose data is damaged gets its place in the index all the same: hiding it would change
-    the numbers of all samples behind it. Reading it is what reports it.
+    A record whose data is corrupt is in the index like all others. To leave it out would change the
+    ids of all samples after it. It is reported when it is read.
 
     Args:
         shards: the files.
-        features: names in their Examples, where they are known; else those of ImageNet's scripts
-            or of TensorFlow Datasets, whichever are there.
-        threads: shards that are read at a time.
+        features: names of the features where they are known; otherwise those of ImageNet's
+            scripts or of TensorFlow Datasets, whichever are found.
+        threads: number of shards that are read at a time.
         done: called after each shard.
 
     Returns:
-        The index, and a line for each damaged record, naming file and byte.
+        The index, and a line for each corrupt record, naming file and byte.
 
     Raises:
-        DataError: naming file and byte, where a shard cannot be followed any further or holds
-            something else than labelled pictures.
+        DataError: naming file and byte, where the next record of a shard cannot be found, or a
+            record is not a labelled image.
     """
     before = _facts(shards)
 
@@ -126,10 +126,10 @@ def build(
         pool.shutdown(cancel_futures=True)
     kinds = {part.features for part in parts if part.features}
     if not kinds:
-        raise DataError(f"{shards[0]} … {shards[-1].name}: every record is damaged")
+        raise DataError(f"{shards[0]} … {shards[-1].name}: every record is corrupt")
     if len(kinds) > 1:
         names = " and in others ".join(sorted(repr(kind.image) for kind in kinds))
-        raise DataError(f"{shards[0].parent}: pictures are in some shards called {names}")
+        raise DataError(f"{shards[0].parent}: images are in some shards called {names}")
     numbers = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     values = (numbers, *np.concatenate([part.rows for part in parts]).T)
     columns = {
@@ -137,26 +137,26 @@ def build(
         for (name, kind), column in zip(_COLUMNS.items(), values, strict=True)
     }
     index = ShardIndex(kinds.pop(), [path.name for path in shards], *before, columns)
-    return index, [line for part in parts for line in part.damaged]
+    return index, [line for part in parts for line in part.corrupt]
 
 
 @dataclass
 class _Shard:
-    """Offset, length and label of each record of one file, and what was wrong."""
+    """Offset, length and label of each record of one file, and a line for each corrupt one."""
 
     rows: npt.NDArray[np.int64]
     features: Features | None
-    damaged: list[str]
+    corrupt: list[str]
 
 
 def _scan_shard(path: Path, features: Features | None) -> _Shard:
     rows: list[tuple[int, int, int]] = []
-    damaged = []
+    corrupt = []
     try:
         for record in scan(path):
             label = UNKNOWN
             if record.data is None:
-                damaged.append(f"{path} at byte {record.offset}: its data is damaged")
+                corrupt.append(f"{path} at byte {record.offset}: its data is corrupt")
             else:
                 try:
                     parsed = parse(record.data)
@@ -169,7 +169,7 @@ def _scan_shard(path: Path, features: Features | None) -> _Shard:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not rows:
         raise DataError(f"{path} is empty; copy it again")
-    return _Shard(np.array(rows, np.int64).reshape(-1, 3), features, damaged)
+    return _Shard(np.array(rows, np.int64).reshape(-1, 3), features, corrupt)
 
 
 def _kind(parsed: Any) -> Features:
@@ -181,7 +181,7 @@ def _kind(parsed: Any) -> Features:
 
 
 def _facts(shards: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Sizes and times of change."""
+    """Sizes, and times of the last change in nanoseconds, int64 [shards] each."""
     try:
         stats = [path.stat() for path in shards]
     except OSError as error:
@@ -195,8 +195,8 @@ def _facts(shards: list[Path]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
 # --- keeping it -----------------------------------------------------------------------------------
 
 
-def places(shards: list[Path]) -> tuple[Path, Path]:
-    """Where the index of these shards may lie: beside them, or in the cache."""
+def index_paths(shards: list[Path]) -> tuple[Path, Path]:
+    """The two possible paths of the index of these shards: beside them, and in the cache."""
     folder = shards[0].parent.resolve()
     match = _SHARD.fullmatch(shards[0].name)
     name = f"{match['split'] if match else shards[0].name}{SUFFIX}"
@@ -205,10 +205,10 @@ def places(shards: list[Path]) -> tuple[Path, Path]:
 
 
 def save(index: ShardIndex, shards: list[Path]) -> Path:
-    """Writes the index, whole or not at all; returns where.
+    """Writes the index, whole or not at all, and returns its path.
 
     Raises:
-        DataError: when neither place can be written.
+        DataError: when neither path can be written.
     """
     facts = {
         "image": index.features.image,
@@ -218,7 +218,7 @@ def save(index: ShardIndex, shards: list[Path]) -> Path:
     }
     arrays = {**index.columns, "sizes": index.sizes, "times": index.times}
     data = safetensors.numpy.save(arrays, metadata={"ba_dist": json.dumps(facts)})
-    beside, cached = places(shards)
+    beside, cached = index_paths(shards)
     try:
         return whole_file.write(beside, data, alone=False)
     except OSError:
@@ -237,13 +237,13 @@ def load(shards: list[Path], command: str) -> ShardIndex | None:
 
     Args:
         shards: the files that are there now.
-        command: makes the index anew; for messages.
+        command: that makes the index again; for messages.
 
     Raises:
-        DataError: naming the shard that was changed since, or the index that is damaged.
+        DataError: naming the shard that has changed since, or the index if it is corrupt.
     """
     failure = None
-    for path in places(shards):
+    for path in index_paths(shards):
         if not path.is_file():
             continue
         try:
@@ -269,12 +269,12 @@ def _load(path: Path) -> ShardIndex:
         if _digest(index) != facts["digest"]:
             raise ValueError("its content does not match its digest")
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error})") from None
+        raise DataError(f"{path} is corrupt ({error})") from None
     return index
 
 
 def _check_same(index: ShardIndex, shards: list[Path], path: Path) -> None:
-    """Raises DataError, naming the first shard that is not as it was when it was indexed."""
+    """Raises DataError, naming the first shard that has changed since the index was made."""
     there = {shard.name for shard in shards}
     for name in sorted(there.symmetric_difference(index.names)):
         known = "is missing now" if name in index.names else "is not in it"

@@ -1,15 +1,13 @@
-"""Random access to samples by id: `read` fetches an encoded record, `decode` makes an image of it.
+"""What a source is: `read` gives the encoded record of a sample, `decode` makes an image of it.
 
-Reading and decoding are apart so that a group can share either. A record is bytes and holds the
-label. Both are called from several threads at a time.
+The two are separate so that a group can share records or images. A record is bytes, and holds the
+label. Several threads call both at a time.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +16,20 @@ Image = npt.NDArray[np.uint8]
 Images = list[Image]
 Labels = npt.NDArray[np.int64]
 
-# Memory of so many bytes to decode into; a reader passes memory that its group shares.
-Place = Callable[[int], npt.NDArray[np.uint8]]
+# Number of bytes → memory to decode into; a reader passes one whose memory its group shares.
+Allocate = Callable[[int], npt.NDArray[np.uint8]]
 
 
 def new_memory(size: int) -> npt.NDArray[np.uint8]:
-    """Memory of one's own."""
+    """`size` bytes of this process's own memory."""
     return np.empty(size, np.uint8)
+
+
+def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], allocate: Allocate) -> Image:
+    """A copy of some pixels, in memory from `allocate`, as an array of this shape."""
+    memory = allocate(pixels.nbytes)
+    memory[:] = pixels.reshape(-1)
+    return memory.reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,11 @@ class DatasetInfo:
     """What a model and an augmentation need to know of a dataset.
 
     Args:
-        name: of the dataset.
-        image_shape: (H, W, C) of every image; H = W = 0 where it varies.
-        classes: how many.
-        mean: of the pixels in 0 … 1, one a channel.
-        std: their standard deviation, one a channel.
+        name: as `--dataset` has it.
+        image_shape: (H, W, C) of every image; H = W = 0 where the size varies.
+        classes: number of classes.
+        mean: of the pixels in 0 … 1, one for each channel.
+        std: standard deviation of the same, one for each channel.
     """
 
     name: str
@@ -48,7 +53,7 @@ class DatasetInfo:
 
 @dataclass
 class Counters:
-    """What reading has cost so far on this rank. Add by `add`: several threads count."""
+    """How much this rank has read so far. Several threads count, so use `add`."""
 
     records_read: int = 0
     bytes_read: int = 0
@@ -61,7 +66,7 @@ class Counters:
         self._lock = threading.Lock()
 
     def add(self, **counts: int) -> None:
-        """Counts up, e.g. `add(records_read=1, bytes_read=87_000)`."""
+        """Adds to counters by name, as in `add(records_read=1, bytes_read=87_000)`."""
         with self._lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
@@ -74,10 +79,10 @@ class Counters:
 class Source(Protocol):
     """Samples 0 … len-1.
 
-    `stored` tells that records come from storage, or take time to decode, so that threads pay.
-    `contents` names what the source is made of, a line each (files with their sizes, or a digest
-    of all bytes), so that ranks can tell whether they see the same data, and where it differs.
-    `counters` is counted up by `read` and `decode`.
+    `stored` is true where records come from storage or take time to decode, so that threads help.
+    `contents` describes what the source is made of, a line for each part (files with their sizes,
+    or a digest of all bytes). Two sources are the same data if these are equal, and the lines show
+    where they differ. `read` and `decode` add to `counters`.
     """
 
     info: DatasetInfo
@@ -91,105 +96,18 @@ class Source(Protocol):
         """The encoded record of a sample.
 
         Raises:
-            CorruptRecord: saying why, when a checksum or a length shows that it is damaged.
+            CorruptRecord: with the reason, when a checksum or a length shows that it is corrupt.
         """
         ...
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
-        """The image uint8 [H, W, C], in memory from `place`, and the label of a record.
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
+        """The image uint8 [H, W, C], in memory from `allocate`, and the label of a record.
 
         Raises:
-            CorruptRecord: saying why it cannot be decoded.
+            CorruptRecord: with the reason why it cannot be decoded.
         """
         ...
 
     def where(self, sample_id: int) -> str:
-        """The file and the place in it, for a person to look at."""
+        """The file and the position in it, for messages."""
         ...
-
-
-T = TypeVar("T")
-S = TypeVar("S")
-
-
-class Workers:
-    """A few threads that do a piece of work for each of many items, in order.
-
-    Args:
-        threads: how many; with one, the calling thread does it all.
-    """
-
-    def __init__(self, threads: int):
-        self.threads = threads
-        self._pool = ThreadPoolExecutor(threads, "worker") if threads > 1 else None
-
-    def map(self, work: Callable[[T], S], items: list[T]) -> list[S]:
-        """`[work(item) for item in items]`; raises what the first failing item raised."""
-        if self._pool is None or len(items) < 2:
-            return [work(item) for item in items]
-        # A thread takes a share at a time: handing over each small item would cost more than it.
-        share = -(-len(items) // self.threads)
-        shares = [items[i : i + share] for i in range(0, len(items), share)]
-        parts = self._pool.map(lambda part: [work(item) for item in part], shares)
-        return [result for part in parts for result in part]
-
-    def close(self) -> None:
-        """Ends the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
-
-
-@contextmanager
-def workers(threads: int) -> Iterator[Workers]:
-    """Workers for the length of a block."""
-    pool = Workers(threads)
-    try:
-        yield pool
-    finally:
-        pool.close()
-
-
-@dataclass
-class ArraySource:
-    """Images held in memory; a record is the label as 8 bytes, then the pixels.
-
-    Args:
-        info: of the dataset.
-        images: uint8 [N, H, W, C].
-        labels: int64 [N].
-        digest: names the content.
-    """
-
-    info: DatasetInfo
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    digest: str
-    counters: Counters = field(default_factory=Counters)
-
-    stored = False
-
-    def __post_init__(self) -> None:
-        self.contents = [self.digest]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, sample_id: int) -> bytes:
-        self.counters.add(records_read=1)
-        return self.labels[sample_id].tobytes() + self.images[sample_id].tobytes()
-
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
-        self.counters.add(records_decoded=1)
-        return put(np.frombuffer(record, np.uint8, offset=8), self.info.image_shape, place), int(
-            np.frombuffer(record, np.int64, 1)[0]
-        )
-
-    def where(self, sample_id: int) -> str:
-        return f"{self.info.name}, sample {sample_id} in memory"
-
-
-def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], place: Place) -> Image:
-    """A copy of these pixels, in memory from `place`."""
-    memory = place(pixels.nbytes)
-    memory[:] = pixels.reshape(-1)
-    return memory.reshape(shape)

@@ -1,11 +1,11 @@
-"""Samples that cost no storage, for benchmarks and for trying things out."""
+"""Samples that need no storage, for benchmarks and first trials."""
 
 from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 
-from ba_dist.data.sources import Counters, DatasetInfo, Image, Place, new_memory, put
+from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory, put
 from ba_dist.data.sources.images import decode_image
 from ba_dist.rules.keys import combine
 
@@ -15,9 +15,9 @@ class SyntheticSource:
     """Noise that is a function of the sample id. A record is the id.
 
     Args:
-        info: its image shape and classes.
-        count: N.
-        seed: names the noise.
+        info: image shape and number of classes.
+        count: N, the number of samples.
+        seed: of the noise.
     """
 
     info: DatasetInfo
@@ -36,12 +36,12 @@ class SyntheticSource:
         self.counters.add(records_read=1)
         return np.int64(sample_id).tobytes()
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
         sample_id = int(np.frombuffer(record, np.int64)[0])
         size = int(np.prod(self.info.image_shape))
         noise = combine(self.seed, sample_id, np.arange(-(-size // 8)))
-        image = put(noise.view(np.uint8)[:size], self.info.image_shape, place)
+        image = put(noise.view(np.uint8)[:size], self.info.image_shape, allocate)
         return image, sample_id % self.info.classes
 
     def where(self, sample_id: int) -> str:
@@ -52,11 +52,16 @@ TEMPLATES = 24
 _HEIGHT, _WIDTH, _QUALITY = 375, 500, 88
 
 
-def picture(seed: int, number: int, height: int = _HEIGHT, width: int = _WIDTH) -> Image:
-    """Noise whose amplitude falls with frequency as in photographs (1/f), uint8 [H, W, 3].
+def synthetic_image(seed: int, number: int, height: int = _HEIGHT, width: int = _WIDTH) -> Image:
+    """Noise whose amplitude falls with frequency (1/f), as in photographs, uint8 [H, W, 3].
 
-    The colours of a photograph are mostly shades of its brightness, so most of the noise is common
-    to the channels.
+    In photographs the channels are mostly alike, so most of the noise is common to all three.
+
+    Args:
+        seed: of the noise.
+        number: which of the images of a seed.
+        height: H in pixels.
+        width: W in pixels.
     """
     noise = np.random.default_rng([seed, number])
     vertical, horizontal = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
@@ -76,22 +81,22 @@ def _jpegs(seed: int, count: int) -> list[bytes]:
     import simplejpeg
 
     return [
-        simplejpeg.encode_jpeg(picture(seed, number), _QUALITY, colorsubsampling="420")
+        simplejpeg.encode_jpeg(synthetic_image(seed, number), _QUALITY, colorsubsampling="420")
         for number in range(count)
     ]
 
 
 @dataclass
 class SyntheticJpegSource:
-    """JPEGs of 500x375 pixels and about 100 kB, the size of ImageNet's; no file is read.
+    """JPEGs of 500x375 pixels and about 100 kB, as in ImageNet; no file is read.
 
-    A few pictures are made once; a sample is one of them by its id. A record is the label as 8
-    bytes, then the JPEG.
+    A few images are made once, and the id of a sample chooses one of them. A record is the label
+    as 8 bytes, then the JPEG.
 
     Args:
-        info: its number of classes.
-        count: N.
-        seed: names the pictures.
+        info: number of classes.
+        count: N, the number of samples.
+        seed: of the images.
     """
 
     stored = True
@@ -113,10 +118,10 @@ class SyntheticJpegSource:
         self.counters.add(records_read=1, bytes_read=len(jpeg))
         return np.int64(sample_id % self.info.classes).tobytes() + jpeg
 
-    def decode(self, record: bytes, place: Place = new_memory) -> tuple[Image, int]:
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
         self.counters.add(records_decoded=1)
         label = int(np.frombuffer(record, np.int64, 1)[0])
-        return decode_image(memoryview(record)[8:], place), label
+        return decode_image(memoryview(record)[8:], allocate), label
 
     def where(self, sample_id: int) -> str:
-        return f"synthetic picture {sample_id}"
+        return f"synthetic image {sample_id}"

@@ -11,7 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from ba_dist.comm import Channel, Comm, start, world
+from ba_dist.comm import Channel, Comm, start
+from ba_dist.comm import channel as comm_channel
 from ba_dist.config import Data, override
 from ba_dist.data import catalog
 from ba_dist.errors import UserError
@@ -25,7 +26,7 @@ if ranks_a_node:
 own = folder / f"data-{comm.rank}"
 os.environ["BA_DIST_DATA"] = str(own if own.is_dir() else folder / "data")
 os.environ["XDG_CACHE_HOME"] = str(folder / f"cache-{comm.rank}")
-world.LARGEST_MESSAGE = 1000
+comm_channel.LARGEST_MESSAGE = 1000
 looked: dict[str, list[str]] = {"listed": [], "opened": []}
 
 

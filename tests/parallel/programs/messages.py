@@ -4,11 +4,12 @@ import sys
 
 import numpy as np
 
-from ba_dist.comm import world as communication
+from ba_dist.comm import channel as comm_channel
+from ba_dist.comm import start
 
-comm = communication.start()
+comm = start()
 channel = comm.world
-whole, communication.LARGEST_MESSAGE = communication.LARGEST_MESSAGE, int(sys.argv[1])
+whole, comm_channel.LARGEST_MESSAGE = comm_channel.LARGEST_MESSAGE, int(sys.argv[1])
 compared = 0
 
 

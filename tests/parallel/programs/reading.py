@@ -41,7 +41,17 @@ def read(source, layout, comm, channel, mode):
     channel.barrier()
     before, sent = kernel_bytes_read(), channel.bytes_sent
     pool = Workers(3)
-    reader = GroupReader(source, sampler, channel, mode, 0, STEPS, PREFETCH, pool, comm.node.size)
+    reader = GroupReader(
+        source,
+        sampler,
+        channel,
+        mode,
+        first=0,
+        last=STEPS,
+        prefetch=PREFETCH,
+        workers=pool,
+        sharing=comm.node.size,
+    )
     batches = []
     for batch in reader:
         facts = [batch.epoch, batch.sample_ids.tolist(), batch.labels.tolist(), batch.sha256()]

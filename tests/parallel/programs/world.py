@@ -51,8 +51,9 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     config = override(Config("test"), values)
     source = open_source(config.data, "train")
     augmentation = Augmentation(config.augment, source.info)
-    sampler = GroupSampler(samples, seed, layout, layout.group(rank), shuffle(order, 3, 2))
-    reader = GroupReader(source, sampler, comm.group(layout), mode, 0, STEPS)
+    blocks_of_three = shuffle(order, 3, 2)
+    sampler = GroupSampler(samples, seed, layout, layout.group(rank), order=blocks_of_three)
+    reader = GroupReader(source, sampler, comm.group(layout), mode, first=0, last=STEPS)
     (folder / "trace").mkdir(parents=True, exist_ok=True)
     facts = {
         "config": to_dict(config),

@@ -1,4 +1,4 @@
-"""Datasets of pictures of any size: in which form and where they are.
+"""Datasets of images of any size: where they are, and in which form.
 
 `imagenet` and `pictures` take whatever is in the data directory: a folder per class, TFRecord
 shards, or (imagenet) what TensorFlow Datasets has prepared. Any other name is one of TensorFlow
@@ -22,23 +22,24 @@ from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
 DETECTED = ("imagenet", "pictures")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 _VALIDATION = ("val", "validation")
+_SPLIT_WORDS = {"train": ("train",), "validation": _VALIDATION}  # in the names of shards
 _TFDS_IMAGENET = "imagenet2012"
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where a dataset of pictures is.
+    """Where a dataset of images is.
 
     Args:
         name: of the dataset.
         form: of storage.
-        root: the folder that holds all of it.
+        root: the folder that has all of it.
         files: split → its shards, or its one folder.
-        origin: for people.
-        index_command: makes the index of shards.
-        classes: how many, 0 where only the files tell.
-        size: (H, W) of every picture; zeros where it varies.
-        features: names in Examples, where they are known.
+        origin: where it is and in which form, for messages.
+        index_command: the command that makes the index of shards.
+        classes: number of classes, 0 where only the files say.
+        size: (H, W) of every image; zeros where the size varies.
+        features: names of the features in Examples, where they are known.
     """
 
     name: str
@@ -52,80 +53,80 @@ class Located:
     features: Features | None = None
 
     def info_of(self, classes: int) -> DatasetInfo:
-        """The facts about the dataset, which has so many classes."""
+        """The facts of the dataset, once the number of classes is known."""
         return DatasetInfo(self.name, (*self.size, 3), classes, MEAN, STD)
 
 
 def locate(name: str, given_dir: str | None) -> Located:
-    """Looks for a dataset of pictures.
+    """Looks for a dataset of images.
 
     Args:
         name: imagenet, pictures, or a name of TensorFlow Datasets'.
-        given_dir: where a person says it is.
+        given_dir: the value of --data-dir.
 
     Raises:
-        DataError: listing what was looked for, and how to bring it.
+        DataError: with what was looked for, and how to get it.
     """
-    place = data_dir(given_dir)
-    if place is not None and not place.is_dir():
-        raise DataError(f"the data directory {place} is not there; make it or name another")
-    command = f"ba-dist data index {name}" + (f" --data-dir {place}" if place else "")
+    path = data_dir(given_dir)
+    if path is not None and not path.is_dir():
+        raise DataError(f"the data directory {path} is not there; make it or name another")
+    command = f"ba-dist data index {name}" + (f" --data-dir {path}" if path else "")
     if name not in DETECTED:
         return _tfds(name, home(given_dir), command)
     for found in (_folders, _shards):
-        if place and (located := found(name, place, command)):
+        if path and (located := found(name, path, command)):
             return located
     if name == "imagenet" and (home(given_dir) / _TFDS_IMAGENET).is_dir():
         return replace(_tfds(_TFDS_IMAGENET, home(given_dir), command), name=name)
-    raise DataError(_not_found(name, place))
+    raise DataError(_not_found(name, path))
 
 
 def home(given_dir: str | None) -> Path:
-    """The folder of pictures on this node: the one that is named, else TFDS's in the cache."""
+    """The folder of images on this node: the one that was given, else TFDS's in the cache."""
     return data_dir(given_dir) or cache_dir() / "tfds"
 
 
-def _folders(name: str, place: Path, command: str) -> Located | None:
-    train = place / "train"
+def _folders(name: str, path: Path, command: str) -> Located | None:
+    train = path / "train"
     if not train.is_dir() or not list_classes(train):
         return None
-    for folder in (place / split for split in _VALIDATION):
+    for folder in (path / split for split in _VALIDATION):
         if folder.is_dir():
-            files = {"train": [train], "test": [folder]}
-            return Located(name, "folder", place, files, f"the folders in {place}", command)
+            files = {"train": [train], "validation": [folder]}
+            return Located(name, "folder", path, files, f"the folders in {path}", command)
     raise DataError(
-        f"{train} holds a folder per class, but there is no {place / _VALIDATION[0]} beside it;"
-        " pictures to evaluate on are needed, in folders of the same names"
+        f"{train} holds a folder per class, but there is no {path / _VALIDATION[0]} beside it;"
+        " images to evaluate on are needed, in folders of the same names"
     )
 
 
-def _shards(name: str, place: Path, command: str) -> Located | None:
+def _shards(name: str, path: Path, command: str) -> Located | None:
     found: dict[str, list[Path]] = {}
-    for split, words in (("train", ("train",)), ("test", _VALIDATION)):
-        folders = (place, *(place / word for word in words))
+    for split, words in _SPLIT_WORDS.items():
+        folders = (path, *(path / word for word in words))
         candidates = (find_shards(folder, word) for folder in folders for word in words)
         found[split] = next((shards for shards in candidates if shards), [])
     if not any(found.values()):
         return None
-    for split, words in (("train", ("train",)), ("test", _VALIDATION)):
+    for split, words in _SPLIT_WORDS.items():
         if not found[split]:
             raise DataError(
-                f"{place} holds TFRecord shards, but no {words[-1]}-00000-of-…; bring those too"
+                f"{path} holds TFRecord shards, but no {words[-1]}-00000-of-…; bring those too"
             )
-    return Located(name, "tfrecord", place, found, f"the TFRecord shards in {place}", command)
+    return Located(name, "tfrecord", path, found, f"the TFRecord shards in {path}", command)
 
 
-def _not_found(name: str, place: Path | None) -> str:
-    where = place or "DIR"
+def _not_found(name: str, path: Path | None) -> str:
+    where = path or "DIR"
     forms = [
         f"{where}/train/CLASS/NAME.JPEG and {where}/val/CLASS/NAME.JPEG: a folder per class",
         f"{where}/train-00000-of-01024 … and {where}/validation-00000-of-00128 …: TFRecord shards"
         f" (also in {where}/train and {where}/validation)",
     ]
     if name == "imagenet":
-        forms.append(f"{place or cache_dir() / 'tfds'}/{_TFDS_IMAGENET}: TensorFlow Datasets")
-    start = f"{place} holds none of the forms of {name}:"
-    if place is None:
+        forms.append(f"{path or cache_dir() / 'tfds'}/{_TFDS_IMAGENET}: TensorFlow Datasets")
+    start = f"{path} holds none of the forms of {name}:"
+    if path is None:
         start = f"{name} needs --data-dir (or ${DATA_VARIABLE}) to name a folder with one of these:"
     advice = (
         "\nImageNet is given out on request at image-net.org; unpack its archives into the first"
@@ -137,19 +138,19 @@ def _not_found(name: str, place: Path | None) -> str:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Features, str]:
-    """Which label is class 0 and how many classes there are, from all labels of training.
+def numbering(located: Located, train: ShardIndex, validation: ShardIndex) -> tuple[Features, str]:
+    """Finds out which label is class 0, and how many classes there are, from the training labels.
 
     Returns:
-        The features with both filled in, and a line about it for people.
+        The features with both filled in, and a phrase about it for messages.
 
     Raises:
         DataError: when validation has other labels, or other features.
     """
-    if train.features != test.features:
+    if train.features != validation.features:
         raise DataError(
             f"{located.origin}: training holds {train.features.image!r}, validation"
-            f" {test.features.image!r}; both must be written in the same way"
+            f" {validation.features.image!r}; both must be written in the same way"
         )
     labels = train.labels()
     if not len(labels):
@@ -159,7 +160,7 @@ def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Fe
     # ImageNet's scripts number from 1; in TensorFlow Datasets 0 is always a class.
     first = 1 if train.features == SCRIPTS and labels.min() == 1 else 0
     classes = located.classes or int(labels.max()) - first + 1
-    known = test.labels()
+    known = validation.labels()
     for split, found in (("training", labels), ("validation", known)):
         if len(found) and not first <= found.min() <= found.max() < first + classes:
             raise DataError(
@@ -171,19 +172,19 @@ def numbering(located: Located, train: ShardIndex, test: ShardIndex) -> tuple[Fe
 
 
 def _check_nothing_hidden(located: Located, train: ShardIndex) -> None:
-    """Raises DataError when damaged records may be all that there is of a class.
+    """Raises DataError when there are so many corrupt records that they may be a whole class.
 
-    Without the first class all labels would be numbered wrongly. A class is taken to have at least
-    as many records as the smallest that is known.
+    If that were the first class, all labels would be numbered wrongly. A class is assumed to have
+    at least as many records as the smallest class that is known.
     """
-    damaged = np.flatnonzero(train.columns["label"] == UNKNOWN)
+    corrupt = np.flatnonzero(train.columns["label"] == UNKNOWN)
     counts = np.bincount(train.labels())
-    if len(damaged) >= counts[counts > 0].min():
-        first = damaged[0]
+    if len(corrupt) >= counts[counts > 0].min():
+        first = corrupt[0]
         shard = located.files["train"][train.columns["shard"][first]]
         raise DataError(
             f"{shard} at byte {train.columns['offset'][first]}: the data of this record and of"
-            f" {len(damaged) - 1} others is damaged, which may hide a class; copy the shards again"
+            f" {len(corrupt) - 1} others is corrupt, which may hide a class; copy the shards again"
         )
 
 
@@ -201,8 +202,8 @@ def _tfds(name: str, folder: Path, command: str) -> Located:
     builder = _prepared(name, folder)
     image, label = tfds_arrays.classification(builder)
     splits = builder.info.splits
-    test = next((split for split in ("validation", "test") if split in splits), None)
-    if "train" not in splits or test is None:
+    validation = next((split for split in ("validation", "test") if split in splits), None)
+    if "train" not in splits or validation is None:
         raise DataError(
             f"{name} has the splits {', '.join(splits)}; train, and validation or test, are needed"
         )
@@ -211,7 +212,7 @@ def _tfds(name: str, folder: Path, command: str) -> Located:
         raise DataError(f"{name} is stored as {form}; tfrecord or array_record is needed")
     files = {
         key: [Path(path) for path in splits[split].filepaths]
-        for key, split in (("train", "train"), ("test", test))
+        for key, split in (("train", "train"), ("validation", validation))
     }
     shape = builder.info.features[image].shape
     return Located(
@@ -228,7 +229,7 @@ def _tfds(name: str, folder: Path, command: str) -> Located:
 
 
 def _prepared(name: str, folder: Path) -> Any:
-    """The builder of a dataset that is prepared under `folder`, or is brought there now."""
+    """The builder of a dataset that is prepared under `folder`, or is downloaded to it now."""
     from ba_dist.data.catalog import tfds_arrays
 
     known = ", ".join((*INFOS, *DETECTED, "synthetic", "synthetic-jpeg"))

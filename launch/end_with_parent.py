@@ -1,9 +1,8 @@
-"""Turn into a command that ends when its parent does, however the parent ends.
+"""Runs a command that gets SIGNAL when its parent process ends, however the parent ends.
 
-    python tied.py SIGNAL COMMAND [ARGUMENT ...]
+    python end_with_parent.py SIGNAL COMMAND [ARGUMENT ...]
 
-Nothing else tells the ranks that mpirun was killed: left alone they would train on, or hang,
-unseen.
+Nothing else tells the ranks that mpirun was killed: they would train on, or hang, unseen.
 """
 
 import ctypes
