@@ -38,6 +38,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["ba_dist", "ba_dist.*"]),
+    package_data={"ba_dist": ["py.typed"]},  # tells type checkers that the annotations are meant
     install_requires=requirements("base"),
     extras_require={
         "cpu": requirements("cpu") + requirements("train"),

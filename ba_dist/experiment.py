@@ -1,6 +1,7 @@
-"""Configuration → augmentation, network, update rule, step, evaluation: all put together here only.
+"""Configuration → task, network, update rule, step, evaluation: all put together here, only here.
 
-Training, `ba-dist eval` and the benchmarks take them from here, so that they cannot drift apart.
+Training, `ba-dist eval`, audits, pictures and the benchmarks take them from here, so that they
+cannot drift apart.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,35 +10,58 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ba_dist import models, runtime, step
+from ba_dist import models, optim, runtime, tasks
 from ba_dist.comm import Comm
 from ba_dist.config import Config
-from ba_dist.data.augment import Augmentation
 from ba_dist.data.pipeline import io_threads
 from ba_dist.data.sources import DatasetInfo, Source, workers
-from ba_dist.evaluate import Evaluator
-from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
-from ba_dist.optim.sgd import SGD
 from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
 
+# What a step and an evaluation are is imported where they are made: audits need no TensorFlow.
+
 
 @dataclass(frozen=True)
-class Network:
-    """What maps samples to logits.
+class Experiment:
+    """What learns what.
 
     Args:
-        augmentation: makes instances, and plain images for evaluation.
-        model: Keras model, images [n, H, W, C] → logits [n, classes].
-        precision: it was built in.
+        config: it was made of.
+        task: loss, metrics, instances, predictions.
+        model: Keras model, inputs as the task gives them.
+        precision: that the model was built in, a `step.Precision`.
     """
 
-    augmentation: Augmentation
+    config: Config
+    task: tasks.Task
     model: Any
-    precision: step.Precision
+    precision: Any
 
 
-def network(config: Config, info: DatasetInfo, ghost_batch: int) -> Network:
+def check(config: Config) -> None:
+    """Refuses names that no registry has, before any work starts.
+
+    Raises:
+        ConfigError: listing the names that there are.
+    """
+    models.network(config.model.model)
+    optim.check(config.optimizer)
+
+
+def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
+    """What the network of a configuration learns.
+
+    Args:
+        config: of the run.
+        info: of its dataset.
+
+    Raises:
+        ConfigError: when network, augmentation and dataset do not fit each other.
+    """
+    return tasks.build(models.network(config.model.model).task, config, info)
+
+
+def assemble(config: Config, info: DatasetInfo, ghost_batch: int) -> Experiment:
     """Builds the network with the weights of the run's seed, the same on every rank.
 
     Args:
@@ -48,31 +72,34 @@ def network(config: Config, info: DatasetInfo, ghost_batch: int) -> Network:
     Raises:
         ConfigError: when network, augmentation and dataset do not fit each other.
     """
-    augmentation = Augmentation(config.augment, info, config.data.image_size)
-    precision = step.set_precision(config.run.precision)
+    from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
+    from ba_dist.step import set_precision
+
+    task = task_of(config, info)
+    precision = set_precision(config.run.precision)
     norm = partial(
         GhostBatchNormalization, ghost_batch_size=ghost_batch, momentum=config.model.bn_momentum
     )
     # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
     runtime.seed(config.run.seed)
-    shape = augmentation.image_shape
-    return Network(
-        augmentation, models.build(config.model.model, shape, info.classes, norm), precision
+    model = models.build(config.model.model, norm, **task.facts)
+    return Experiment(config, task, model, precision)
+
+
+def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
+    """The `step.TrainStep` of an experiment, with its update rule."""
+    from ba_dist.step import TrainStep
+
+    rule = optim.build(made.model.trainable_variables, made.config.optimizer)
+    return TrainStep(
+        made.task, made.model, rule, layout=layout, comm=comm, precision=made.precision
     )
 
 
-def train_step(config: Config, built: Network, layout: Layout, comm: Comm) -> step.TrainStep:
-    """The step that trains a network: ghost batches, one fused allreduce, the update rule."""
+def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
+    """Step, from 0 → what the update rule needs in it."""
     rule = config.optimizer
-    weights = built.model.trainable_variables
-    optimizer = SGD(weights, rule.momentum, rule.weight_decay, rule.nesterov)
-    return step.TrainStep(built.model, optimizer, layout, comm, built.precision)
-
-
-def learning_rate(config: Config, steps_per_epoch: int) -> Callable[[int], float]:
-    """Step → learning rate of a run."""
-    rule = config.optimizer
-    return schedules.learning_rate(
+    rate = schedules.learning_rate(
         rule.lr,
         steps_per_epoch,
         shape=rule.lr_shape,
@@ -80,11 +107,15 @@ def learning_rate(config: Config, steps_per_epoch: int) -> Callable[[int], float
         warmup_epochs=rule.warmup_epochs,
         warmup_from=rule.warmup_from,
     )
+    return lambda step: optim.hyperparameters(rule, rate(step))
 
 
 @contextmanager
-def evaluator(config: Config, built: Network, source: Source, comm: Comm) -> Iterator[Evaluator]:
-    """What measures a network on the plain images of a source, with threads that read them."""
+def evaluator(made: Experiment, source: Source, comm: Comm) -> Iterator[Any]:
+    """The `evaluate.Evaluator` of an experiment on a source, with threads that read for it."""
+    from ba_dist.evaluate import Evaluator
+
+    config = made.config
     skip = config.data.on_corrupt == "skip"
     with workers(io_threads(config, source)) as pool:
-        yield Evaluator(built.model, source, built.augmentation, comm, pool, skip)
+        yield Evaluator(made.task, made.model, source, comm=comm, workers=pool, skip=skip)

@@ -1,18 +1,21 @@
-"""One step of synchronous SGD: forward, loss, backward, one fused allreduce, update.
+"""One synchronous step of any task: forward, loss, backward, one fused allreduce, update.
 
-    w ← update(w, 1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y))
+    w ← update(w, Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight)
+
+For classification a row is an instance of weight 1, so this is the paper's
+1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y).
 
 A rank sums over its own instances, microbatch by microbatch. One allreduce over the world then adds
-up, in a single buffer: the gradients, the moving statistics of BatchNorm, the loss and the count of
-correct answers, the flags by which ranks agree, and a row of seconds of each rank (zeros in the
-rows of others, so that the sum is a table). One buffer, so that the order of the sums is fixed and
-no decision of a step costs a message of its own.
+up, in a single buffer: the gradients, the moving statistics of BatchNorm, the loss, its weight and
+the metrics, the flags by which ranks agree, and a row of seconds of each rank (zeros in the rows of
+others, so that the sum is a table). One buffer, so that the order of the sums is fixed and no
+decision of a step costs a message of its own.
 
 Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised synchronous SGD).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +25,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ba_dist.comm import Comm
-from ba_dist.models.layers.ghost_batch_norm import accumulation
-from ba_dist.optim.sgd import SGD
-from ba_dist.rules.layout import Layout
+from ba_dist.comm.vote import Vote, hear, tell
+from ba_dist.data.batch import Batch
+from ba_dist.models.layers.microbatch import microbatch
+from ba_dist.models.tags import INSTANCE, carries
+from ba_dist.optim import UpdateRule
+from ba_dist.rules.layout import Layout, microbatches
+from ba_dist.tasks import Task
 
 _INITIAL_SCALE = 2.0**15
 _SCALE_GROWTH_STEPS = 2000
-# What ranks tell each other in every step, before the table of seconds.
-_FLAGS = ("stop", "save", "corrupt")
-# Columns of that table: waiting for input, reading this rank's part of it, computing, summing.
-PHASES = ("wait", "input", "compute", "allreduce")
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,64 @@ def set_precision(name: str) -> Precision:
     return precision
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What came of a step; the same on every rank, but for the last two.
+
+    Args:
+        loss: mean over all instances of the step (over its units of weight).
+        metrics: name → ratio over the whole step, as the task counts them.
+        units: weight of the step: instances, or tokens.
+        grad_norm: Euclidean norm of the mean gradient.
+        finite: False where the gradient was not, and the update was left out.
+        loss_scale: that the step was computed with.
+        stop: whether any rank wishes to stop.
+        save: whether any rank wishes to save.
+        corrupt: records that all ranks report together.
+        seconds: float64 [W, phases] of each rank's step before.
+        compute_seconds: that this rank took for its gradient.
+        allreduce_seconds: that this rank waited for the sum over the world.
+    """
+
+    loss: float
+    metrics: dict[str, float]
+    units: float
+    grad_norm: float
+    finite: bool
+    loss_scale: float
+    stop: bool
+    save: bool
+    corrupt: int
+    seconds: npt.NDArray[np.float64]
+    compute_seconds: float
+    allreduce_seconds: float
+
+
 class TrainStep:
     """The step as one tf.function with the state that it moves on.
 
     Args:
-        model: Keras model, images → logits.
-        optimizer: the update rule.
+        task: what is learned; its loss is differentiated.
+        model: Keras model.
+        rule: how weights move.
         layout: of the ranks.
         comm: the world.
         precision: of the model.
     """
 
     def __init__(
-        self, model: Any, optimizer: SGD, layout: Layout, comm: Comm, precision: Precision
+        self,
+        task: Task,
+        model: Any,
+        rule: UpdateRule,
+        *,
+        layout: Layout,
+        comm: Comm,
+        precision: Precision,
     ):
+        self.task = task
         self.model = model
-        self.optimizer = optimizer
+        self.rule = rule
         self.layout = layout
         self.comm = comm
         self.precision = precision
@@ -90,148 +135,190 @@ class TrainStep:
         self._gradients = tf.function(self._accumulate, reduce_retracing=True, autograph=False)
 
     def __call__(
-        self,
-        images: Any,
-        labels: Any,
-        learning_rate: float,
-        stop: bool,
-        save: bool = False,
-        corrupt: int = 0,
-        seconds: Sequence[float] = (),
-    ) -> dict[str, Any]:
+        self, batch: Batch, hyper: Mapping[str, float], vote: Vote | None = None
+    ) -> StepResult:
         """Trains on this rank's instances; collective over the world.
 
         Args:
-            images: [b·K, H, W, C].
-            labels: int64 [b·K], or float [b·K, classes] where they are mixed or smoothed.
-            learning_rate: of this step.
-            stop: whether this rank wishes to stop.
-            save: whether this rank wishes that the state is saved after the step.
-            corrupt: corrupt records that this rank reports.
-            seconds: of this rank's last step, by `PHASES`, for all ranks to know.
-
-        Returns:
-            The same on every rank: `loss` and `accuracy` over all B·M instances, `grad_norm`,
-            `stop` and `save` (whether any rank wishes it), `corrupt` (records that all ranks
-            report),
-            `finite` (False: the update was left out), `loss_scale` that the step was computed
-            with, `seconds` [W, phases] of all ranks. And this
-            rank's own `compute_seconds` and `allreduce_seconds` of this step.
+            batch: of this rank.
+            hyper: what the update rule needs in this step, the same on every rank.
+            vote: what this rank tells the others.
         """
         begun = time.perf_counter()
-        rate = tf.constant(learning_rate, tf.float64)
-        told = tell((stop, save, corrupt), seconds, self.comm.rank, self.layout.world_size)
-        numbers, told = self._step(images, labels, rate, tf.constant(told))
-        loss, accuracy, norm, finite, scale = numbers.numpy().tolist()
-        (stopped, saved, bad), table = hear(told.numpy())
+        vote = vote or Vote()
+        scalars = {name: tf.constant(value, tf.float64) for name, value in hyper.items()}
+        row = tell(vote, self.comm.rank, self.layout.world_size)
+        numbers, row = self._step(_tensors(batch), scalars, tf.constant(row))
+        norm, finite, scale, loss, weight, *sums = numbers.numpy().tolist()
+        (stop, save, corrupt), table = hear(row.numpy())
         ended = time.perf_counter()
         alone = self.layout.world_size == 1
         ready, summed = [
             ended if alone else float(at.numpy()) for at in (self._ready_at, self._summed_at)
         ]
-        return {
-            "loss": loss,
-            "accuracy": accuracy,
-            "grad_norm": norm,
-            "stop": stopped > 0,
-            "save": saved > 0,
-            "corrupt": round(bad),
-            "finite": finite > 0,
-            "loss_scale": scale,
-            "seconds": table,
-            "compute_seconds": ready - begun,
-            "allreduce_seconds": summed - ready,
-        }
+        ratios = [_ratio(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
+        return StepResult(
+            loss=_ratio(loss, weight),
+            metrics=dict(zip(self.task.metrics, ratios, strict=True)),
+            units=weight,
+            grad_norm=norm,
+            finite=finite > 0,
+            loss_scale=scale,
+            stop=stop > 0,
+            save=save > 0,
+            corrupt=round(corrupt),
+            seconds=table,
+            compute_seconds=ready - begun,
+            allreduce_seconds=summed - ready,
+        )
 
-    def is_finite_here(self, images: Any, labels: Any) -> bool:
-        """Whether this rank's own gradient of these instances is finite; changes nothing."""
-        moving = [v.value for v in self.model.non_trainable_variables]
-        before = [tf.identity(variable) for variable in moving]
-        _, gradients = self._gradients(images, labels)
-        for variable, value in zip(moving, before, strict=True):
-            variable.assign(value)
+    def is_finite_here(self, batch: Batch) -> bool:
+        """Whether this rank's own gradient of a batch is finite; changes nothing."""
+        gradients = self._only_looked_at(_tensors(batch))
         return bool(np.isfinite(tf.linalg.global_norm(gradients).numpy()))
 
+    def copy_gradients(self, batch: Batch) -> npt.NDArray[Any]:
+        """The mean gradient of each copy that this rank holds, before any sum; changes nothing.
+
+        Args:
+            batch: of this rank.
+
+        Returns:
+            [K, parameters] in the precision of the weights, row k of copy l·K + k.
+        """
+        copies, tensors = self.layout.copies_per_rank, _tensors(batch)
+        samples = self.layout.group_batch
+        rows = []
+        for copy in range(copies):
+            start = copy * samples
+            part = {name: tensor[start : start + samples] for name, tensor in tensors.items()}
+            gradients = self._only_looked_at(part, start)
+            flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
+            rows.append(flat.numpy() / float(self.loss_scale.numpy()))
+        return np.stack(rows)
+
     def state(self) -> dict[str, Any]:
-        """Name → variable of everything that a resumed run needs, but for the step number."""
-        weights = {f"model/{v.path}": v.value for v in self.model.variables}
+        """Name → variable of everything that all ranks hold alike and a resumed run needs."""
+        variables = self.model.variables
+        weights = {f"model/{v.path}": v.value for v in variables if not carries(v, INSTANCE)}
         return {
             **weights,
-            **self.optimizer.slots,
+            **self.rule.slots,
             "loss_scale": self.loss_scale,
             "good_steps": self.good_steps,
         }
 
-    def _run(self, images: Any, labels: Any, rate: Any, told: Any) -> tuple[Any, Any]:
-        moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
-        before = [tf.identity(variable) for variable in moving]
-        scale = tf.identity(self.loss_scale)
-        totals, gradients = self._accumulate(images, labels)
-        dtype = gradients[0].dtype
-        others, told = [*moving, tf.cast(totals, dtype)], tf.cast(told, dtype)
-        gradients, norm, (*moved, totals), told = self._over_the_world(gradients, others, told)
-        finite = tf.math.is_finite(norm)
-        self._update(gradients, rate, finite)
-        for variable, value, old in zip(moving, moved, before, strict=True):
-            variable.assign(tf.where(finite, value, old))
-        numbers = [*tf.unstack(totals, 2), norm, tf.cast(finite, dtype), scale]
-        numbers = tf.stack([tf.cast(number, tf.float64) for number in numbers])
-        return numbers, tf.cast(told, tf.float64)
+    def instance_state(self) -> dict[str, Any]:
+        """Name → variable [b·K, …] that holds a row for each instance of this rank."""
+        variables = self.model.variables
+        return {f"model/{v.path}": v.value for v in variables if carries(v, INSTANCE)}
 
-    def _accumulate(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
-        """([loss, accuracy], gradients of the scaled loss): means over this rank's instances."""
-        count = self.layout.microbatches
+    def _only_looked_at(self, tensors: dict[str, Any], start: int = 0) -> list[Any]:
+        """Gradients of the mean over these rows, times the scale; what has moved is put back."""
+        moving = [v.value for v in self.model.non_trainable_variables]
+        before = [tf.identity(variable) for variable in moving]
+        (_, weight, *_), gradients = self._gradients(tensors, tf.constant(start))
+        for variable, value in zip(moving, before, strict=True):
+            variable.assign(value)
+        return [g * (self._rows(tensors) / tf.cast(weight, g.dtype)) for g in gradients]
+
+    def _run(self, tensors: Any, hyper: Any, row: Any) -> tuple[Any, Any]:
+        moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
+        kept = [*moving, *self.instance_state().values()]
+        before = [tf.identity(variable) for variable in kept]
+        scale = tf.identity(self.loss_scale)
+        totals, gradients = self._accumulate(tensors, tf.constant(0))
+        dtype = gradients[0].dtype
+        totals, row = tf.cast(tf.stack(totals), dtype), tf.cast(row, dtype)
+        gradients, moved, totals, row = self._over_the_world(gradients, moving, totals, row)
+        factor = self._rows(tensors) / (totals[1] * tf.cast(scale, dtype))
+        gradients, norm = self._mean(gradients, factor)
+        finite = tf.math.is_finite(norm)
+        self._update(gradients, hyper, finite)
+        new = [*moved, *kept[len(moving) :]]
+        for variable, value, old in zip(kept, new, before, strict=True):
+            variable.assign(tf.where(finite, value, old))
+        numbers = [norm, tf.cast(finite, dtype), scale, *tf.unstack(totals)]
+        numbers = tf.stack([tf.cast(number, tf.float64) for number in numbers])
+        return numbers, tf.cast(row, tf.float64)
+
+    def _rows(self, tensors: dict[str, Any]) -> int:
+        """Rows of a microbatch. The loss is divided by them before the backward pass, so that
+        gradients of half precision are as large as those of a mean, and multiplied after it.
+        """
+        sizes = microbatches(tensors["keys"].shape[0], self.layout.ghost_batch)
+        return max(size for size in sizes if size <= self.layout.microbatch)
+
+    def _accumulate(self, tensors: Any, start: Any) -> tuple[list[Any], list[Any]]:
+        """(loss, weight and metrics, gradients of the scaled loss / rows): sums over this rank's
+        microbatches, of which the first row is instance `start`.
+        """
+        size = self._rows(tensors)
+        count = tensors["keys"].shape[0] // size
         if count == 1:
-            return self._microbatch(images, labels, tf.constant(True))
-        shape = (count, self.layout.microbatch)
-        images = tf.reshape(images, (*shape, *images.shape[1:]))
-        labels = tf.reshape(labels, (*shape, *labels.shape[1:]))
+            return self._microbatch(tensors, tf.constant(True), start, 1)
+        parts = {n: tf.reshape(t, (count, size, *t.shape[1:])) for n, t in tensors.items()}
         zeros = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
 
         def add(i: Any, totals: Any, *sums: Any) -> list[Any]:
-            part_totals, parts = self._microbatch(images[i], labels[i], i == 0)
-            added = [total + part for total, part in zip(sums, parts, strict=True)]
-            return [i + 1, totals + part_totals, *added]
+            part = {name: tensor[i] for name, tensor in parts.items()}
+            part_totals, gradients = self._microbatch(part, i == 0, start + i * size, count)
+            added = [total + part for total, part in zip(sums, gradients, strict=True)]
+            return [i + 1, totals + tf.stack(part_totals), *added]
 
-        start = [tf.constant(0), tf.zeros(2, self.precision.variables), *zeros]
+        totals = tf.zeros(2 + 2 * len(self.task.metrics), self.precision.variables)
         _, totals, *sums = tf.while_loop(
-            lambda i, *_: i < count, add, start, parallel_iterations=1, maximum_iterations=count
+            lambda i, *_: i < count,
+            add,
+            [tf.constant(0), totals, *zeros],
+            parallel_iterations=1,
+            maximum_iterations=count,
         )
-        return totals / count, [total / count for total in sums]
+        return tf.unstack(totals), sums
 
-    def _microbatch(self, images: Any, labels: Any, first: Any) -> tuple[Any, list[Any]]:
-        images = tf.cast(images, self.precision.variables)
-        with tf.GradientTape() as tape, accumulation(first, self.layout.microbatches):
-            logits = self.model(images, training=True)
-            loss = tf.reduce_mean(_cross_entropy(labels, logits))
-            scaled = loss * tf.cast(self.loss_scale, loss.dtype)
+    def _microbatch(
+        self, tensors: Any, first: Any, start: Any, count: int
+    ) -> tuple[list[Any], list[Any]]:
+        dtype = self.precision.variables
+        batch = {n: tf.cast(t, dtype) if t.dtype.is_floating else t for n, t in tensors.items()}
+        size = tensors["keys"].shape[0]
+        with (
+            tf.GradientTape() as tape,
+            microbatch(first, count, start=start, keys=tensors["keys"]),
+        ):
+            loss = self.task.loss(self.model, batch)
+            scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)
         weights = [v.value for v in self.model.trainable_variables]
         gradients = tape.gradient(scaled, weights)
-        classes = labels if labels.dtype.is_integer else tf.argmax(labels, 1)
-        correct = tf.cast(tf.argmax(logits, 1) == classes, loss.dtype)
-        return tf.stack([loss, tf.reduce_mean(correct)]), gradients
+        pairs = [loss.metrics[name] for name in self.task.metrics]
+        totals = [loss.total, loss.weight, *(number for pair in pairs for number in pair)]
+        return [tf.cast(total, dtype) for total in totals], gradients
 
     def _over_the_world(
-        self, gradients: list[Any], others: list[Any], told: Any
-    ) -> tuple[list[Any], Any, list[Any], Any]:
-        """(gradients of the unscaled loss, their norm, others, told): means, of `told` the sum.
+        self, gradients: list[Any], moving: list[Any], totals: Any, row: Any
+    ) -> tuple[Any, list[Any], Any, Any]:
+        """(sum of the gradients, means of the moving statistics, sums of totals and row).
 
         By one allreduce of one buffer. A network's gradients are too large for the cache, so they
-        are passed over as few times as can be.
+        are passed over as few times as can be, and stay one flat buffer where there are ranks.
         """
         world = self.layout.world_size
-        if world > 1:
-            tensors = [*gradients, *others, told]
-            buffer = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
-            buffer = self._sum(buffer)
-            length = sum(g.shape.num_elements() for g in gradients)
-            end = buffer.shape.num_elements() - told.shape.num_elements()
-            whole, rest = buffer[:length] * self._factor(buffer.dtype), buffer[length:end] / world
-            norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
-            return _pieces(whole, gradients), norm, _pieces(rest, others), buffer[end:]
-        if self.precision.scaled:
-            gradients = [g * self._factor(g.dtype) for g in gradients]
-        return gradients, tf.linalg.global_norm(gradients), others, told
+        if world == 1:
+            return gradients, moving, totals, row
+        tensors = [*gradients, *moving, totals, row]
+        buffer = self._sum(tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0))
+        sizes = [_elements(gradients), _elements(moving), _elements([totals]), _elements([row])]
+        whole, moved, totals, row = tf.split(buffer, sizes)
+        return whole, _pieces(moved / world, moving), totals, row
+
+    def _mean(self, gradients: Any, factor: Any) -> tuple[list[Any], Any]:
+        """(gradients · factor, their norm), of a flat buffer or of a list."""
+        if isinstance(gradients, list):
+            gradients = [gradient * factor for gradient in gradients]
+            return gradients, tf.linalg.global_norm(gradients)
+        whole = gradients * factor
+        norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
+        return _pieces(whole, [v.value for v in self.model.trainable_variables]), norm
 
     def _sum(self, buffer: Any) -> Any:
         """The sum of a buffer over the world, timed: the one message of a step."""
@@ -243,15 +330,11 @@ class TrainStep:
             self._summed_at.assign(_clock())
         return summed
 
-    def _factor(self, dtype: Any) -> Any:
-        """What makes a sum over the world the mean for the unscaled loss."""
-        return 1 / (self.layout.world_size * tf.cast(self.loss_scale, dtype))
-
-    def _update(self, gradients: list[Any], rate: Any, finite: Any) -> None:
+    def _update(self, gradients: list[Any], hyper: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
 
         def move() -> Any:
-            self.optimizer.apply(gradients, rate)
+            self.rule.apply(gradients, hyper)
             return tf.no_op()
 
         tf.cond(finite, move, tf.no_op)
@@ -267,35 +350,6 @@ class TrainStep:
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
 
 
-def tell(
-    flags: Sequence[float], seconds: Sequence[float], rank: int, world_size: int
-) -> npt.NDArray[np.float64]:
-    """What a rank tells the others in a step; the sum over the world is what `hear` takes apart.
-
-    No Python lists: of 10^5 ranks they took 50 ms in every step, arrays 3 ms.
-
-    Args:
-        flags: by `_FLAGS`.
-        seconds: of this rank's last step by `PHASES`, or none.
-        rank: this one.
-        world_size: W.
-
-    Returns:
-        [flags + W·phases], zeros in the rows of other ranks.
-    """
-    told = np.zeros(len(_FLAGS) + world_size * len(PHASES))
-    told[: len(_FLAGS)] = flags
-    if seconds:
-        first = len(_FLAGS) + rank * len(PHASES)
-        told[first : first + len(PHASES)] = seconds
-    return told
-
-
-def hear(told: npt.NDArray[np.float64]) -> tuple[list[float], npt.NDArray[np.float64]]:
-    """(sums of the flags, table [W, phases] of seconds) of what all ranks have told."""
-    return told[: len(_FLAGS)].tolist(), told[len(_FLAGS) :].reshape(-1, len(PHASES))
-
-
 def _clock() -> Any:
     # tf.timestamp refuses to work where operations must be deterministic.
     return tf.numpy_function(time.perf_counter, [], tf.float64)
@@ -303,16 +357,26 @@ def _clock() -> Any:
 
 def _pieces(buffer: Any, like: list[Any]) -> list[Any]:
     """A flat buffer cut into tensors of these shapes."""
+    if not like:
+        return []
     parts = tf.split(buffer, [t.shape.num_elements() for t in like])
     return [tf.reshape(part, t.shape) for part, t in zip(parts, like, strict=True)]
 
 
-def _cross_entropy(labels: Any, logits: Any) -> Any:
-    if labels.dtype.is_integer:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
+def _elements(tensors: list[Any]) -> int:
+    return sum(tensor.shape.num_elements() for tensor in tensors)
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else float("nan")
+
+
+def _tensors(batch: Batch) -> dict[str, Any]:
+    """The inputs of a batch, and the keys of its instances beside them."""
+    tensors = {**batch.inputs, "keys": batch.instances.keys}
+    return {name: tf.convert_to_tensor(tensor) for name, tensor in tensors.items()}
 
 
 def _is_statistic(variable: Any) -> bool:
-    """Moving statistics, and not the integer state of Keras' seed generators."""
-    return str(variable.dtype).startswith("float")
+    """Moving statistics; not the integers of Keras' seed generators, not the state of instances."""
+    return str(variable.dtype).startswith("float") and not carries(variable, INSTANCE)

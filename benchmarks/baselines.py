@@ -39,7 +39,8 @@ def keras_network(model: str, image_size: int) -> Any:
     from ba_dist import models
 
     shape = (image_size, image_size, 3)
-    return models.build(model, shape, CLASSES, keras.layers.BatchNormalization)
+    norm = keras.layers.BatchNormalization
+    return models.build(model, norm, image_shape=shape, classes=CLASSES)
 
 
 def training_step(network: Any, average: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:

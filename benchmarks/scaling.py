@@ -40,6 +40,7 @@ from ranks import patient_barrier, run_ranks
 from ba_dist import comm as ba_comm
 from ba_dist import runtime
 from ba_dist.comm import Comm
+from ba_dist.data.batch import Batch
 from ba_dist.errors import LayoutError, UserError
 from ba_dist.rules.layout import Layout
 
@@ -79,7 +80,7 @@ class Waiting:
         self._comm, self._seconds = comm, milliseconds / 1000
         self._gradient = tf.ones(max(1, round(megabytes * 1e6 / 4)))
 
-    def __call__(self, images: Any, labels: Any) -> float:
+    def __call__(self, batch: Batch) -> float:
         time.sleep(self._seconds)
         begun = time.perf_counter()
         self._comm.allreduce(self._gradient, name="gradient").numpy()
@@ -92,8 +93,8 @@ class Training:
     def __init__(self, comm: Comm, layout: Layout, config: Any, shape: Any, classes: int):
         self._step = training.train_step(comm, layout, config, shape, classes)
 
-    def __call__(self, images: Any, labels: Any) -> float:
-        return float(self._step(images, labels, 0.01, False)["allreduce_seconds"])
+    def __call__(self, batch: Batch) -> float:
+        return float(self._step(batch).allreduce_seconds)
 
 
 # --- on the ranks ---------------------------------------------------------------------------------
@@ -134,20 +135,18 @@ def measure_ranks(settings: Settings, comm: Comm, notes: list[str]) -> list[Resu
         dataset[settings.input],
         settings.data_dir,
     )
-    config, source, augmentation = training.open_data(config, comm)
+    config, source, task = training.open_data(config, comm)
     total = settings.rounds * (settings.warm_up + settings.steps)
     first = next(iter(layouts.values()))
     work: Any = None
     if settings.compute_ms:
         work = Waiting(comm, settings.compute_ms, settings.gradient_mb)
     else:
-        shape, classes = augmentation.image_shape, source.info.classes
+        shape, classes = task.facts["image_shape"], task.facts["classes"]
         work = Training(comm, first, config, shape, classes)
     with ExitStack() as stack:
         batches = {
-            m: stack.enter_context(
-                training.real_batches(config, layout, comm, source, augmentation, total)
-            )
+            m: stack.enter_context(training.real_batches(config, layout, comm, source, task, total))
             for m, layout in layouts.items()
         }
         seconds = take_turns(batches, work, settings)
@@ -174,9 +173,9 @@ def take_turns(
 def one_step(batches: training.Batches, work: Any) -> list[float]:
     """Seconds of waiting for input, of computing and of the allreduce."""
     begun = time.perf_counter()
-    images, labels = next(batches)
+    batch = next(batches)
     ready = time.perf_counter()
-    allreduce = work(images, labels)
+    allreduce = work(batch)
     return [ready - begun, time.perf_counter() - ready - allreduce, allreduce]
 
 

@@ -101,17 +101,17 @@ class Bench:
     def _ours(self, size: int, layout: Layout, stack: contextlib.ExitStack) -> Trial:
         image_size = self.config.data.image_size
         if self.data:
-            config, source, augmentation = self.data
+            config, source, task = self.data
             total = (self.trials.warm_up + self.trials.count) * self.trials.steps
             batches = stack.enter_context(
-                training.real_batches(config, layout, self.comm, source, augmentation, total)
+                training.real_batches(config, layout, self.comm, source, task, total)
             )
-            shape, classes = augmentation.image_shape, source.info.classes
+            shape, classes = task.facts["image_shape"], task.facts["classes"]
         else:
             batches = training.fixed_batches(size, image_size, self.comm.rank)
             shape, classes = (image_size, image_size, 3), baselines.CLASSES
         train = training.train_step(self.comm, layout, self.config, shape, classes)
-        return self._timed(lambda: train(*next(batches), baselines.RATE, False))
+        return self._timed(lambda: train(next(batches)))
 
     def _timed(self, step: Callable[[], Any]) -> Trial:
         return lambda: baselines.timed(step, 1, self.trials.steps)[0]

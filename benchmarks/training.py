@@ -4,19 +4,21 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import baselines
+import numpy as np
 
 from ba_dist import comm as ba_comm
-from ba_dist import runtime
+from ba_dist import optim, runtime
 from ba_dist.comm import Comm
 from ba_dist.config import Augment, Config, override
+from ba_dist.data.batch import Batch, Instances
 from ba_dist.errors import ConfigError, LayoutError
 from ba_dist.rules.layout import Layout
 
-Batches = Iterator[tuple[Any, Any]]
+Batches = Iterator[Batch]
 GHOST_BATCH = 32
 
 
@@ -56,14 +58,17 @@ def layout_for(
 
 def train_step(
     comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int
-) -> Any:
+) -> Callable[[Batch], Any]:
     """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum."""
     from ba_dist import experiment
     from ba_dist.data.sources import DatasetInfo
 
     info = DatasetInfo("benchmark", shape, classes, (0.5,) * shape[2], (0.25,) * shape[2])
-    built = experiment.network(config, info, layout.ghost_batch)
-    return experiment.train_step(config, built, layout, comm)
+    config = dataclasses.replace(config, augment=Augment())
+    made = experiment.assemble(config, info, layout.ghost_batch)
+    step = experiment.train_step(made, layout, comm)
+    hyper = optim.hyperparameters(config.optimizer, baselines.RATE)
+    return lambda batch: step(batch, hyper)
 
 
 def configuration(
@@ -81,8 +86,8 @@ def configuration(
 
 
 def open_data(config: Config, comm: Comm) -> tuple[Config, Any, Any]:
-    """(configuration, source, augmentation) of a dataset; collective."""
-    from ba_dist.data.augment import Augmentation
+    """(configuration, source, task) of a dataset; collective."""
+    from ba_dist import experiment
     from ba_dist.data.catalog import open_dataset
 
     dataset = open_dataset(config.data, comm)
@@ -91,12 +96,12 @@ def open_data(config: Config, comm: Comm) -> tuple[Config, Any, Any]:
     crop: Any = "random-resized" if varies else "none"
     augment = Augment(crop=crop, flip=True, resize=max(size, config.augment.resize))
     config = dataclasses.replace(config, augment=augment)
-    return config, dataset.train, Augmentation(augment, dataset.info, size)
+    return config, dataset.train, experiment.task_of(config, dataset.info)
 
 
 @contextlib.contextmanager
 def real_batches(
-    config: Config, layout: Layout, comm: Comm, source: Any, augmentation: Any, steps: int
+    config: Config, layout: Layout, comm: Comm, source: Any, task: Any, steps: int
 ) -> Iterator[Batches]:
     """The input of so many steps, by ba_dist's own pipeline; all of them must be taken.
 
@@ -107,10 +112,16 @@ def real_batches(
 
     if len(source) < layout.batch_size:
         raise ConfigError(f"a step needs {layout.batch_size} samples, there are {len(source)}")
-    with open_pipeline(config, layout, comm, source, augmentation, 0, steps) as pipeline:
-        yield ((batch["images"], batch["labels"]) for batch in pipeline)
+    with open_pipeline(
+        config, source, task, layout=layout, comm=comm, first=0, last=steps
+    ) as pipeline:
+        yield iter(pipeline)
 
 
 def fixed_batches(size: int, image_size: int, rank: int) -> Batches:
     """The same batch for ever: no input to wait for."""
-    return itertools.repeat(baselines.fixed_batch(size, image_size, rank))
+    images, labels = baselines.fixed_batch(size, image_size, rank)
+    ids = np.arange(size)
+    instances = Instances(ids, np.zeros_like(ids), ids.astype(np.uint64))
+    inputs = {"images": images, "labels": labels}
+    return itertools.repeat(Batch(0, 0, inputs, instances, np.zeros((0, 2), np.int64)))

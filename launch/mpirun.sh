@@ -17,7 +17,7 @@ WORDS are what would follow `ba-dist`, or `python` and what would follow it:
 
   launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
   launch/mpirun.sh -n 4 -- python my_script.py --flag
-  launch/mpirun.sh -n 8 -H node1:4,node2:4 -- train cifar10 --multiplicity 8
+  launch/mpirun.sh -n 8 -H node1:4,node2:4 -- train quickstart --multiplicity 8
 
   -n RANKS       how many ranks; by default one per GPU, or two on each host without GPUs
   -H HOSTS       host[:ranks],host[:ranks] ...; --hostfile FILE does the same from a file

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ba_dist.analysis.rules import Expected, Rules
 from ba_dist.analysis.trace import Entry
-from ba_dist.data.augment import Augmentation, Parameters
+from ba_dist.data.batch import InstanceMaker, Parameters
 from ba_dist.rules.keys import Uint64s
 
 # Single pairs can be equal by chance: a blank image, a symmetric one that is mirrored, a policy of
@@ -29,11 +29,11 @@ class CopiesChecker:
 
     Args:
         rules: of the run.
-        augmentation: the run's own.
+        task: of the run, which draws parameters.
     """
 
-    def __init__(self, rules: Rules, augmentation: Augmentation):
-        self._rules, self._augmentation = rules, augmentation
+    def __init__(self, rules: Rules, task: InstanceMaker):
+        self._rules, self._task = rules, task
         copies = rules.layouts[0][1].multiplicity
         neighbours = {(m - 1, m) for m in range(1, copies)}
         self._pairs = sorted(neighbours | {(0, m) for m in range(1, copies)})
@@ -89,6 +89,5 @@ class CopiesChecker:
         return differ
 
     def _draw(self, keys: Uint64s, ghost: int) -> Parameters:
-        height, width, _ = self._augmentation.info.image_shape
-        size = (height or _ANY_SIZE, width or _ANY_SIZE)
-        return self._augmentation.draw(keys, np.full((len(keys), 2), size), ghost)
+        shape = [side or _ANY_SIZE for side in self._task.sample_shape]
+        return self._task.draw(keys, np.tile(shape, (len(keys), 1)), ghost)

@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ba_dist import experiment
 from ba_dist.analysis.alike import CopiesChecker
 from ba_dist.analysis.rendering import Renderer, source_of
 from ba_dist.analysis.rules import Checker, Rules
 from ba_dist.analysis.trace import last_step, moments, traces
 from ba_dist.analysis.weights import WeightsChecker
 from ba_dist.config import Config
-from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import digest
 from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError, UserError
@@ -69,9 +69,9 @@ class _Run:
         self._rules = _rules(path, config, facts)
         self._paths = traces(run_dir, self._rules.ranks)
         info = _info(path, facts)
-        augmentation = Augmentation(config.augment, info, config.data.image_size)
+        task = experiment.task_of(config, info)
         self._ids = Checker(self._rules)
-        self._copies = CopiesChecker(self._rules, augmentation)
+        self._copies = CopiesChecker(self._rules, task)
         self._weights = WeightsChecker(self._rules)
         self._renderer: Renderer | None = None
         self._other_data: list[str] = []
@@ -86,7 +86,7 @@ class _Run:
                 ]
             else:
                 steps = last_step(self._paths[0]) + 1
-                self._renderer = Renderer(self._rules, augmentation, source, steps, render)
+                self._renderer = Renderer(self._rules, task, source, steps, render)
 
     def problems(self) -> Iterator[str]:
         """Every broken rule; `steps` counts the steps that were checked so far."""

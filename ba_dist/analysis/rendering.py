@@ -1,6 +1,5 @@
 """Renders instances of a run again from source and key, and compares digests of their pixels."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -11,11 +10,12 @@ from ba_dist import runtime
 from ba_dist.analysis.rules import Expected, Ids, Rules
 from ba_dist.analysis.trace import Entry
 from ba_dist.config import Data
-from ba_dist.data.augment import Augmentation
+from ba_dist.data.batch import InstanceMaker, make
 from ba_dist.data.catalog import open_source
 from ba_dist.data.group.group_reader import GroupBatch
 from ba_dist.data.sources import Source
 from ba_dist.errors import DataError, UserError
+from ba_dist.run.trace import row_digest
 
 
 def source_of(config: Data) -> Source:
@@ -41,16 +41,14 @@ class Renderer:
 
     Args:
         rules: of the run.
-        augmentation: the run's own.
+        task: of the run, which makes instances.
         source: the run's training samples.
         steps: number of steps in the trace.
         wanted: number of ghost batches to render; all, if the run has no more.
     """
 
-    def __init__(
-        self, rules: Rules, augmentation: Augmentation, source: Source, steps: int, wanted: int
-    ):
-        self._rules, self._augmentation, self._source = rules, augmentation, source
+    def __init__(self, rules: Rules, task: InstanceMaker, source: Source, steps: int, wanted: int):
+        self._rules, self._task, self._source = rules, task, source
         self._chosen: dict[int, list[int]] = defaultdict(list)
         layout = rules.layout(0)
         parts = layout.batch_size * layout.multiplicity // layout.ghost_batch
@@ -108,20 +106,11 @@ class Renderer:
     def _render(self, batch: GroupBatch, wanted: Expected, chosen: slice) -> list[str]:
         """The digests of the pixels of a ghost batch, as the trace has them."""
         runtime.quiet()
-        import tensorflow as tf
-
-        keys, augmentation = wanted.keys[chosen], self._augmentation
         positions = np.arange(len(wanted.keys))[chosen] % len(batch.images)
-        images = [batch.images[position] for position in positions]
-        sizes = np.array([image.shape[:2] for image in images], np.int64)
-        drawn = augmentation.draw(keys, sizes, len(keys))
-        pixels = np.empty((len(keys), *augmentation.image_shape), np.uint8)
-        for i, image in enumerate(images):
-            augmentation.render(image, drawn, i, pixels[i])
-        # On the CPU and operation by operation, as the pipeline does.
-        with tf.device("/CPU:0"):
-            images = augmentation.finish(pixels, augmentation.finish_parameters(drawn)).numpy()
-        return [hashlib.sha256(image).hexdigest()[:16] for image in images]
+        samples = [batch.images[position] for position in positions]
+        keys = wanted.keys[chosen]
+        made = make(self._task, samples, batch.labels[positions], keys, len(keys))
+        return [row_digest(row) for row in made[self._task.augmented].numpy()]
 
 
 def spread(total: int, wanted: int, seed: int) -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ba_dist.errors import UserError
-from ba_dist.run.record import trace_path
+from ba_dist.run.trace import path_of
 
 Entry = dict[str, Any]
 
@@ -51,7 +51,7 @@ def traces(run_dir: Path, ranks: int) -> list[Path]:
     Raises:
         UserError: when one is missing.
     """
-    paths = [trace_path(run_dir, rank) for rank in range(ranks)]
+    paths = [path_of(run_dir, rank) for rank in range(ranks)]
     for path in paths:
         if not path.is_file():
             raise UserError(

@@ -3,7 +3,7 @@
 import errno
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -12,7 +12,6 @@ from ba_dist.cli.flags import RecipeCommand, config_flags, given
 from ba_dist.config import layout_of, options, override
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.recipes import RECIPES, recipe, summary
-from ba_dist.rules.schedules import format_regime
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 _AUGMENTATIONS = "augmentations"
@@ -63,7 +62,7 @@ def train(name: str, inject: str, **flags: Any) -> None:
             RUN_AGAIN,
             sys.stdout,
         )
-    _say_once(table(outcome.summary, outcome.run_dir))
+    _say_once(table(outcome.summary, outcome.task, outcome.run_dir))
 
 
 @cli.command(cls=RecipeCommand)
@@ -228,9 +227,9 @@ def recipes(name: str | None) -> None:
     config = recipe(name)
     click.echo(summary(name))
     for option in options():
-        value = getattr(getattr(config, option.part), option.name)
-        shown = format_regime(value) if option.type is tuple else value
-        click.echo(f"  {option.flag:22} {'-' if shown is None else shown!s:18} {option.help}")
+        value = option.of(config)
+        shown = "-" if value is None else option.text(value)
+        click.echo(f"  {option.flag:22} {shown:18} {option.help}")
 
 
 @cli.command()
@@ -356,29 +355,34 @@ def _say_once(text: str) -> None:
 
 def main() -> None:
     """Runs the command; a person's mistake becomes one message, once, on all ranks together."""
-    from ba_dist import comm
-
     try:
         cli.main(prog_name="ba-dist", standalone_mode=False)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, click.ClickException, UserError, OSError) as error:
+        _end(error)
+
+
+def _end(error: BaseException) -> NoReturn:
+    # Imported only now, because it brings numpy, which takes longer than all else of --help.
+    from ba_dist import comm
+
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
         # Leaving by MPI's own end would wait for the others, and for threads that are inside MPI.
         if comm.joined():
             comm.end_job("interrupted", 130)
         sys.exit(130)
-    except click.exceptions.NoArgsIsHelpError as error:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         comm.leave_together(error.format_message(), 2, sys.stderr)
-    except click.ClickException as error:
+    if isinstance(error, click.ClickException):
         hint = "\nTry `ba-dist --help`, or --help behind a subcommand."
         comm.leave_together(f"ba-dist: {error.format_message()}{hint}", 2, sys.stderr)
-    except UserError as error:
+    if isinstance(error, UserError):
         status = 2 if isinstance(error, ConfigError) else 1
         if error.agreed or comm.ranks() is None:
             comm.leave_together(f"ba-dist: {error}", status, sys.stderr)
         comm.end_job(f"{error}", status)
-    except OSError as error:
-        if error.errno not in _DISK_TROUBLE:
-            raise
+    if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
         text = f"{error}. What was saved before is still there: make room and call it again"
         comm.end_job(text, 1)
+    raise error

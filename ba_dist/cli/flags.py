@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from ba_dist.config import Config, Option, options
+from ba_dist.config import PARTS, Config, Option, options
 from ba_dist.recipes import RECIPES, recipe
-from ba_dist.rules.schedules import format_regime, parse_regime
+from ba_dist.rules.schedules import Regime, parse_regime
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -15,12 +15,11 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 class RecipeCommand(click.Command):
-    """Shows the values of the recipe that is named; lists the flags when one is unknown."""
+    """Shows its flags by part, with the recipe's values; lists them when one is unknown."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = next((word for word in args if word in RECIPES), None)
-        if named:
-            _show_defaults(self, recipe(named))
+        # --help is answered before RECIPE is read, wherever it stands.
+        ctx.meta[__name__] = next((word for word in args if word in RECIPES), None)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -33,23 +32,39 @@ class RecipeCommand(click.Command):
                 f"there is no flag {error.option_name}.{close}\nThe flags: {' '.join(flags)}", ctx
             ) from None
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own flags, then a section for each part of the configuration."""
+        named = ctx.meta[__name__]
+        config = recipe(named) if named else Config("")
+        # For --help alone: a flag has no default of its own, which tells the given ones apart.
+        ctx.default_map = {option.name: _shown(option, config) for option in options()}
+        titles = {option.name: _title(option.part) for option in options()}
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record and isinstance(param, click.Option):
+                sections.setdefault(titles.get(param.name or "", "Options"), []).append(record)
+        for title in sorted(sections, key=["Options", *titles.values()].index):
+            with formatter.section(title):
+                formatter.write_dl(sections[title])
 
-class _RegimeType(click.ParamType):
+
+class _RegimeType(click.ParamType[Regime]):
     name = "EPOCH:RATE,…"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+    def convert(self, value: Any, param: Any, ctx: Any) -> Regime:
         return parse_regime(value) if isinstance(value, str) else value
 
 
 def config_flags(command: Any) -> Any:
     """One flag for every field of the configuration."""
-    for option in reversed(list(options())):
+    for option in reversed(options()):
         names = [option.flag, option.name]
         if option.type is bool:
             names[0] = f"{option.flag}/--no-{option.flag[2:]}"
-        command = click.option(*names, type=_click_type(option), default=None, help=option.help)(
-            command
-        )
+        kind = _click_type(option)
+        made = click.option(*names, type=kind, default=None, show_default=True, help=option.help)
+        command = made(command)
     return command
 
 
@@ -64,11 +79,13 @@ def _click_type(option: Option) -> Any:
     return option.type
 
 
-def _show_defaults(command: click.Command, config: Config) -> None:
-    by_name = {param.name: param for param in command.params}
-    for option in options():
-        value = getattr(getattr(config, option.part), option.name)
-        param = by_name[option.name]
-        if isinstance(param, click.Option):
-            shown = format_regime(value) if option.type is tuple else value
-            param.help = option.help + (f"  [here: {shown}]" if value is not None else "")
+def _shown(option: Option, config: Config) -> Any:
+    value = option.of(config)
+    # click asks for the truth of a flag's default; any other one it shows as text.
+    return value if value is None or option.type is bool else option.text(value)
+
+
+def _title(part: str) -> str:
+    """`Batch (what one step trains on)`."""
+    says = PARTS[part].__doc__.rstrip(".")
+    return f"{part.title()} ({says[0].lower()}{says[1:]})"

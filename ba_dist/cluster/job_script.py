@@ -11,7 +11,6 @@ from typing import Any
 
 from ba_dist.config import options
 from ba_dist.errors import ConfigError
-from ba_dist.rules.schedules import format_regime
 from ba_dist.run.run_dir import JOB_FOLDER
 
 # The line in a script of slurm/ that is replaced by the recipe and its flags.
@@ -118,8 +117,7 @@ def train_flags(changes: dict[str, Any]) -> list[str]:
         if option.type is bool:
             words.append(option.flag if value else f"--no-{option.flag[2:]}")
         else:
-            shown = format_regime(value) if option.type is tuple else value
-            words.append(f"{option.flag}={shown}")
+            words.append(f"{option.flag}={option.text(value)}")
     return words
 
 

@@ -1,7 +1,8 @@
 """The tree of values, what each may be, and what of it makes two runs the same."""
 
-from ba_dist.config.tree import (
-    COMPUTATION,
+from ba_dist.config.identity import COMPUTATION, check_computation, computed_part, differences
+from ba_dist.config.option import Option, check
+from ba_dist.config.schema import (
     PARTS,
     Augment,
     Batch,
@@ -9,20 +10,11 @@ from ba_dist.config.tree import (
     Data,
     Model,
     Optimizer,
-    Option,
     Placement,
     Run,
-    check,
-    check_computation,
-    computed_part,
-    differences,
-    from_dict,
-    layout_of,
     options,
-    override,
-    plan_steps,
-    to_dict,
 )
+from ba_dist.config.tree import from_dict, layout_of, override, plan_steps, to_dict
 
 __all__ = [
     "COMPUTATION",

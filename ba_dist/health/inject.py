@@ -1,6 +1,6 @@
 """Faults that tests put into a run where they cannot be caused from outside.
 
-    --inject nan@5:1            the images of step 5 on rank 1 are NaN
+    --inject nan@5:1            the inputs of step 5 on rank 1 are NaN
     --inject raise@5:1          an exception on rank 1 before step 5
     --inject split@5:1          the weights of rank 1 are changed before step 5
     --inject slow-compute@5:1:2   from step 5 on rank 1 takes 2 seconds more for each
@@ -15,9 +15,10 @@ import re
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ba_dist.data.batch import Batch
 from ba_dist.data.sources import Source
 from ba_dist.errors import ConfigError
 
@@ -68,12 +69,12 @@ class Injector:
     def __init__(self, faults: list[Fault], rank: int):
         self._faults = [fault for fault in faults if fault.rank == rank]
 
-    def before_step(self, step: int, images: Any, weights: Any) -> Any:
-        """Applies the faults of a step, and returns the images to train on.
+    def before_step(self, step: int, batch: Batch, weights: Any) -> Batch:
+        """Applies the faults of a step, and returns the batch to train on.
 
         Args:
             step: counted from 1.
-            images: this rank's images.
+            batch: this rank's batch.
             weights: variables, of which `split` changes the first.
         """
         for fault in self._faults:
@@ -84,13 +85,19 @@ class Injector:
             if step == fault.at and fault.kind == "split":
                 weights[0].assign(weights[0].value * (1 + 1e-6))
             if step == fault.at and fault.kind == "nan":
-                images = images * float("nan")
-        return images
+                inputs = {n: _spoilt(tensor) for n, tensor in batch.inputs.items()}
+                batch = replace(batch, inputs=inputs)
+        return batch
 
     def source(self, source: Source) -> Source:
         """The source, with the faults of reading."""
         faults = [f for f in self._faults if f.kind in ("slow-input", "die-reading")]
         return _FaultySource(source, faults) if faults else source
+
+
+def _spoilt(tensor: Any) -> Any:
+    """Not a number in every place; integers stay."""
+    return tensor * float("nan") if tensor.dtype.is_floating else tensor
 
 
 class _FaultySource:

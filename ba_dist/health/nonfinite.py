@@ -2,31 +2,38 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ba_dist.comm import Comm
 from ba_dist.config import Run
+from ba_dist.data.batch import Instances
 from ba_dist.errors import UserError, agreed
 
 # In the run directory: one file a rank, a line for each such step, with what it trained on.
 FOLDER = "nonfinite"
 
 
-def act(
-    comm: Comm, run_dir: Path, run: Run, step: int, count: int, finite: bool, held: dict[str, Any]
+def stop_or_skip(
+    comm: Comm,
+    run_dir: Path,
+    run: Run,
+    *,
+    step: int,
+    count: int,
+    finite: bool,
+    instances: Instances,
 ) -> str:
-    """Writes down what this rank had trained on, and decides; collective over the world.
+    """Writes down what this rank has trained on, and decides; collective over the world.
 
     Args:
         comm: the world.
         run_dir: gets the files.
         run: says whether to stop.
-        step: that is not finite.
+        step: number of the step whose gradient is not finite, from 1.
         count: updates left out for this reason, with this one.
         finite: whether this rank's own gradient is finite.
-        held: `sample_ids`, `copies` and `augment_keys` of this rank's instances.
+        instances: of this rank's batch.
 
     Returns:
         A warning.
@@ -38,7 +45,8 @@ def act(
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     with (folder / f"rank-{comm.rank:05d}.jsonl").open("a") as file:
-        print(json.dumps({"step": step, "host": comm.host, "finite": finite, **held}), file=file)
+        line = {"step": step, "host": comm.host, "finite": finite, **instances.as_dict()}
+        print(json.dumps(line), file=file)
     culprits = np.flatnonzero(~comm.world.gather_all(np.array(finite)))
     text = describe(step, culprits.tolist(), comm.hosts, folder)
     if run.on_nonfinite == "stop":

@@ -1,35 +1,107 @@
-"""Name → network."""
+"""Name → network: a registry that says who builds it, what it learns and how large it is.
 
-import re
+A family of networks is a module of its own here; it registers nothing by itself, so that listing
+the names imports no Keras. Tests and scripts may add their own: `NETWORKS["mine"] = Network(...)`.
+"""
+
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ba_dist.errors import ConfigError
+from ba_dist.models.tags import tag
 
-NAMES = "resnet50, resnet101, resnet152, and resnetN for any N = 6n+2 (resnet8, resnet44, …)"
+_HE = "He et al. 2015, arXiv:1512.03385"
+_TORCHVISION = "torchvision's model table, v1.5 weights"
 
 
-def build(
-    name: str, image_shape: tuple[int, int, int], classes: int, norm: Callable[..., Any]
-) -> Any:
-    """Builds a Keras model that maps images [n, H, W, C] to logits [n, classes].
+@dataclass(frozen=True)
+class Network:
+    """One entry of the registry.
 
     Args:
-        name: of the network.
-        image_shape: (H, W, C).
-        classes: how many.
-        norm: makes a normalisation layer, called with the arguments of Keras' own.
+        build: called with the facts of the task by name (`image_shape`, `classes`) and with
+            `norm`, which makes a normalisation layer; returns a Keras model.
+        parameters: that are trained, as published for the dataset of the paper; None where no
+            number was published.
+        source: of the network, and of that number.
+        task: what it learns (`ba_dist.tasks`).
+    """
+
+    build: Callable[..., Any]
+    parameters: float | None
+    source: str
+    task: str = "classification"
+
+
+def _cifar(depth: int) -> Callable[..., Any]:
+    def build(**facts: Any) -> Any:
+        from ba_dist.models import resnet
+
+        return resnet.cifar_resnet(depth, **facts)
+
+    return build
+
+
+def _imagenet(depth: int) -> Callable[..., Any]:
+    def build(**facts: Any) -> Any:
+        from ba_dist.models import resnet
+
+        return resnet.imagenet_resnet(depth, **facts)
+
+    return build
+
+
+# Millions of parameters in table 6, two digits.
+_PUBLISHED = {20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}
+
+NETWORKS: dict[str, Network] = {
+    f"resnet{depth}": Network(_cifar(depth), _PUBLISHED.get(depth), f"{_HE}, section 4.2")
+    for depth in range(8, 1203, 6)
+}
+# 50 and 152 are 6n+2 as well: these names mean the networks for ImageNet.
+NETWORKS |= {
+    "resnet50": Network(_imagenet(50), 25_557_032, _TORCHVISION),
+    "resnet101": Network(_imagenet(101), 44_549_160, _TORCHVISION),
+    "resnet152": Network(_imagenet(152), 60_192_808, _TORCHVISION),
+}
+
+_FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"
+
+
+def names() -> str:
+    """The networks, for a person."""
+    single = [name for name, entry in NETWORKS.items() if not _of_family(name)]
+    return f"{', '.join(single)}, and {_FAMILY}"
+
+
+def network(name: str) -> Network:
+    """The entry of a network.
 
     Raises:
         ConfigError: listing the networks when there is none of this name.
     """
-    if match := re.fullmatch(r"resnet(\d+)", name):
-        depth = int(match[1])
-        from ba_dist.models import resnet
+    if name not in NETWORKS:
+        raise ConfigError(f"--model {name!r} is unknown; choose from {names()}")
+    return NETWORKS[name]
 
-        # 152 = 6·25 + 2 as well: the name means the ImageNet network.
-        if depth in resnet.IMAGENET_BLOCKS:
-            return resnet.imagenet_resnet(depth, image_shape, classes, norm)
-        if depth >= 8 and depth % 6 == 2:
-            return resnet.cifar_resnet(depth, image_shape, classes, norm)
-    raise ConfigError(f"--model {name!r} is unknown; choose from {NAMES}")
+
+def build(name: str, norm: Callable[..., Any], **facts: Any) -> Any:
+    """Builds a Keras model whose variables carry their tags.
+
+    Args:
+        name: of the network.
+        norm: makes a normalisation layer, called with the arguments of Keras' own.
+        facts: of the task; for classification `image_shape` (H, W, C) and `classes`, which give
+            images [n, H, W, C] → logits [n, classes].
+
+    Raises:
+        ConfigError: listing the networks when there is none of this name.
+    """
+    model = network(name).build(norm=norm, **facts)
+    tag(model)
+    return model
+
+
+def _of_family(name: str) -> bool:
+    return NETWORKS[name].source.startswith(_HE)

@@ -12,49 +12,44 @@ from typing import Any
 
 import tensorflow as tf
 
-_NOT_DECAYED = ("bias", "beta", "gamma")
-
-
-def is_decayed(path: str) -> bool:
-    """Whether weight decay applies to the variable of this path: to kernels only."""
-    return path.rsplit("/", 1)[-1] not in _NOT_DECAYED
+from ba_dist.models.tags import DECAY, carries
+from ba_dist.optim.rule import Hyperparameters
 
 
 class SGD:
     """The update rule above.
 
     Args:
-        variables: Keras variables to move.
-        momentum: μ.
-        weight_decay: λ.
+        variables: Keras variables to move; their tags say which are decayed.
         nesterov: look ahead.
+        decays: whether λ is anything but 0.
     """
 
-    def __init__(
-        self, variables: Sequence[Any], momentum: float, weight_decay: float, nesterov: bool = False
-    ):
+    def __init__(self, variables: Sequence[Any], nesterov: bool = False, decays: bool = True):
         self.variables = list(variables)
-        self.momentum = momentum
-        self.weight_decay = weight_decay
         self.nesterov = nesterov
+        self.decays = decays
         self.slots = {
             f"velocity/{v.path}": tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False)
             for v in self.variables
         }
 
-    def apply(self, gradients: Sequence[Any], learning_rate: Any) -> None:
+    def apply(self, gradients: Sequence[Any], hyper: Hyperparameters) -> None:
         """Moves every variable by its gradient.
 
         Args:
-            gradients: one a variable, same shapes.
-            learning_rate: η, a scalar.
+            gradients: one for each variable, of its shape.
+            hyper: `learning_rate` η, `momentum` μ and `weight_decay` λ, scalars.
         """
         for variable, velocity, gradient in zip(
             self.variables, self.slots.values(), gradients, strict=True
         ):
-            rate = tf.cast(learning_rate, gradient.dtype)
-            if self.weight_decay and is_decayed(variable.path):
-                gradient += self.weight_decay * variable.value
+            rate, momentum, decay = (
+                tf.cast(hyper[name], gradient.dtype)
+                for name in ("learning_rate", "momentum", "weight_decay")
+            )
+            if self.decays and carries(variable, DECAY):
+                gradient += decay * variable.value
             # One kernel, and not a chain of additions: TensorFlow's graph optimiser would sum a
             # chain in an order that depends on the rest of the graph.
             tf.raw_ops.ResourceApplyMomentum(
@@ -62,6 +57,6 @@ class SGD:
                 accum=velocity.handle,
                 lr=rate,
                 grad=gradient,
-                momentum=tf.constant(self.momentum, gradient.dtype),
+                momentum=momentum,
                 use_nesterov=self.nesterov,
             )

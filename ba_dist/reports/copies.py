@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ba_dist import experiment
 from ba_dist.config import Config
-from ba_dist.data.augment import Augmentation
+from ba_dist.data.batch import InstanceMaker, make
 from ba_dist.data.sources import DatasetInfo, Image, Source
 from ba_dist.reports.plots import plt, save
 from ba_dist.rules.keys import augmentation_keys
@@ -30,7 +31,7 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
     Raises:
         UserError: when the plot cannot be written.
     """
-    augmentation = Augmentation(config.augment, source.info, config.data.image_size)
+    task = experiment.task_of(config, source.info)
     together = min(config.batch.ghost_batch_size, config.batch.batch_size, len(source))
     data = config.data
     order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
@@ -38,7 +39,7 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
     images, labels = zip(*(source.decode(source.read(int(i))) for i in ids), strict=True)
     copies = min(config.batch.multiplicity, _COPIES)
     columns = [
-        copies_of(augmentation, images, augmentation_keys(config.run.seed, 0, ids, copy))
+        copies_of(task, source.info, images, augmentation_keys(config.run.seed, 0, ids, copy))
         for copy in range(copies)
     ]
     rows = min(_SAMPLES, together)
@@ -55,26 +56,25 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
 
 
 def copies_of(
-    augmentation: Augmentation, images: tuple[Image, ...], keys: npt.NDArray[np.uint64]
+    task: InstanceMaker,
+    info: DatasetInfo,
+    images: tuple[Image, ...],
+    keys: npt.NDArray[np.uint64],
 ) -> npt.NDArray[np.float32]:
     """One copy of each image of a ghost batch, scaled back to visible colours.
 
     Args:
-        augmentation: makes the copies.
+        task: makes the copies.
+        info: facts of the dataset.
         images: uint8 [H, W, C] each.
         keys: uint64 [n].
 
     Returns:
-        float32 [n, *augmentation.image_shape] in 0 … 1; what cutout sets to zero is the mean
-        colour of the dataset.
+        float32 [n, H, W, C] in 0 … 1; what cutout sets to zero is the mean colour of the dataset.
     """
-    sizes = np.array([image.shape[:2] for image in images], np.int64)
-    drawn = augmentation.draw(keys, sizes, len(keys))
-    pixels = np.empty((len(keys), *augmentation.image_shape), np.uint8)
-    for i, image in enumerate(images):
-        augmentation.render(image, drawn, i, pixels[i])
-    seen = augmentation.finish(pixels, augmentation.finish_parameters(drawn)).numpy()
-    return _unscaled(seen, augmentation.info)
+    labels = np.zeros(len(keys), np.int64)
+    made = make(task, list(images), labels, keys, len(keys))
+    return _unscaled(made[task.augmented].numpy(), info)
 
 
 def _unscaled(seen: npt.NDArray[np.float32], info: DatasetInfo) -> npt.NDArray[np.float32]:

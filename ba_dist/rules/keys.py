@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     WINDOW = 5
     SHIFT = 6
     SUBSET = 7
+    NOISE = 8
 
 
 def hash64(values: npt.ArrayLike) -> Uint64s:

@@ -13,6 +13,11 @@ from dataclasses import dataclass
 from ba_dist.errors import LayoutError
 
 
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """N // B: the last partial batch is dropped, and M does not matter."""
+    return num_samples // batch_size
+
+
 @dataclass(frozen=True)
 class Layout:
     """Who computes what in a step; every rule is checked when it is made.
@@ -90,6 +95,19 @@ class Layout:
         """The copy indices m that a rank computes."""
         first = self.lane(rank) * self.copies_per_rank
         return range(first, first + self.copies_per_rank)
+
+    def rows(self, rank: int) -> list[int]:
+        """Where the instances of a rank are among all B·M of a step, copy by copy.
+
+        Instance k·b + s of the rank is copy l·K + k of the sample at g·b + s of the batch, which is
+        row (l·K + k)·B + g·b + s.
+        """
+        first = self.group(rank) * self.group_batch
+        return [
+            copy * self.batch_size + first + sample
+            for copy in self.copies(rank)
+            for sample in range(self.group_batch)
+        ]
 
     def microbatch_within(self, limit: int) -> int:
         """The largest microbatch of at most `limit` instances, or of one ghost batch."""

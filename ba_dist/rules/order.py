@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ba_dist.errors import CorruptRecord
 from ba_dist.rules.keys import Purpose, Uint64s, combine, hash64
-from ba_dist.rules.layout import Layout
+from ba_dist.rules.layout import Layout, steps_per_epoch
 
 MAX_SAMPLES = 2**40
 # Fewer leave the orders of 5 or 6 samples measurably uneven (chi-square over all N! of them).
@@ -163,11 +163,6 @@ def _part_begin(i: npt.NDArray[np.int64], count: int, num_samples: int) -> npt.N
     high, low = np.divmod(i, 2**20)
     whole, rest = np.divmod(high * remainder, count)
     return i * quotient + whole * 2**20 + (rest * 2**20 + low * remainder) // count
-
-
-def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """N // B: the last partial batch is dropped; M has no influence."""
-    return num_samples // batch_size
 
 
 def step_positions(

@@ -1,7 +1,9 @@
 """Where a run is, as its checkpoints hold it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ba_dist.rules.layout import Layout
 
@@ -21,7 +23,7 @@ class Position:
     ended: int = 0
     epoch_steps: int = 0
     epoch_loss: float = 0.0
-    epoch_accuracy: float = 0.0
+    epoch_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     corrupt: int = 0
     val: dict[str, float] = field(default_factory=dict)
@@ -35,19 +37,33 @@ class Position:
             "instances": samples * layout.multiplicity,
         }
 
-    def count(self, loss: float, accuracy: float) -> None:
+    def count(self, loss: float, metrics: Mapping[str, float]) -> None:
         """Adds a step to the sums of the epoch; one whose loss is no number would spoil them."""
         if math.isfinite(loss):
             self.epoch_steps += 1
             self.epoch_loss += loss
-            self.epoch_accuracy += accuracy
+            for name, value in metrics.items():
+                self.epoch_metrics[name] = self.epoch_metrics.get(name, 0.0) + value
 
     def epoch_means(self) -> dict[str, float]:
-        """Loss and accuracy of the epoch so far."""
+        """Loss and metrics of the epoch so far."""
         steps = max(1, self.epoch_steps)
-        return {"loss": self.epoch_loss / steps, "accuracy": self.epoch_accuracy / steps}
+        sums = {"loss": self.epoch_loss, **self.epoch_metrics}
+        return {name: total / steps for name, total in sums.items()}
 
     def begin_epoch(self) -> None:
         """The sums of an epoch begin anew."""
         self.corrupt = self.epoch_steps = 0
-        self.epoch_loss = self.epoch_accuracy = 0.0
+        self.epoch_loss, self.epoch_metrics = 0.0, {}
+
+
+def from_facts(facts: Mapping[str, Any]) -> Position:
+    """The position that a checkpoint holds.
+
+    Args:
+        facts: its fields; those of version 0.1.0 had the one metric there was, `epoch_accuracy`.
+    """
+    fields = dict(facts)
+    if (accuracy := fields.pop("epoch_accuracy", None)) is not None:
+        fields["epoch_metrics"] = {"accuracy": accuracy}
+    return Position(**fields)

@@ -1,18 +1,62 @@
-"""What a run writes down: the facts in config.json, the trace, the summary."""
+"""The facts of a run: config.json at its beginning, summary.json at its end."""
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ba_dist import runtime
-from ba_dist.config import COMPUTATION, Config, from_dict, to_dict
+from ba_dist.comm import Comm
+from ba_dist.config import COMPUTATION, Config, computed_part, from_dict, to_dict
 from ba_dist.data.catalog import Dataset, digest
 from ba_dist.rules.layout import Layout
+from ba_dist.rules.plan import Plan
 from ba_dist.run import run_dir
+from ba_dist.run.report import opening
 
 Layouts = list[list[Any]]
-_RANKS = "rank-*.jsonl"
+
+
+def identity(config: Config, layout: Layout, dataset: Dataset) -> dict[str, Any]:
+    """What makes it this run, as its checkpoints hold it."""
+    return {
+        "computation": COMPUTATION,
+        "config": computed_part(config, layout),
+        "data": {"samples": len(dataset.train), "digest": digest(dataset.train)},
+    }
+
+
+def describe(
+    folder: Path,
+    config: Config,
+    layout: Layout,
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    done: int,
+    comm: Comm,
+) -> None:
+    """Writes config.json and says once what is about to run, both on rank 0.
+
+    Args:
+        folder: the run directory.
+        config: of the run.
+        layout: of the ranks.
+        dataset: that was opened.
+        plan: of the steps.
+        done: steps that an earlier job has done.
+        comm: the world.
+    """
+    hosts = comm.hosts  # collective when it is first asked for
+    if comm.rank != 0:
+        return
+    path = folder / "config.json"
+    layouts = add_layout(path, done, layout)
+    run_dir.write_json(path, facts(config, dataset, layouts, plan.steps_per_epoch, hosts))
+    for line in opening(config, layout, dataset, plan.total_steps):
+        print(line, flush=True)
+    if done:
+        print(f"going on at step {done} of {plan.total_steps}", flush=True)
 
 
 def facts(
@@ -74,61 +118,6 @@ def summary(
         "instances": samples * layout.multiplicity,
         **results,
     }
-
-
-def trace_path(folder: Path, rank: int) -> Path:
-    """Where a rank writes its trace."""
-    return folder / "trace" / f"rank-{rank:05d}.jsonl"
-
-
-class Trace:
-    """What one rank trained on, a line a step, and the digests of its weights in between.
-
-    Args:
-        path: of the file; None writes nothing.
-        group: of the rank.
-        lane: of the rank.
-    """
-
-    def __init__(self, path: Path | None, group: int, lane: int):
-        self._file: TextIO | None = None
-        self._group, self._lane = group, lane
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Line by line, so that the trace is never behind a checkpoint.
-            self._file = path.open("a", buffering=1)
-
-    def step(self, batch: dict[str, Any]) -> None:
-        """The instances of a batch of the pipeline."""
-        if self._file is not None:
-            from ba_dist.data.pipeline import trace_entry
-
-            print(json.dumps(trace_entry(batch, self._group, self._lane)), file=self._file)
-
-    def weights(self, step: int, digest: str) -> None:
-        """The digest of everything that is trained, after so many steps."""
-        if self._file is not None:
-            print(json.dumps({"weights_after": step, "sha256": digest}), file=self._file)
-
-    def close(self) -> None:
-        """Closes the file."""
-        if self._file is not None:
-            self._file.close()
-
-
-def cut_back_traces(folder: Path, steps: int, rank: int, world_size: int) -> None:
-    """Drops what a resumed run will write again; each rank cuts the files of its number and more.
-
-    A job before may have had more ranks than this one: file n is cut by rank n mod world_size.
-    """
-    for path in (*(folder / "trace").glob(_RANKS), *(folder / "nonfinite").glob(_RANKS)):
-        number = path.stem.removeprefix("rank-")
-        if not number.isdecimal() or int(number) % world_size != rank:
-            continue
-        if steps == 0:
-            path.unlink()
-        else:
-            run_dir.cut_back(path, steps)
 
 
 def load_config(folder: Path) -> tuple[Config, dict[str, Any]]:

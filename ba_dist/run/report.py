@@ -1,5 +1,6 @@
 """The texts of a run for people: what begins, how an epoch went, what came of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from ba_dist.config import Config
 from ba_dist.data.catalog import Dataset
 from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
+from ba_dist.tasks import Task
 
 # Share of the time waiting for input from which the end of a run says so.
 _NOTABLE_WAIT = 0.1
@@ -34,16 +36,26 @@ def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) 
     return lines
 
 
-def epoch_line(values: dict[str, Any], epochs: int) -> str:
+def step_line(values: Mapping[str, float], task: Task, speed: float) -> str:
+    """How training goes, beside the bar.
+
+    Args:
+        values: loss and metrics of the step.
+        task: says which metrics there are, and how they look.
+        speed: units a second.
+    """
+    metrics = [f"{name} {format(values[name], form):>6}" for name, form in task.metrics.items()]
+    return "  ".join([f"loss {values['loss']:.3f}", *metrics, f"{speed:.0f} {task.unit}/s"])
+
+
+def epoch_line(values: Mapping[str, Any], task: Task, epochs: int) -> str:
     """What is said after an epoch."""
-    text = f"epoch {values['epoch'] + 1}/{epochs}  loss {values['loss']:.3f}"
-    text += f"  accuracy {values['accuracy']:.1%}"
-    if "val_top1" in values:
-        text += f"  val_loss {values['val_loss']:.3f}  val_top1 {values['val_top1']:.1%}"
-    return text
+    forms = {"loss": ".3f", **task.metrics, **task.validation}
+    parts = [f"{name} {values[name]:{form}}" for name, form in forms.items() if name in values]
+    return "  ".join([f"epoch {values['epoch'] + 1}/{epochs}", *parts])
 
 
-def table(result: dict[str, Any], run_dir: Path) -> str:
+def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
     """The short table at the end of a run."""
     groups, size = result["groups"], result["group_size"]
     read = result["input"]
@@ -53,8 +65,8 @@ def table(result: dict[str, Any], run_dir: Path) -> str:
         f" {result['copies_per_rank']} copies per rank",
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
         f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
-        "validation accuracy": _shown(result["val_top1"], ".2%"),
-        "images per second": _shown(result["images_per_second"], ".0f"),
+        task.headline: _shown(result[task.judged_by], ".2%"),
+        f"{task.unit} per second": _shown(result[f"{task.unit}_per_second"], ".0f"),
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
         "seconds of training": _shown(result["seconds"], ".1f"),

@@ -1,20 +1,26 @@
 """When a run saves its state, copied at once and written beside training; how it is found again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ba_dist.comm import Comm
 from ba_dist.config import Config, check_computation, differences
 from ba_dist.errors import CheckpointError, agreed
-from ba_dist.run import checkpoint, run_dir
-from ba_dist.run.checkpoint import Checkpoint
+from ba_dist.rules.layout import Layout
+from ba_dist.rules.plan import Plan
+from ba_dist.run import checkpoint, instance_state, run_dir, trace
+from ba_dist.run.checkpoint import Arrays, Checkpoint
+from ba_dist.run.position import Position, from_facts
+
+if TYPE_CHECKING:  # a step loads TensorFlow
+    from ba_dist.step import TrainStep
 
 
 class Saver:
@@ -31,6 +37,7 @@ class Saver:
     def __init__(
         self,
         folder: Path,
+        *,
         keep: int,
         every: int,
         minutes: float | None,
@@ -50,13 +57,22 @@ class Saver:
         late = self._seconds and time.monotonic() - self._last >= self._seconds
         return bool(step % self._every == 0 or late)
 
-    def save(self, step: int, variables: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Copies the state, once the checkpoint before it is written, and begins to write."""
+    def save(
+        self, step: int, variables: Mapping[str, Any], rows: Arrays, facts: dict[str, Any]
+    ) -> None:
+        """Copies the state, once the checkpoint before it is written, and begins to write.
+
+        Args:
+            step: steps that are done.
+            variables: name → variable of what all ranks hold alike.
+            rows: name → array of what differs from rank to rank, already gathered and copied.
+            facts: what else a resumed run needs.
+        """
         begun = time.monotonic()
         self.finish()
         # What numpy() gives may be the variable's own memory, which the next step changes.
         arrays = {name: np.array(variable.numpy()) for name, variable in variables.items()}
-        state = Checkpoint(step, arrays, facts)
+        state = Checkpoint(step, {**arrays, **rows}, facts)
         self._last, self._step = time.monotonic(), step
         self._writing = self._writer.submit(checkpoint.save, self._folder, state, self._keep)
         self.seconds += time.monotonic() - begun
@@ -136,3 +152,57 @@ def find(run: Path, comm: Comm) -> Checkpoint | None:
             )
         )
     return checkpoint.share(found, comm)
+
+
+def restore(found: Checkpoint, step: "TrainStep", layout: Layout, rank: int) -> None:
+    """Sets everything that a step moves on to what a checkpoint holds.
+
+    Args:
+        found: the checkpoint, on every rank.
+        step: whose variables are set.
+        layout: of the ranks.
+        rank: this one, which takes the rows of its instances.
+
+    Raises:
+        CheckpointError: naming the first variable that does not fit.
+    """
+    rows = step.instance_state()
+    arrays = {**found.arrays, **instance_state.take(found.arrays, rows, layout, rank)}
+    checkpoint.restore(arrays, {**step.state(), **rows})
+
+
+def position_of(found: Checkpoint) -> Position:
+    """Where the run was when a checkpoint was saved."""
+    return from_facts(found.facts["position"])
+
+
+def cut_back(folder: Path, done: int, comm: Comm) -> dict[str, Any] | None:
+    """Drops what a resumed run will write again; collective over the world.
+
+    Args:
+        folder: the run directory.
+        done: steps that are done.
+        comm: the world.
+
+    Returns:
+        What metrics.jsonl says of the epoch that ended after so many steps, if one was ended.
+    """
+    event = None
+    if comm.rank == 0:
+        metrics = folder / "metrics.jsonl"
+        run_dir.cut_back(metrics, done)
+        event = run_dir.epoch_event(metrics, done)
+    event = comm.world.share_object(event)
+    trace.cut_back(folder, done, comm.rank, comm.world_size)
+    comm.world.barrier()
+    return event
+
+
+def is_finished(folder: Path, plan: Plan, done: int, comm: Comm) -> bool:
+    """Whether an earlier job has done all steps and written the summary; collective.
+
+    The summary may be that of an earlier job that was told to do fewer steps.
+    """
+    path = folder / "summary.json"
+    there = comm.rank == 0 and path.exists() and run_dir.read_json(path)["steps"] == done
+    return bool(comm.world.share_object(there) and plan.is_over(done))

@@ -10,7 +10,7 @@ from ba_dist.analysis import rendering
 from ba_dist.analysis.audit import audit
 from ba_dist.data.sources import ArraySource
 from ba_dist.rules.order import Permutation
-from ba_dist.run import record
+from ba_dist.run import trace
 
 from . import traces
 from .traces import RANKS, STEPS, Corrupt, produce, small
@@ -77,7 +77,7 @@ def test_corrupt_samples_that_were_replaced_are_clean(tmp_path):
     order = Permutation(170, 0, 0)
     corrupt = set(order([3, 32 + 3, 4 * 32 + 7, 9, 4 * 32 + 9]).tolist())
     run = produce(tmp_path / "run", small(), source=lambda source: Corrupt(source, corrupt))
-    entries = [json.loads(line) for line in record.trace_path(run, 1).read_text().splitlines()]
+    entries = [json.loads(line) for line in trace.path_of(run, 1).read_text().splitlines()]
     replaced = {int(sample) for entry in entries for sample in entry.get("replaced", {})}
     assert corrupt <= replaced
     assert audit(run) == (STEPS, [])
@@ -157,13 +157,13 @@ def run(right, tmp_path):
     (tmp_path / "trace").mkdir()
     (tmp_path / "config.json").write_text((right / "config.json").read_text())
     for rank in range(RANKS):
-        record.trace_path(tmp_path, rank).write_text(record.trace_path(right, rank).read_text())
+        trace.path_of(tmp_path, rank).write_text(trace.path_of(right, rank).read_text())
     return tmp_path
 
 
 def change(run, rank, work):
     """Does `work` on the list of the lines of a rank."""
-    path = record.trace_path(run, rank)
+    path = trace.path_of(run, rank)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     work(lines)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,9 +11,8 @@ import numpy as np
 import pytest
 
 from ba_dist import __version__, cli
-from ba_dist.config import options
+from ba_dist.config import PARTS, Config, options
 from ba_dist.recipes import RECIPES, recipe
-from ba_dist.rules.schedules import format_regime
 from ba_dist.run import checkpoint
 
 from .test_audit import LAYOUT, SAMPLES, entries_of, write
@@ -80,7 +80,7 @@ def test_help_loads_nothing_heavy(words):
         f"import sys; sys.argv = ['ba-dist', *{words!r}]\n"
         "from ba_dist.cli import main\n"
         "main()\n"
-        f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
+        f"print('loaded:', [m for m in {[*HEAVY, 'numpy']!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
@@ -100,15 +100,52 @@ def test_as_a_module_and_its_version():
 
 
 def test_help_of_train_shows_every_flag_with_the_recipes_values(ba_dist):
-    _, plain, _ = ba_dist("train", "--help")
-    assert not [o.flag for o in OPTIONS if o.flag not in plain] and "[here:" not in plain
-    for name in RECIPES:
-        shown = " ".join(ba_dist("train", name, "--help")[1].split())
-        config = recipe(name)
-        values = [getattr(getattr(config, option.part), option.name) for option in OPTIONS]
-        assert f"[here: {config.model.model}]" in shown
-        assert f"[here: {format_regime(config.optimizer.lr)}]" in shown
-        assert shown.count("[here: ") == sum(value is not None for value in values)
+    for config in (Config(""), *map(recipe, RECIPES)):
+        sections = help_of(ba_dist, "train", config.recipe)
+        assert list(sections) == ["Options", *(part.title() for part in PARTS)]
+        for option in OPTIONS:
+            shown, value = sections[option.part.title()][option.flag], option.of(config)
+            assert option.help.replace("- ", "-") in shown
+            found = re.search(r"\[default: ([^];]+)", shown)
+            assert (found and found[1]) == expected_default(option, value)
+
+
+def expected_default(option, value):
+    if option.type is bool:
+        return option.flag[2:] if value else f"no-{option.flag[2:]}"
+    return None if value is None else option.text(value)
+
+
+def test_help_of_submit_shows_its_own_flags_before_the_recipes_values(ba_dist):
+    sections = help_of(ba_dist, "submit", "resnet44-cifar10")
+    assert list(sections) == ["Options", *(part.title() for part in PARTS)]
+    assert {"--site", "--nodes", "--dry-run", "-h"} <= set(sections["Options"])
+    assert "[default: 40; x>=1]" in sections["Batch"]["--multiplicity"]
+
+
+def help_of(ba_dist, *words):
+    """Title → flag → what a command's --help says of it."""
+    status, out, err = ba_dist(*filter(None, words), "--help")
+    assert (status, err) == (0, "")
+    sections = {}
+    for line in out.splitlines():
+        if title := re.fullmatch(r"([A-Z][a-z]+)( \(.+\))?:", line):
+            entries = sections.setdefault(title[1], {})
+        elif sections and (flag := re.match(r"  (-[a-z-]+)\S*", line)):
+            text = entries[flag[1]] = []
+        if sections and not title:
+            text.append(line)
+    return {
+        title: {f: " ".join(" ".join(text).split()).replace("- ", "-") for f, text in flags.items()}
+        for title, flags in sections.items()
+    }
+
+
+def test_what_help_shows_of_a_recipe_is_not_taken_as_given(ba_dist):
+    help_of(ba_dist, "submit", "resnet50-imagenet")
+    words = ["submit", "quickstart", "--site", "cpu", "--nodes", 1, "--seed", 3, "--dry-run"]
+    script = ba_dist(*words)[1]
+    assert [o.flag for o in OPTIONS if f"{o.flag}=" in script] == ["--seed", "--run-dir"]
 
 
 @pytest.mark.parametrize("words", [[], ["data"]])

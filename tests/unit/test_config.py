@@ -48,7 +48,7 @@ changes = st.fixed_dictionaries({}, optional={o.name: values(o) for o in OPTIONS
 
 
 def value_of(config, name):
-    return getattr(getattr(config, OPTIONS[name].part), name)
+    return OPTIONS[name].of(config)
 
 
 @given(st.sampled_from(sorted(RECIPES)), changes)

@@ -17,6 +17,7 @@ from ba_dist.data.sources import ArraySource
 from ba_dist.recipes import recipe
 from ba_dist.reports import copies
 from ba_dist.rules.keys import augmentation_keys
+from ba_dist.tasks.classification import Classification
 
 from .photographs import ANY_SIZE, INFOS, PICTURES, WHOLE
 
@@ -40,13 +41,17 @@ def large():
     return Photographs(info, np.stack(WHOLE), np.arange(2), "large")
 
 
+def task_of(augment):
+    return Classification(Augmentation(augment, INFOS["photographs"]))
+
+
 def test_nothing_but_scaling_lies_between_copies_and_pixels():
     images = tuple(PICTURES["photographs"])
     keys = augmentation_keys(0, 0, np.arange(12), 0)
-    found = copies.copies_of(Augmentation(Augment(), INFOS["photographs"]), images, keys)
+    found = copies.copies_of(task_of(Augment()), INFOS["photographs"], images, keys)
     np.testing.assert_allclose(found, np.stack(images) / 255, atol=1e-6)
     config = Augment(lighting=50.0, mixup=0.5)
-    found = copies.copies_of(Augmentation(config, INFOS["photographs"]), images, keys)
+    found = copies.copies_of(task_of(config), INFOS["photographs"], images, keys)
     assert found.min() == 0 and found.max() == 1
 
 
@@ -78,9 +83,9 @@ def test_samples_are_those_of_the_first_step(tmp_path, monkeypatch):
     copies.plot_copies(config, small(), tmp_path / "page.png")
     assert len(shown) == 4 * (1 + 8)
     (place,) = np.flatnonzero((PICTURES["photographs"] / 255 == shown[0]).all(axis=(1, 2, 3)))
-    augmentation = Augmentation(config.augment, INFOS["photographs"])
     keys = augmentation_keys(config.run.seed, 0, [place], 7)
-    (expected,) = copies.copies_of(augmentation, (PICTURES["photographs"][place],), keys)
+    picture = PICTURES["photographs"][place]
+    (expected,) = copies.copies_of(task_of(config.augment), INFOS["photographs"], (picture,), keys)
     assert np.array_equal(shown[8], expected)
 
 
@@ -133,7 +138,7 @@ def test_help_teaches_both(ba_dist):
     out = ba_dist("plot", "augmentations", "--help").output
     assert out.startswith("Usage: cli plot augmentations [OPTIONS] RECIPE")
     assert "--data-dir" in out and "--output" in out
-    assert "[here: resnet8]" in ba_dist("plot", "augmentations", "quickstart", "--help").output
+    assert "[default: resnet8]" in ba_dist("plot", "augmentations", "quickstart", "--help").output
 
 
 def test_mistakes(ba_dist, tmp_path):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization, accumulation
+from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
+from ba_dist.models.layers.microbatch import microbatch
 
 EPSILON = 1e-5
 
@@ -111,7 +112,7 @@ def test_microbatches_move_the_statistics_once_a_step(dtype):
         x = images(32, seed=seed).astype(dtype)
         whole(x, training=True)
         for i, part in enumerate(np.split(x, 4)):
-            with accumulation(tf.constant(i == 0), 4):
+            with microbatch(tf.constant(i == 0), 4):
                 parts(part, training=True)
     np.testing.assert_allclose(parts.moving_mean, whole.moving_mean, rtol=tolerance)
     np.testing.assert_allclose(parts.moving_variance, whole.moving_variance, rtol=tolerance)

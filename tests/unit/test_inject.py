@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from ba_dist.data.batch import Batch, Instances
 from ba_dist.errors import ConfigError
 from ba_dist.health.inject import Fault, InjectedFault, Injector, parse
 
@@ -23,13 +25,16 @@ def test_another_form_is_refused(text):
 
 def test_a_fault_is_at_its_step_on_its_rank():
     faults = parse("nan@5:1,raise@6:1")
-    images = np.ones(3)
+    ids = np.arange(3)
+    inputs = {"images": tf.ones(3), "labels": tf.constant(ids)}
+    batch = Batch(0, 0, inputs, Instances(ids, ids, ids.astype(np.uint64)), ids[:0])
     other, mine = Injector(faults, 0), Injector(faults, 1)
-    assert all(other.before_step(step, images, []) is images for step in range(1, 9))
-    assert mine.before_step(4, images, []) is images
-    assert np.isnan(mine.before_step(5, images, [])).all()
+    assert all(other.before_step(step, batch, []) is batch for step in range(1, 9))
+    assert mine.before_step(4, batch, []) is batch
+    spoilt = mine.before_step(5, batch, []).inputs
+    assert np.isnan(spoilt["images"]).all() and np.array_equal(spoilt["labels"], ids)
     with pytest.raises(InjectedFault):
-        mine.before_step(6, images, [])
+        mine.before_step(6, batch, [])
 
 
 def test_a_source_without_faults_is_itself():

@@ -8,6 +8,7 @@ from ba_dist.reports.plots import plot_runs
 from ba_dist.run import run_dir
 from ba_dist.run.metrics import Metrics
 from ba_dist.run.report import table
+from ba_dist.tasks.classification import Classification
 
 NAN, INF = float("nan"), float("inf")
 
@@ -56,7 +57,11 @@ def test_the_table_of_a_run_that_was_read_again(tmp_path, value):
     sizes = {"steps": 4, "batch_size": 64, "multiplicity": 2, "samples": 256, "instances": 512}
     read = {"records_read": 256, "mode": "cooperative", "records_skipped": 0, "wait_share": 0.0}
     rates = {"epochs": 0.1, "images_per_second": 100.4, "seconds": 2.0, "val_top1": value}
-    text = table({"recipe": "quickstart", **counts, **sizes, **rates, "input": read}, tmp_path)
+    text = table(
+        {"recipe": "quickstart", **counts, **sizes, **rates, "input": read},
+        Classification,
+        tmp_path,
+    )
     shown = "not finite" if value is None else f"{value:.2%}"
     assert f"validation accuracy  {shown}\n" in text
     assert "images per second    100\n" in text

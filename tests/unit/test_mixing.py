@@ -12,6 +12,7 @@ from ba_dist.data.augment import Augmentation, mixing
 from ba_dist.errors import ConfigError
 from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.order import Permutation
+from ba_dist.tasks.classification import Classification
 
 from .photographs import INFOS, PICTURES, UNLIKELY, rendered, run
 
@@ -164,7 +165,7 @@ def test_targets(how, kind, smoothing):
     labels = np.arange(12) % 10
     found = run(
         how,
-        lambda a, p: augmentation.targets(a, p, smoothing),
+        lambda a, p: Classification(augmentation, smoothing).targets(a, p),
         labels,
         augmentation.finish_parameters(parameters),
     )
@@ -183,8 +184,8 @@ def test_targets_without_mixing():
     labels = tf.constant([3, 0, 9, 9], tf.int64)
     finishing = augmentation.finish_parameters(parameters)
     for given_parameters in (finishing, {}):
-        assert augmentation.targets(labels, given_parameters, 0.0) is labels
-        smoothed = augmentation.targets(labels, given_parameters, 0.1).numpy()
+        assert Classification(augmentation).targets(labels, given_parameters) is labels
+        smoothed = Classification(augmentation, 0.1).targets(labels, given_parameters).numpy()
         expected = 0.9 * np.eye(10)[[3, 0, 9, 9]] + 0.01
         np.testing.assert_allclose(smoothed, expected, atol=1e-7)
 
@@ -213,7 +214,7 @@ def trained(config, ghost_batch, groups, lanes, copies=4, batch=16, step=3):
             finishing = augmentation.finish_parameters(parameters)
             pixels = augmentation.finish(rendered(augmentation, images, parameters), finishing)
             labels = np.array([sample % 10 for sample, _ in pairs])
-            targets = augmentation.targets(labels, finishing, 0.1)
+            targets = Classification(augmentation, 0.1).targets(labels, finishing)
             instances.update(
                 zip(pairs, zip(pixels.numpy(), targets.numpy(), strict=True), strict=True)
             )

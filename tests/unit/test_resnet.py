@@ -21,14 +21,14 @@ from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
     ],
 )
 def test_the_number_of_parameters(name, shape, classes, parameters):
-    model = models.build(name, shape, classes, GhostBatchNormalization)
+    model = models.build(name, GhostBatchNormalization, image_shape=shape, classes=classes)
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
 
 
 def test_the_first_steps_at_the_published_rate_go_down():
     """Without warm-up, as the ImageNet recipe begins; with γ = 1 everywhere the loss went to 30."""
     keras.utils.set_random_seed(0)
-    model = models.build("resnet50", (32, 32, 3), 10, GhostBatchNormalization)
+    model = models.build("resnet50", GhostBatchNormalization, image_shape=(32, 32, 3), classes=10)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(32, 1, 1, 3)) + 0.3 * rng.normal(size=(32, 32, 32, 3))
     labels = np.arange(32) % 10
@@ -62,7 +62,7 @@ def test_strides_are_centred_on_the_pixels_that_shortcuts_take(size, side):
 
 
 def test_the_pool_behind_the_stem_is_centred_alike():
-    model = models.build("resnet50", (64, 64, 3), 10, GhostBatchNormalization)
+    model = models.build("resnet50", GhostBatchNormalization, image_shape=(64, 64, 3), classes=10)
     (pool,) = (layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D))
     padded = keras.Model(pool.input, pool.output)
     # What comes in is padded already; torch pools with padding 1, by the maximum of 3x3.

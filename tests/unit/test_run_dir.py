@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ba_dist.errors import UserError
-from ba_dist.run import record, run_dir
+from ba_dist.run import run_dir, trace
 
 HOLD = """
 import sys, pathlib
@@ -155,7 +155,7 @@ def test_digests_of_weights_are_of_steps_that_are_done(tmp_path, steps):
 def test_a_run_that_begins_anew_has_no_trace_of_the_one_before(tmp_path):
     (tmp_path / "trace").mkdir()
     write_lines(tmp_path / "trace" / "rank-00000.jsonl", [{"weights_after": 0, "sha256": "x"}])
-    record.cut_back_traces(tmp_path, 0, 0, 1)
+    trace.cut_back(tmp_path, 0, 0, 1)
     assert list((tmp_path / "trace").iterdir()) == []
 
 
@@ -164,7 +164,7 @@ def test_samples_of_a_bad_gradient_count_steps_from_one(tmp_path, steps):
     (tmp_path / "nonfinite").mkdir()
     path = tmp_path / "nonfinite" / "rank-00001.jsonl"
     write_lines(path, [{"step": 13, "finite": False, "sample_ids": [1]}])
-    record.cut_back_traces(tmp_path, steps, 1, 2)
+    trace.cut_back(tmp_path, steps, 1, 2)
     assert len(path.read_text().splitlines()) == (steps == 13)
 
 
@@ -177,7 +177,7 @@ def test_each_rank_cuts_its_share_of_the_traces(tmp_path, ranks):
     for rank in range(ranks):
         for path in paths:
             write_lines(path, [{"step": s, "sample_ids": [s]} for s in range(5)])
-        record.cut_back_traces(tmp_path, 2, rank, ranks)
+        trace.cut_back(tmp_path, 2, rank, ranks)
         cut += [path for path in paths if len(path.read_text().splitlines()) == 2]
     assert sorted(cut) == paths
 

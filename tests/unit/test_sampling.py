@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ba_dist.rules.keys import augmentation_keys, hash64, integers, uniforms
-from ba_dist.rules.layout import Layout
+from ba_dist.rules.layout import Layout, steps_per_epoch
 from ba_dist.rules.order import (
     MAX_SAMPLES,
     GroupSampler,
     Permutation,
     step_positions,
-    steps_per_epoch,
     subset_ids,
 )
 

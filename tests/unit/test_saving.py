@@ -1,12 +1,13 @@
 """When a run saves its state, and that training may go on meanwhile."""
 
 import threading
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from ba_dist.run import checkpoint, saving
-from ba_dist.run.position import Position
+from ba_dist.run.position import Position, from_facts
 
 
 class Variable:
@@ -26,7 +27,7 @@ def said():
 
 @pytest.fixture
 def saver(tmp_path, said):
-    saver = saving.Saver(tmp_path, 2, 5, None, said.append)
+    saver = saving.Saver(tmp_path, keep=2, every=5, minutes=None, say=said.append)
     yield saver
     saver.close()
 
@@ -38,13 +39,13 @@ def test_every_so_many_steps(saver):
 def test_after_so_many_minutes(tmp_path, said, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
-    saver = saving.Saver(tmp_path, 2, 1000, 0.5, said.append)
+    saver = saving.Saver(tmp_path, keep=2, every=1000, minutes=0.5, say=said.append)
     due = []
     for step in range(1, 31):
         now[0] += 4.0  # seconds
         if saver.due(step):
             due.append(step)
-            saver.save(step, {}, {})
+            saver.save(step, {}, {}, {})
     saver.close()
     assert due == [8, 16, 24]  # the first step after each 30 seconds
 
@@ -60,7 +61,7 @@ def test_what_is_written_is_the_state_when_it_was_saved(saver, tmp_path, monkeyp
 
     monkeypatch.setattr(saving.checkpoint, "save", slow)
     variable = Variable(np.arange(4.0))
-    saver.save(5, {"a": variable}, {})
+    saver.save(5, {"a": variable}, {}, {})
     assert begun.wait(10)
     variable.value[:] = -1  # the next step, while the disk is slow
     written.set()
@@ -71,7 +72,7 @@ def test_what_is_written_is_the_state_when_it_was_saved(saver, tmp_path, monkeyp
 def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(
     saver, said, tmp_path, monkeypatch
 ):
-    saver.save(5, {"a": Variable(1.0)}, {})
+    saver.save(5, {"a": Variable(1.0)}, {}, {})
     saver.finish()
 
     def full(*arguments):
@@ -79,12 +80,12 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(saving.checkpoint, "save", full)
-        saver.save(10, {"a": Variable(2.0)}, {})
+        saver.save(10, {"a": Variable(2.0)}, {}, {})
         saver.finish()
     (line,) = said
     assert saver.lost and "no checkpoint of step 10" in line and "No space left" in line
     assert checkpoint.newest_good(tmp_path).step == 5
-    saver.save(15, {"a": Variable(3.0)}, {})
+    saver.save(15, {"a": Variable(3.0)}, {}, {})
     saver.finish()
     assert checkpoint.newest_good(tmp_path).step == 15 and len(said) == 1 and not saver.lost
 
@@ -92,7 +93,15 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(
 def test_a_step_without_a_number_spoils_no_mean():
     position = Position()
     for loss in (1.0, float("nan"), 3.0):
-        position.count(loss, 0.5)
+        position.count(loss, {"accuracy": 0.5})
     assert position.epoch_means() == {"loss": 2.0, "accuracy": 0.5}
     position.begin_epoch()
-    assert position.epoch_means() == {"loss": 0.0, "accuracy": 0.0}
+    assert position.epoch_means() == {"loss": 0.0}
+
+
+def test_the_position_of_a_checkpoint_of_version_0_1_0_is_read():
+    """It knew the one metric of classification by name."""
+    old = {"step": 7, "epoch_steps": 3, "epoch_loss": 3.0, "epoch_accuracy": 1.5, "seconds": 2.0}
+    assert from_facts(old).epoch_means() == {"loss": 1.0, "accuracy": 0.5}
+    new = Position(step=7, epoch_steps=3, epoch_loss=3.0, epoch_metrics={"accuracy": 1.5})
+    assert from_facts(asdict(new)) == new

@@ -9,11 +9,20 @@ import tensorflow as tf
 
 from ba_dist import models, step
 from ba_dist.comm import start
+from ba_dist.comm.vote import Vote, hear, tell
+from ba_dist.config import Augment
+from ba_dist.data.augment import Augmentation
+from ba_dist.data.batch import Batch, Instances
+from ba_dist.data.sources import DatasetInfo
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
-from ba_dist.optim.sgd import SGD, is_decayed
+from ba_dist.models.tags import DECAY, carries
+from ba_dist.optim.sgd import SGD
+from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.layout import Layout
+from ba_dist.tasks.classification import Classification
 
 COPIES, SAMPLES, GHOST = 3, 16, 8
+INFO = DatasetInfo("some", (8, 8, 1), 10, (0.0,), (1.0,))
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +33,8 @@ def comm():
 def network(precision):
     policy = step.set_precision(precision)
     keras.utils.set_random_seed(0)
-    model = models.build(
-        "resnet8", (8, 8, 1), 10, lambda name: GhostBatchNormalization(GHOST, name=name)
-    )
-    return model, policy
+    norm = lambda name: GhostBatchNormalization(GHOST, name=name)  # noqa: E731
+    return models.build("resnet8", norm, image_shape=(8, 8, 1), classes=10), policy
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +50,31 @@ def instances(seed=0):
 
 
 def train_step(comm, precision="fp32", microbatch=0, momentum=0.0, decay=0.0):
+    """A step that is called with images, labels, a rate and whether this rank wishes to stop."""
     model, policy = network(precision)
     layout = Layout(1, COPIES, SAMPLES, 1, GHOST, microbatch)
-    rule = SGD(model.trainable_variables, momentum, decay)
-    return step.TrainStep(model, rule, layout, comm, policy)
+    task = Classification(Augmentation(Augment(), INFO))
+    rule = SGD(model.trainable_variables)
+    return Called(
+        task, model, rule, layout=layout, comm=comm, precision=policy, constants=(momentum, decay)
+    )
+
+
+class Called(step.TrainStep):
+    def __init__(self, *arguments, constants, **named):
+        super().__init__(*arguments, **named)
+        self.momentum, self.decay = constants
+
+    def __call__(self, images, labels, rate, stop):
+        hyper = {"learning_rate": rate, "momentum": self.momentum, "weight_decay": self.decay}
+        return super().__call__(batch_of(images, labels), hyper, Vote(stop=stop))
+
+
+def batch_of(images, labels):
+    ids = np.tile(np.arange(SAMPLES), COPIES)
+    copies = np.repeat(np.arange(COPIES), SAMPLES)
+    instances = Instances(ids, copies, augmentation_keys(0, 0, ids, copies))
+    return Batch(0, 0, {"images": images, "labels": labels}, instances, ids[:0])
 
 
 def mean_gradient(images, labels):
@@ -77,7 +105,7 @@ def test_the_update_is_the_mean_gradient_over_copies_and_samples(comm, microbatc
     for old, new, gradient in moved:
         np.testing.assert_allclose((old - new.numpy()) / 0.5, gradient, rtol=1e-9, atol=1e-12)
     norm = np.sqrt(sum((g**2).sum() for g in expected))
-    np.testing.assert_allclose(outcome["grad_norm"], norm, rtol=1e-9)
+    np.testing.assert_allclose(outcome.grad_norm, norm, rtol=1e-9)
 
 
 def test_momentum_and_weight_decay_follow_the_rule_on_kernels_only(comm):
@@ -109,7 +137,7 @@ def test_momentum_and_weight_decay_follow_the_rule_on_kernels_only(comm):
 
 def test_only_kernels_are_decayed():
     model, _ = network("fp32")
-    decayed = {v.path for v in model.trainable_variables if is_decayed(v.path)}
+    decayed = {v.path for v in model.trainable_variables if carries(v, DECAY)}
     assert decayed == {v.path for v in model.trainable_variables if v.path.endswith("/kernel")}
     assert len(decayed) == 8
 
@@ -121,9 +149,9 @@ def test_loss_and_accuracy_are_means_over_all_instances(comm):
     logits = reference(tf.cast(images, tf.float64), training=True).numpy()
     exact = -np.log(np.exp(logits)[np.arange(len(labels)), labels] / np.exp(logits).sum(1))
     outcome = trained(images, labels, 0.0, True)
-    np.testing.assert_allclose(outcome["loss"], exact.mean(), rtol=1e-9)
-    assert outcome["accuracy"] == pytest.approx((logits.argmax(1) == labels.numpy()).mean())
-    assert outcome["stop"] is True and outcome["finite"] is True
+    np.testing.assert_allclose(outcome.loss, exact.mean(), rtol=1e-9)
+    assert outcome.metrics["accuracy"] == pytest.approx((logits.argmax(1) == labels.numpy()).mean())
+    assert outcome.stop is True and outcome.finite is True
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -133,7 +161,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(comm, precision):
     before = {name: v.numpy() for name, v in trained.state().items()}
     broken = tf.tensor_scatter_nd_update(images, [[0, 0, 0, 0]], [np.inf])
     outcome = trained(broken, labels, 0.5, False)
-    assert not outcome["finite"]
+    assert not outcome.finite
     for name, variable in trained.state().items():
         if name != "loss_scale":
             np.testing.assert_array_equal(variable.numpy(), before[name], name)
@@ -145,7 +173,7 @@ def test_fp16_scales_the_loss_without_changing_the_update(comm):
     images, labels = instances()
     full, half = train_step(comm, "fp32"), train_step(comm, "fp16")
     full_outcome, half_outcome = (s(images, labels, 0.1, False) for s in (full, half))
-    assert half_outcome["grad_norm"] == pytest.approx(full_outcome["grad_norm"], rel=0.05)
+    assert half_outcome.grad_norm == pytest.approx(full_outcome.grad_norm, rel=0.05)
     assert half.good_steps.numpy() == 1
 
 
@@ -153,14 +181,17 @@ def test_fp16_scales_the_loss_without_changing_the_update(comm):
 def test_low_precision_learns(comm, precision):
     images, labels = instances()
     trained = train_step(comm, precision, momentum=0.9)
-    losses = [trained(images, labels, 0.05, False)["loss"] for _ in range(25)]
+    losses = [trained(images, labels, 0.05, False).loss for _ in range(25)]
     assert losses[-1] < losses[0] / 2
 
 
 def test_what_ranks_tell_adds_up_to_what_each_said():
-    said = {0: ((1, 0, 2), (0.1, 0.2, 0.3, 0.4)), 1: ((0, 1, 0), ()), 2: ((1, 0, 1), (5, 6, 7, 8))}
-    told = sum(step.tell(*words, rank, 3) for rank, words in said.items())
-    flags, table = step.hear(told)
+    votes = [
+        Vote(stop=True, corrupt=2, seconds=(0.1, 0.2, 0.3, 0.4)),
+        Vote(save=True),
+        Vote(stop=True, corrupt=1, seconds=(5, 6, 7, 8)),
+    ]
+    flags, table = hear(sum(tell(vote, rank, 3) for rank, vote in enumerate(votes)))
     assert flags == [2, 1, 3]
     np.testing.assert_array_equal(table, [[0.1, 0.2, 0.3, 0.4], [0, 0, 0, 0], [5, 6, 7, 8]])
 
@@ -169,7 +200,7 @@ def test_a_table_of_many_ranks_is_arrays_all_the_way():
     """Lists of Python's numbers would be several times as large, and slow."""
     world = 10**5
     tracemalloc.start()
-    _, table = step.hear(step.tell((0, 0, 0), (1, 2, 3, 4), 7, world))
+    _, table = hear(tell(Vote(seconds=(1, 2, 3, 4)), 7, world))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert table.shape == (world, 4) and peak < 1.2 * table.nbytes

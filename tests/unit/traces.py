@@ -16,13 +16,14 @@ from ba_dist.data.augment import Augmentation
 from ba_dist.data.catalog import Dataset, open_source
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
-from ba_dist.data.pipeline import InputPipeline, trace_entry
+from ba_dist.data.pipeline import InputPipeline
 from ba_dist.errors import CorruptRecord
 from ba_dist.recipes import recipe
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.order import GroupSampler
-from ba_dist.run import record
+from ba_dist.run import record, trace
+from ba_dist.tasks.classification import Classification
 
 RANKS, STEPS = 2, 6
 # Two groups of 16 samples, five steps an epoch, two copies on each of two ranks.
@@ -48,7 +49,7 @@ def produce(folder, config, ranks=RANKS, steps=STEPS, augmentation=None, source=
     """
     layout = layout_of(config, ranks)
     data = open_source(config.data, "train")
-    per_epoch, _ = plan_steps(config, len(data))
+    per_epoch = plan_steps(config, len(data)).steps_per_epoch
     facts = record.facts(
         config, Dataset(data, data, data.info, "here"), [[0, asdict(layout)]], per_epoch, []
     )
@@ -58,7 +59,7 @@ def produce(folder, config, ranks=RANKS, steps=STEPS, augmentation=None, source=
     for rank in range(ranks):
         make = augmentation or (lambda rank, config, info: as_it_should_be(config, info))
         lines = _rank(config, layout, rank, steps, make(rank, config, data.info), read, reader)
-        with record.trace_path(folder, rank).open("w") as file:
+        with trace.path_of(folder, rank).open("w") as file:
             for number, line in enumerate(lines):
                 if number % per_epoch == 0 or number == steps:
                     file.write(json.dumps(weights(number)) + "\n")
@@ -84,10 +85,15 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
     mode = ReadMode("replicate", skip=True)
     reader = GroupReader(source, sampler, alone, mode, first=0, last=steps)
     batches = InputPipeline(
-        change(reader) if change else reader, augmentation, layout, rank, seed, traced=True
+        change(reader) if change else reader,
+        Classification(augmentation, config.optimizer.label_smoothing),
+        layout,
+        rank,
+        seed,
+        traced=True,
     )
     for batch in batches:
-        yield trace_entry(batch, group, layout.lane(rank))
+        yield trace.entry(batch, "images", group, layout.lane(rank))
     batches.close()
     yield None
 

@@ -53,7 +53,6 @@ class Augmentation:
             augmentation.render(image, parameters, i, pixels[i])
         finishing = augmentation.finish_parameters(parameters)
         inputs = augmentation.finish(pixels, finishing)
-        targets = augmentation.targets(labels, finishing, smoothing=0.1)
     """
 
     def __init__(self, config: Augment, info: DatasetInfo, image_size: int | None = None):
@@ -226,7 +225,7 @@ class Augmentation:
             )
 
     def finish_parameters(self, drawn: Parameters) -> Parameters:
-        """Those of the drawn parameters that `finish` and `targets` use.
+        """Those of the drawn parameters that `finish` and the mixing of labels use.
 
         Returns:
             float32 or int32 [n, …] each.
@@ -253,31 +252,6 @@ class Augmentation:
         if "mix_partner" in parameters:
             images_nHWC = mixing.mix(images_nHWC, parameters)
         return images_nHWC
-
-    def targets(self, labels_n: Any, parameters: dict[str, Any], smoothing: float) -> Any:
-        """What the loss compares the network's answers with.
-
-        (1-ε)·t + ε/classes, where t = λ·onehot(label) + (1-λ)·onehot(the partner's label).
-
-        Args:
-            labels_n: int64 [n].
-            parameters: of `finish_parameters`.
-            smoothing: ε.
-
-        Returns:
-            The labels as they are where nothing is mixed and ε is 0; else float32 [n, classes].
-
-        Source of smoothing: Szegedy et al. 2016, "Rethinking the Inception Architecture".
-        """
-        import tensorflow as tf
-
-        mixed = "mix_partner" in parameters
-        if not mixed and smoothing == 0:
-            return labels_n
-        targets = tf.one_hot(labels_n, self.info.classes, dtype=tf.float32)
-        if mixed:
-            targets = mixing.mix_targets(targets, parameters)
-        return (1 - smoothing) * targets + smoothing / self.info.classes
 
 
 def normalise(

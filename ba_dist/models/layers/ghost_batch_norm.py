@@ -4,39 +4,12 @@ Source: Hoffer, Hubara, Soudry, "Train longer, generalize better" (NIPS 2017), a
 "Augment Your Batch", section 4.5, for why the instances of a ghost batch are different samples.
 """
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-
-@dataclass
-class _Accumulation:
-    """One pass of several over the microbatches of a step."""
-
-    first: Any
-    passes: int
-
-
-_current: list[_Accumulation] = []
-
-
-@contextlib.contextmanager
-def accumulation(first: Any, passes: int) -> Iterator[None]:
-    """Makes several forward passes count as one step for the moving statistics.
-
-    Args:
-        first: bool tensor, whether this is the step's first pass.
-        passes: passes a step.
-    """
-    _current.append(_Accumulation(first, passes))
-    try:
-        yield
-    finally:
-        _current.pop()
+from ba_dist.models.layers.microbatch import current
 
 
 @keras.saving.register_keras_serializable("ba_dist")
@@ -175,12 +148,10 @@ class GhostBatchNormalization(keras.layers.Layer):
     def _move(self, moving: Any, statistics: list[Any]) -> None:
         fresh = (1 - self.momentum) * tf.add_n(statistics) / len(statistics)
         kept: Any = self.momentum
-        if _current:
+        if now := current():
             # m applies once a step, at its first pass; each pass adds its share.
-            fresh /= _current[-1].passes
-            kept = tf.where(
-                _current[-1].first, tf.constant(kept, fresh.dtype), tf.ones((), fresh.dtype)
-            )
+            fresh /= now.passes
+            kept = tf.where(now.first, tf.constant(kept, fresh.dtype), tf.ones((), fresh.dtype))
         moving.assign(moving * kept + fresh)
 
 

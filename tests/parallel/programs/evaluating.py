@@ -27,7 +27,7 @@ SMALL = {
 }  # fmt: skip
 
 out, tries = Path(sys.argv[1]), int(sys.argv[2])
-evaluate._MOST_IMAGES = 25
+evaluate._MOST_ROWS = 25
 comm = start()
 beat, close, write = watchdog.Watchdog.beat, pipeline.InputPipeline.close, checkpoint.save
 folder = checkpoint.folder_of(out / "run")

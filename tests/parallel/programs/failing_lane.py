@@ -14,6 +14,7 @@ from ba_dist.data.augment import Augmentation  # noqa: E402
 from ba_dist.data.pipeline import open_pipeline  # noqa: E402
 from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
 from ba_dist.errors import CorruptRecord  # noqa: E402
+from ba_dist.tasks.classification import Classification  # noqa: E402
 
 comm = start()
 pixels = np.zeros((640, 8, 8, 1), np.uint8)
@@ -35,8 +36,8 @@ class Rotten(ArraySource):
 source = Rotten(info, pixels, np.arange(640) % 10, "test")
 config = Config("test", batch=Batch(batch_size=32, multiplicity=2), augment=Augment(flip=True))
 layout = layout_of(config, comm.world_size)
-augmentation = Augmentation(config.augment, info)
-with open_pipeline(config, layout, comm, source, augmentation, 0, 20) as pipeline:
+task = Classification(Augmentation(config.augment, info))
+with open_pipeline(config, source, task, layout=layout, comm=comm, first=0, last=20) as pipeline:
     next(iter(pipeline))
     while comm.rank == 1 and pipeline._reader._failure is None:
         time.sleep(0.01)

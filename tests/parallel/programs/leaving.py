@@ -21,6 +21,7 @@ from ba_dist.config import Batch, Config, layout_of  # noqa: E402
 from ba_dist.data.augment import Augmentation  # noqa: E402
 from ba_dist.data.pipeline import open_pipeline  # noqa: E402
 from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+from ba_dist.tasks.classification import Classification  # noqa: E402
 
 AUGMENT = Augment(pad_crop=2, flip=True)
 tries = int(sys.argv[1])
@@ -55,7 +56,15 @@ def leave_a_training(attempt: int) -> bool:
     config = Config("test", batch=Batch(batch_size=32, multiplicity=2), augment=AUGMENT)
     augmentation = Watched(AUGMENT, info)
     layout = layout_of(config, comm.world_size)
-    with open_pipeline(config, layout, comm, source, augmentation, attempt, 500) as pipeline:
+    with open_pipeline(
+        config,
+        source,
+        Classification(augmentation),
+        layout=layout,
+        comm=comm,
+        first=attempt,
+        last=500,
+    ) as pipeline:
         source = iter(pipeline)  # held on to, as a training loop does
         for _ in range(attempt % 7 + 1):
             batch = next(source)
@@ -63,9 +72,7 @@ def leave_a_training(attempt: int) -> bool:
     ours = {"augment", "group-reader", "group-gather"}
     ended = not ours & {thread.name for thread in threading.enumerate()}
     comm.world.barrier()
-    return bool(
-        ended and batch["step"] == attempt + attempt % 7 and augmentation.rendered == before
-    )
+    return bool(ended and batch.step == attempt + attempt % 7 and augmentation.rendered == before)
 
 
 for kind, leave in (("script", leave_a_script), ("training", leave_a_training)):

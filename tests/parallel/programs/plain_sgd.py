@@ -15,9 +15,14 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from ba_dist import models  # noqa: E402
+from ba_dist.config import Augment  # noqa: E402
+from ba_dist.data.augment import Augmentation  # noqa: E402
+from ba_dist.data.batch import Batch, Instances  # noqa: E402
+from ba_dist.data.sources import DatasetInfo  # noqa: E402
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization  # noqa: E402
 from ba_dist.optim.sgd import SGD  # noqa: E402
 from ba_dist.step import PRECISIONS, TrainStep  # noqa: E402
+from ba_dist.tasks.classification import Classification  # noqa: E402
 
 STEPS, BATCH, RATE, MOMENTUM, DECAY = 4, 32, 0.1, 0.9, 1e-4
 
@@ -35,15 +40,26 @@ labels = numbers.integers(0, 10, (STEPS, BATCH))
 def network():
     keras.utils.set_random_seed(0)
     norm = lambda name: GhostBatchNormalization(32, name=name)  # noqa: E731
-    return models.build("resnet8", (12, 12, 3), 10, norm)
+    return models.build("resnet8", norm, image_shape=(12, 12, 3), classes=10)
 
 
 ours = network()
 layout = Layout(comm.world_size, 1, BATCH * comm.world_size)
-rule = SGD(ours.trainable_variables, MOMENTUM, DECAY)
-step = TrainStep(ours, rule, layout, comm, PRECISIONS["fp32"])
+info = DatasetInfo("random", (12, 12, 3), 10, (0.0,) * 3, (1.0,) * 3)
+step = TrainStep(
+    Classification(Augmentation(Augment(), info)),
+    ours,
+    SGD(ours.trainable_variables),
+    layout=layout,
+    comm=comm,
+    precision=PRECISIONS["fp32"],
+)
+hyper = {"learning_rate": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}
+ids = np.zeros(BATCH, np.int64)
+instances = Instances(ids, ids, ids.astype(np.uint64))
 for i in range(STEPS):
-    step(tf.constant(images[i]), tf.constant(labels[i]), RATE, False)
+    inputs = {"images": tf.constant(images[i]), "labels": tf.constant(labels[i])}
+    step(Batch(i, 0, inputs, instances, ids[:0]), hyper)
 
 plain = network()
 velocity = [tf.Variable(tf.zeros_like(v.value)) for v in plain.trainable_variables]

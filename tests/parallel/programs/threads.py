@@ -20,6 +20,7 @@ runtime.quiet()
 from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
 from ba_dist.data.pipeline import open_pipeline  # noqa: E402
 from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+from ba_dist.tasks.classification import Classification  # noqa: E402
 
 reading, rendering = set(), set()
 
@@ -46,8 +47,9 @@ source = Watched(info, pixels, np.arange(64) % 10, "some")
 comm = start()
 layout = Layout(comm.world_size, 4, 32)
 digest = hashlib.sha256()
-with open_pipeline(config, layout, comm, source, Watching(config.augment, info), 0, 2) as pipeline:
+task = Classification(Watching(config.augment, info))
+with open_pipeline(config, source, task, layout=layout, comm=comm, first=0, last=2) as pipeline:
     for batch in pipeline:
-        digest.update(batch["images"].numpy())
+        digest.update(batch.inputs["images"].numpy())
 workers = [any("worker" in name for name in names) for names in (reading, rendering)]
 print(*workers, digest.hexdigest())

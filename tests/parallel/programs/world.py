@@ -22,8 +22,10 @@ from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads he
 from ba_dist.data.catalog import digest, open_source  # noqa: E402
 from ba_dist.data.group.group_reader import GroupReader  # noqa: E402
 from ba_dist.data.group.record_exchange import ReadMode  # noqa: E402
-from ba_dist.data.pipeline import InputPipeline, trace_entry  # noqa: E402
+from ba_dist.data.pipeline import InputPipeline  # noqa: E402
 from ba_dist.rules.order import GroupSampler, shuffle  # noqa: E402
+from ba_dist.run import trace  # noqa: E402
+from ba_dist.tasks.classification import Classification  # noqa: E402
 from ba_dist.train import train  # noqa: E402
 
 STEPS = 4
@@ -62,9 +64,10 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     }
     (folder / "config.json").write_text(json.dumps(facts)) if rank == 0 else None
     with (folder / "trace" / f"rank-{rank:05d}.jsonl").open("w") as file:
-        pipeline = InputPipeline(reader, augmentation, layout, rank, seed, traced=True)
+        task = Classification(augmentation)
+        pipeline = InputPipeline(reader, task, layout, rank, seed, traced=True)
         for batch in pipeline:
-            entry = trace_entry(batch, layout.group(rank), layout.lane(rank))
+            entry = trace.entry(batch, task.augmented, layout.group(rank), layout.lane(rank))
             if entry["step"] % 3 == 0:
                 weights = {"weights_after": entry["step"], "sha256": NO_WEIGHTS}
                 file.write(json.dumps(weights) + "\n")

@@ -1,0 +1,205 @@
+"""The values that a run has: one frozen tree of dataclasses, validated when it is made.
+
+Every field is also a flag of `ba-dist train` (`batch_size` → `--batch-size`), so names are unique
+over the whole tree. `Batch`, `Data`, `Augment`, `Model`, `Optimizer` and the seed say what is
+computed; `Placement` and `Run` say where, how it is written down and when it stops.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from ba_dist.config.option import Option, check, options_of, setting
+from ba_dist.rules.schedules import Regime
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on."""
+
+    batch_size: int = setting(64, "distinct samples per step over all groups (B)", low=1)
+    multiplicity: int = setting(1, "augmented copies of each sample in a step (M)", low=1)
+    ghost_batch_size: int = setting(32, "instances that are normalised together", low=1)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where it is computed; none of this changes the result."""
+
+    group_size: int | None = setting(
+        None, "ranks that share one batch (R); default gcd(M, ranks)", low=1
+    )
+    microbatch: int | None = setting(
+        None, "instances that go through the network at once; default 32 on CPU, 256 on GPU", low=1
+    )
+    io: Literal["replicate", "broadcast", "cooperative"] = setting(
+        "cooperative", "how a group reads its batch"
+    )
+    exchange: Literal["auto", "encoded", "decoded"] = setting(
+        "auto", "what a group exchanges; auto: decoded if cooperative, encoded if broadcast"
+    )
+    prefetch: int = setting(2, "batches read ahead of training", low=1)
+    io_threads: int | None = setting(
+        None,
+        "records read, decoded or augmented at a time; default the cores, at least 4; 1 for"
+        " samples in memory",
+        low=1,
+    )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The samples."""
+
+    dataset: str = setting("fashion_mnist", "name of the dataset (`ba-dist data list` shows them)")
+    data_dir: str | None = setting(
+        None, "where the data is, or is to be prepared; default $BA_DIST_DATA, then the cache"
+    )
+    train_samples: int | None = setting(
+        None, "train on N samples only, an even share of all", low=1
+    )
+    val_samples: int | None = setting(
+        None, "evaluate on N samples only, an even share of all", low=1
+    )
+    image_size: int = setting(
+        32, "height and width that the network sees, of pictures and of synthetic images", low=1
+    )
+    image_channels: int = setting(3, "channels of synthetic images", low=1)
+    shuffle: Literal["full", "block"] = setting(
+        "full", "full: any order is as likely; block: blocks of consecutive records, mixed"
+    )
+    shuffle_block: int = setting(128, "consecutive records of a block", low=1)
+    shuffle_window: int = setting(32, "blocks that are mixed", low=1)
+    on_corrupt: Literal["stop", "skip"] = setting(
+        "stop", "a damaged record ends the run, or a later sample takes its place"
+    )
+    corrupt_budget: int = setting(100, "damaged records after which even skip stops", low=0)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What makes the copies of a sample differ."""
+
+    crop: Literal["none", "random-resized", "resize-random"] = setting(
+        "none", "how pictures of any size become squares of --image-size; none: they already are"
+    )
+    crop_area: float = setting(
+        0.08, "smallest share of the picture that random-resized takes", low=0.001, high=1.0
+    )
+    resize: int = setting(
+        256, "shorter side before the crop, in evaluation and for resize-random", low=1
+    )
+    pad_crop: int = setting(0, "pad by so many zero pixels, then crop at random; 0 is off", low=0)
+    flip: bool = setting(False, "mirror left and right with probability 1/2")
+    auto_augment: Literal["none", "cifar10", "imagenet"] = setting(
+        "none", "learned policy of AutoAugment"
+    )
+    jitter: float = setting(
+        0.0, "brightness, contrast and saturation change by up to this share; 0 is off", 0.0, 1.0
+    )
+    lighting: float = setting(0.0, "deviation of PCA lighting noise (AlexNet: 0.1); 0 is off", 0.0)
+    cutout: int = setting(0, "side of one square of zeros, centred anywhere; 0 is off", low=0)
+    mixup: float = setting(0.0, "alpha of mixup; 0 is off", low=0.0)
+    cutmix: float = setting(0.0, "alpha of CutMix; 0 is off", low=0.0)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    model: str = setting("resnet8", "name of the network")
+    bn_momentum: float = setting(0.9, "share of the old moving statistics kept by a step", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights move."""
+
+    optimizer: str = setting("sgd", "update rule")
+    lr: Regime = setting(
+        ((0.0, 0.1),),
+        "learning rate as EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says how it goes"
+        " to the next point",
+    )
+    lr_shape: Literal["step", "linear", "cosine"] = setting(
+        "step", "how the rate goes from a point of --lr that names no shape"
+    )
+    lr_scale: float = setting(1.0, "factor on every rate", low=0.0)
+    warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0.0)
+    warmup_from: float = setting(
+        0.0,
+        "rate of the first step of warm-up (Goyal et al.: the rate before --lr-scale)",
+        low=0.0,
+    )
+    momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
+    nesterov: bool = setting(False, "Nesterov momentum")
+    label_smoothing: float = setting(
+        0.0, "share of a label that is spread over all classes", low=0.0, high=1.0
+    )
+    weight_decay: float = setting(
+        1e-4, "L2 penalty on kernels (not biases, not BatchNorm)", low=0.0
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long, how precisely, and what is written down."""
+
+    epochs: int = setting(1, "passes over the training samples", low=1)
+    steps: int | None = setting(None, "stop after so many steps instead of epochs", low=1)
+    seed: int = setting(0, "seed of weights, order and augmentation", low=0, high=2**63 - 1)
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = setting(
+        "fp32", "arithmetic of the network (fp64 is for checking)"
+    )
+    run_dir: str | None = setting(None, "run directory; default runs/RECIPE-DATE-TIME")
+    resume: bool = setting(True, "go on from the newest checkpoint of the run directory")
+    trace: bool = setting(False, "write down every instance of every step, for `ba-dist audit`")
+    log_every: int = setting(10, "steps between two lines of metrics.jsonl", low=1)
+    eval_every: int = setting(1, "epochs between two evaluations; the last is always done", low=1)
+    checkpoint_every: int | None = setting(
+        None, "steps between two checkpoints; default once an epoch", low=1
+    )
+    checkpoint_minutes: float | None = setting(
+        None, "minutes between two checkpoints, beside --checkpoint-every", low=0.0
+    )
+    keep_checkpoints: int = setting(2, "checkpoints that are kept", low=1)
+    on_nonfinite: Literal["stop", "skip"] = setting(
+        "stop", "a gradient with NaN or infinity: stop, or leave that update out"
+    )
+    nonfinite_budget: int = setting(10, "updates that --on-nonfinite skip may leave out", low=0)
+    stall_warning: float = setting(
+        60.0, "seconds without progress before the missing ranks are named", low=1.0
+    )
+    stall_timeout: float = setting(
+        600.0, "seconds without progress before the job is ended; 0 waits for ever", low=0.0
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A recipe with everything filled in."""
+
+    recipe: str
+    batch: Batch = Batch()
+    placement: Placement = Placement()
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    run: Run = Run()
+
+    def __post_init__(self) -> None:
+        for option in options():
+            check(option, option.of(self))
+
+
+PARTS: dict[str, Any] = {
+    f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)
+}
+
+
+@cache
+def options() -> tuple[Option, ...]:
+    """Every field of the tree, in order."""
+    return tuple(option for part, cls in PARTS.items() for option in options_of(part, cls))

@@ -1,0 +1,106 @@
+"""Dropout that depends on the instance: the copies of a sample differ by their masks.
+
+Source: Srivastava et al. 2014, "Dropout"; "Augment Your Batch", section 4.4, where dropout takes
+the place of input augmentation.
+"""
+
+import math
+import zlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ba_dist.models.layers.microbatch import current
+from ba_dist.rules.keys import Purpose
+
+# The constants of SplitMix64, as int64 because TensorFlow multiplies these on every device.
+_GOLDEN, _MIX_1, _MIX_2 = (
+    n - 2**64 for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+
+
+@keras.saving.register_keras_serializable("ba_dist")
+class InstanceDropout(keras.layers.Layer):
+    """Zeroes activations by a mask that is a function of the instance's key and of this layer.
+
+        y[i, j] = x[i, j] / (1 - p)   where u(key_i, layer, j) ≥ p,  else 0
+
+    So a copy has the same mask on any number of ranks, in any microbatch and after a resume, and
+    two copies of a sample have different masks. Evaluation changes nothing.
+
+    Args:
+        rate: p, the share of activations that become zero, from 0 to below 1.
+        stream: names this layer's masks; two layers of a network need two names.
+
+    Call: x float [n, …]; returns the same shape and dtype.
+
+    Raises:
+        ValueError: in training, when the step gave no keys (a script's own loop must open
+            `models.layers.microbatch.microbatch(..., keys=keys)`).
+    """
+
+    def __init__(self, rate: float, stream: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.stream = stream
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training or self.rate == 0:
+            return inputs
+        now = current()
+        if now is None or now.keys is None:
+            raise ValueError(f"dropout {self.stream!r} needs the keys of the instances")
+        numbers = uniforms(now.keys, self.stream, inputs.shape[1:])
+        kept = tf.cast(numbers >= self.rate, inputs.dtype)
+        return inputs * kept / tf.cast(1 - self.rate, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "stream": self.stream}
+
+
+def uniforms(keys: Any, stream: str, shape: Any) -> Any:
+    """Random numbers in [0, 1) of each instance, drawn from its key alone.
+
+    The numbers of `rules.keys.combine(Purpose.NOISE, key, stream, j)` for element j, made in the
+    graph: multiples of 2^-24, of which float32 holds every one.
+
+    Args:
+        keys: uint64 [n].
+        stream: names the use.
+        shape: of one instance, all sides known.
+
+    Returns:
+        float32 [n, *shape].
+    """
+    size = math.prod(shape)
+    base = _combine(tf.constant(int(Purpose.NOISE), tf.int64), tf.bitcast(keys, tf.int64))
+    base = _chain(base, tf.constant(zlib.crc32(stream.encode()), tf.int64))
+    bits = _chain(base[:, None], tf.range(size, dtype=tf.int64)[None, :])
+    return tf.reshape(tf.cast(_shift(bits, 40), tf.float32) * 2.0**-24, (-1, *shape))
+
+
+def _combine(first: Any, second: Any) -> Any:
+    """`rules.keys.combine` of two parts; `_chain` adds one more."""
+    return _chain(_hash(_hash(first)), second)
+
+
+def _chain(key: Any, part: Any) -> Any:
+    return _hash(tf.bitwise.bitwise_xor(key, _hash(part)))
+
+
+def _hash(x: Any) -> Any:
+    """SplitMix64 of int64 tensors, whose products wrap as those of uint64 do."""
+    x = x + _GOLDEN
+    x = tf.bitwise.bitwise_xor(x, _shift(x, 30)) * _MIX_1
+    x = tf.bitwise.bitwise_xor(x, _shift(x, 27)) * _MIX_2
+    return tf.bitwise.bitwise_xor(x, _shift(x, 31))
+
+
+def _shift(x: Any, bits: int) -> Any:
+    """Shifts to the right, zeros from the left: that of int64 would copy the sign."""
+    shifted = tf.bitwise.right_shift(tf.bitcast(x, tf.uint64), tf.constant(bits, tf.uint64))
+    return tf.bitcast(shifted, tf.int64)

@@ -1,0 +1,49 @@
+"""Which microbatch of a step goes through the network: what layers cannot see in their input.
+
+A layer of Keras gets activations and nothing else. Some layers of a training step need more: ghost
+BatchNorm must move its statistics once a step and not once a microbatch, dropout takes its mask
+from the keys of the instances, and a layer that keeps a state for each instance must find the rows.
+The step says so here, around the forward pass, while the graph is built.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """One forward pass of a training step.
+
+    Args:
+        first: bool tensor, whether it is the first pass of the step.
+        passes: number of passes in a step.
+        start: integer (or tensor), which of the rank's instances is row 0.
+        keys: uint64 tensor [n], the key of each instance; None where a script has none.
+    """
+
+    first: Any
+    passes: int
+    start: Any = 0
+    keys: Any = None
+
+
+_current: list[Microbatch] = []
+
+
+@contextlib.contextmanager
+def microbatch(
+    first: Any, passes: int, *, start: Any = 0, keys: Any = None
+) -> Iterator[Microbatch]:
+    """Tells the layers that are called inside the block which microbatch they see."""
+    _current.append(Microbatch(first, passes, start, keys))
+    try:
+        yield _current[-1]
+    finally:
+        _current.pop()
+
+
+def current() -> Microbatch | None:
+    """The microbatch whose forward pass is being built; None outside of a training step."""
+    return _current[-1] if _current else None

@@ -1,0 +1,142 @@
+"""Classification of images: which of the classes is it?
+
+Shape suffixes: n instances, H height, W width, C channels.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ba_dist.config import Config
+from ba_dist.data.augment import Augmentation, Parameters, mixing
+from ba_dist.data.batch import Array, Int64s
+from ba_dist.data.sources import DatasetInfo, Image
+from ba_dist.rules.keys import Uint64s
+from ba_dist.tasks.task import Field, Loss
+
+
+class Classification:
+    """The task of images and classes; see `Task` for what each method is.
+
+    Args:
+        augmentation: makes the copies of an image, and plain images for evaluation.
+        smoothing: ε, the share of a label that is spread over all classes.
+    """
+
+    unit = "images"
+    augmented = "images"
+    metrics: Mapping[str, str] = {"accuracy": ".1%"}
+    validation: Mapping[str, str] = {"val_loss": ".3f", "val_top1": ".1%"}
+    judged_by = "val_top1"
+    headline = "validation accuracy"
+
+    def __init__(self, augmentation: Augmentation, smoothing: float = 0.0):
+        self.augmentation = augmentation
+        self.smoothing = smoothing
+        config, classes = augmentation.config, augmentation.info.classes
+        soft = smoothing > 0 or config.mixup > 0 or config.cutmix > 0
+        self.schema: Mapping[str, Field] = {
+            "images": Field("float32", 4),
+            "labels": Field("float32", 2) if soft else Field("int64", 1),
+        }
+        self.sample_shape: tuple[int, ...] = augmentation.info.image_shape
+        self.facts: Mapping[str, Any] = {
+            "image_shape": augmentation.image_shape,
+            "classes": classes,
+        }
+
+    # --- instances --------------------------------------------------------------------------------
+
+    def draw(self, keys: Uint64s, shapes: Int64s, ghost_batch: int) -> Parameters:
+        return self.augmentation.draw(keys, shapes[:, :2], ghost_batch)
+
+    def allocate(self, count: int) -> Array:
+        return np.empty((count, *self.augmentation.image_shape), np.uint8)
+
+    def render(self, sample: Image, drawn: Parameters, i: int, out: Image) -> None:
+        self.augmentation.render(sample, drawn, i, out)
+
+    def finish(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Any]:
+        import tensorflow as tf
+
+        parameters = self.augmentation.finish_parameters(drawn)
+        return {
+            "images": self.augmentation.finish(rows, parameters),
+            "labels": self.targets(tf.constant(labels), parameters),
+        }
+
+    def plain(self, sample: Image, out: Image) -> None:
+        self.augmentation.plain(sample, out)
+
+    def finish_plain(self, rows: Array, labels: Int64s) -> dict[str, Any]:
+        return {"images": self.augmentation.finish(rows, {}), "labels": labels}
+
+    def targets(self, labels_n: Any, parameters: dict[str, Any]) -> Any:
+        """What the loss compares the network's answers with.
+
+            (1-ε)·t + ε/classes    where t = λ·onehot(label) + (1-λ)·onehot(label of the partner)
+
+        Args:
+            labels_n: int64 [n].
+            parameters: of `Augmentation.finish_parameters`.
+
+        Returns:
+            The labels as they are where nothing is mixed and ε is 0; else float32 [n, classes].
+
+        Source of smoothing: Szegedy et al. 2016, "Rethinking the Inception Architecture".
+        """
+        import tensorflow as tf
+
+        mixed = "mix_partner" in parameters
+        if not mixed and self.smoothing == 0:
+            return labels_n
+        classes = self.augmentation.info.classes
+        targets = tf.one_hot(labels_n, classes, dtype=tf.float32)
+        if mixed:
+            targets = mixing.mix_targets(targets, parameters)
+        return (1 - self.smoothing) * targets + self.smoothing / classes
+
+    # --- learning ---------------------------------------------------------------------------------
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> Loss:
+        """Cross entropy; `accuracy` counts the answers that are the (largest) label."""
+        import tensorflow as tf
+
+        labels = batch["labels"]
+        logits = model(batch["images"], training=True)
+        total = tf.reduce_sum(_cross_entropy(labels, logits))
+        classes = labels if labels.dtype.is_integer else tf.argmax(labels, 1)
+        correct = tf.reduce_sum(tf.cast(tf.argmax(logits, 1) == classes, total.dtype))
+        count = tf.cast(tf.shape(logits)[0], total.dtype)
+        return Loss(total, count, {"accuracy": (correct, count)})
+
+    def predict(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        return model(batch["images"], training=False)
+
+    def scores(self, answers: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """`val_top1`, whether the answer is right, and `val_loss`, the cross entropy."""
+        import tensorflow as tf
+
+        hits = tf.argmax(answers, 1) == batch["labels"]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], answers)
+        ones = tf.ones_like(losses)
+        return {"val_top1": (hits, ones), "val_loss": (losses, ones)}
+
+
+def classification(config: Config, info: DatasetInfo) -> Classification:
+    """The task of a configuration.
+
+    Raises:
+        ConfigError: when the augmentation does not fit the dataset.
+    """
+    augmentation = Augmentation(config.augment, info, config.data.image_size)
+    return Classification(augmentation, config.optimizer.label_smoothing)
+
+
+def _cross_entropy(labels: Any, logits: Any) -> Any:
+    import tensorflow as tf
+
+    if labels.dtype.is_integer:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
