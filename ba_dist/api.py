@@ -17,7 +17,7 @@ from ba_dist.data.augment import Augmentation
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.pipeline import InputPipeline
-from ba_dist.data.sources import ArraySource, DatasetInfo
+from ba_dist.data.sources import ArraySource, ImageInfo
 from ba_dist.errors import ConfigError
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.order import GroupSampler
@@ -75,7 +75,7 @@ def input_pipeline(
         raise ConfigError(f"batch_size is {batch_size}, but there are only {len(images)} images")
     unit = images.reshape(-1, images.shape[-1])[:: max(1, images.size // 10**7)] / 255
     height, width, channels = images.shape[1:]
-    info = DatasetInfo(
+    info = ImageInfo(
         "own",
         (height, width, channels),
         int(np.max(labels)) + 1,

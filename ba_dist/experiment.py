@@ -61,13 +61,15 @@ def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
     return tasks.build(models.network(config.model.model).task, config, info)
 
 
-def assemble(config: Config, info: DatasetInfo, ghost_batch: int) -> Experiment:
+def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int = 1) -> Experiment:
     """Builds the network with the weights of the run's seed, the same on every rank.
 
     Args:
         config: of the run.
         info: of its dataset.
         ghost_batch: instances that are normalised together.
+        instances: b·K, that this rank trains on in a step; only a network that keeps a state for
+            each of them asks for it.
 
     Raises:
         ConfigError: when network, augmentation and dataset do not fit each other.
@@ -82,7 +84,7 @@ def assemble(config: Config, info: DatasetInfo, ghost_batch: int) -> Experiment:
     )
     # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
     runtime.seed(config.run.seed)
-    model = models.build(config.model.model, norm, **task.facts)
+    model = models.build(config.model.model, norm, instances=instances, **task.facts)
     return Experiment(config, task, model, precision)
 
 

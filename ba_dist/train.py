@@ -72,7 +72,9 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         # --- what learns what: samples, task, network, step, evaluation ---------------------------
         config, dataset = _open_samples(config, comm)
         plan = plan_steps(config, len(dataset.train))
-        made = experiment.assemble(config, dataset.info, layout.ghost_batch)
+        made = experiment.assemble(
+            config, dataset.info, layout.ghost_batch, layout.instances_per_rank
+        )
         run = Run(
             config=config,
             layout=layout,

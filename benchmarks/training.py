@@ -61,9 +61,9 @@ def train_step(
 ) -> Callable[[Batch], Any]:
     """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum."""
     from ba_dist import experiment
-    from ba_dist.data.sources import DatasetInfo
+    from ba_dist.data.sources import ImageInfo
 
-    info = DatasetInfo("benchmark", shape, classes, (0.5,) * shape[2], (0.25,) * shape[2])
+    info = ImageInfo("benchmark", shape, classes, (0.5,) * shape[2], (0.25,) * shape[2])
     config = dataclasses.replace(config, augment=Augment())
     made = experiment.assemble(config, info, layout.ghost_batch)
     step = experiment.train_step(made, layout, comm)

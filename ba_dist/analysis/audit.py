@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ba_dist import experiment
+from ba_dist import models, tasks
 from ba_dist.analysis.alike import CopiesChecker
 from ba_dist.analysis.rendering import Renderer, source_of
 from ba_dist.analysis.rules import Checker, Rules
@@ -23,12 +23,12 @@ from ba_dist.analysis.trace import last_step, moments, traces
 from ba_dist.analysis.weights import WeightsChecker
 from ba_dist.config import Config
 from ba_dist.data.catalog import digest
-from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.order import shuffle
 from ba_dist.run.record import load_config
 from ba_dist.run.run_dir import read_json
+from ba_dist.tasks import Task
 
 # Default number of ghost batches that are rendered again: about 2,000 instances.
 RENDERED = 64
@@ -68,8 +68,7 @@ class _Run:
         config, facts = _load(path)
         self._rules = _rules(path, config, facts)
         self._paths = traces(run_dir, self._rules.ranks)
-        info = _info(path, facts)
-        task = experiment.task_of(config, info)
+        task = _task(path, config, facts)
         self._ids = Checker(self._rules)
         self._copies = CopiesChecker(self._rules, task)
         self._weights = WeightsChecker(self._rules)
@@ -148,10 +147,9 @@ def _rules(path: Path, config: Config, facts: dict[str, Any]) -> Rules:
         raise UserError(f"{path} is not that of a run: {error!r}") from None
 
 
-def _info(path: Path, facts: dict[str, Any]) -> DatasetInfo:
+def _task(path: Path, config: Config, facts: dict[str, Any]) -> Task:
     try:
-        info = facts["data"]["info"]
-        lists = {name: tuple(info[name]) for name in ("image_shape", "mean", "std")}
-        return DatasetInfo(**{**info, **lists})
+        name = models.network(config.model.model).task
+        return tasks.build(name, config, tasks.read_info(name, facts["data"]["info"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not describe the data of a run: {error!r}") from None

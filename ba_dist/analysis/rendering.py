@@ -106,8 +106,8 @@ class Renderer:
     def _render(self, batch: GroupBatch, wanted: Expected, chosen: slice) -> list[str]:
         """The digests of the pixels of a ghost batch, as the trace has them."""
         runtime.quiet()
-        positions = np.arange(len(wanted.keys))[chosen] % len(batch.images)
-        samples = [batch.images[position] for position in positions]
+        positions = np.arange(len(wanted.keys))[chosen] % len(batch.samples)
+        samples = [batch.samples[position] for position in positions]
         keys = wanted.keys[chosen]
         made = make(self._task, samples, batch.labels[positions], keys, len(keys))
         return [row_digest(row) for row in made[self._task.augmented].numpy()]

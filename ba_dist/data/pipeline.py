@@ -131,12 +131,12 @@ class InputPipeline:
         keys = augmentation_keys(
             self._seed, batch.epoch, batch.sample_ids[None, :], self._copies[:, None]
         ).reshape(-1)
-        shapes = np.tile(shapes_of(batch.images), (copies, 1))
+        shapes = np.tile(shapes_of(batch.samples), (copies, 1))
         drawn = self._maker.draw(keys, shapes, self._layout.ghost_batch)
         rows = self._maker.allocate(len(keys))
 
         def render(i: int) -> None:
-            self._maker.render(batch.images[i % samples], drawn, i, rows[i])
+            self._maker.render(batch.samples[i % samples], drawn, i, rows[i])
 
         self._workers.map(render, list(range(len(keys))))
         return Batch(

@@ -26,12 +26,15 @@ class Network:
             number was published.
         source: of the network, and of that number.
         task: what it learns (`ba_dist.tasks`).
+        keeps_state: whether it keeps a state for each instance, as an LSTM does from step to step;
+            `build` then also gets `instances`, how many this rank holds.
     """
 
     build: Callable[..., Any]
     parameters: float | None
     source: str
     task: str = "classification"
+    keeps_state: bool = False
 
 
 def _cifar(depth: int) -> Callable[..., Any]:
@@ -86,19 +89,22 @@ def network(name: str) -> Network:
     return NETWORKS[name]
 
 
-def build(name: str, norm: Callable[..., Any], **facts: Any) -> Any:
+def build(name: str, norm: Callable[..., Any], *, instances: int = 1, **facts: Any) -> Any:
     """Builds a Keras model whose variables carry their tags.
 
     Args:
         name: of the network.
         norm: makes a normalisation layer, called with the arguments of Keras' own.
+        instances: of this rank; counts only for a network that keeps a state for each.
         facts: of the task; for classification `image_shape` (H, W, C) and `classes`, which give
             images [n, H, W, C] → logits [n, classes].
 
     Raises:
         ConfigError: listing the networks when there is none of this name.
     """
-    model = network(name).build(norm=norm, **facts)
+    entry = network(name)
+    state = {"instances": instances} if entry.keeps_state else {}
+    model = entry.build(norm=norm, **state, **facts)
     tag(model)
     return model
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ba_dist import experiment
 from ba_dist.config import Config
 from ba_dist.data.batch import InstanceMaker, make
-from ba_dist.data.sources import DatasetInfo, Image, Source
+from ba_dist.data.sources import Image, ImageInfo, Source
 from ba_dist.reports.plots import plt, save
 from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.order import shuffle
@@ -57,7 +57,7 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
 
 def copies_of(
     task: InstanceMaker,
-    info: DatasetInfo,
+    info: ImageInfo,
     images: tuple[Image, ...],
     keys: npt.NDArray[np.uint64],
 ) -> npt.NDArray[np.float32]:
@@ -77,7 +77,7 @@ def copies_of(
     return _unscaled(made[task.augmented].numpy(), info)
 
 
-def _unscaled(seen: npt.NDArray[np.float32], info: DatasetInfo) -> npt.NDArray[np.float32]:
+def _unscaled(seen: npt.NDArray[np.float32], info: ImageInfo) -> npt.NDArray[np.float32]:
     mean, std = np.array([info.mean, info.std], np.float32)
     return np.clip(seen * std + mean, 0, 1)
 

@@ -11,7 +11,7 @@ import numpy as np
 from ba_dist.config import Config
 from ba_dist.data.augment import Augmentation, Parameters, mixing
 from ba_dist.data.batch import Array, Int64s
-from ba_dist.data.sources import DatasetInfo, Image
+from ba_dist.data.sources import Image, ImageInfo
 from ba_dist.rules.keys import Uint64s
 from ba_dist.tasks.task import Field, Loss
 
@@ -124,7 +124,7 @@ class Classification:
         return {"val_top1": (hits, ones), "val_loss": (losses, ones)}
 
 
-def classification(config: Config, info: DatasetInfo) -> Classification:
+def classification(config: Config, info: ImageInfo) -> Classification:
     """The task of a configuration.
 
     Raises:

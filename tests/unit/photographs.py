@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits, load_sample_images
 
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources import ImageInfo
 
 # What happens less often than this by chance, in a test of statistics, is taken for an error.
 UNLIKELY = 1e-4
@@ -25,10 +25,10 @@ def digits():
 
 PICTURES = {"photographs": pieces(), "digits": digits()}
 INFOS = {
-    "photographs": DatasetInfo("p", (40, 56, 3), 10, (0.4914, 0.4822, 0.4465), (0.2, 0.25, 0.3)),
-    "digits": DatasetInfo("d", (8, 8, 1), 10, (0.3053,), (0.3761,)),
+    "photographs": ImageInfo("p", (40, 56, 3), 10, (0.4914, 0.4822, 0.4465), (0.2, 0.25, 0.3)),
+    "digits": ImageInfo("d", (8, 8, 1), 10, (0.3053,), (0.3761,)),
 }
-ANY_SIZE = DatasetInfo("any", (0, 0, 3), 10, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+ANY_SIZE = ImageInfo("any", (0, 0, 3), 10, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def run(how, function, *arguments):

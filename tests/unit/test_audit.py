@@ -11,14 +11,14 @@ import pytest
 
 from ba_dist.analysis import audit as module
 from ba_dist.config import Config, override, to_dict
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources import ImageInfo
 from ba_dist.errors import UserError
 from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.order import Permutation
 
 SEED = 5
-INFO = DatasetInfo("none", (8, 8, 1), 10, (0.5,), (0.5,))
+INFO = ImageInfo("none", (8, 8, 1), 10, (0.5,), (0.5,))
 
 
 def audit(folder):

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation, cutout, normalise
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources import ImageInfo
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.rules.keys import augmentation_keys
 
@@ -377,7 +377,7 @@ def test_configurations_that_do_not_work(config, size, parts):
 
 
 def test_channels_that_no_picture_has():
-    info = DatasetInfo("many", (0, 0, 4), 10, (0.5,) * 4, (0.2,) * 4)
+    info = ImageInfo("many", (0, 0, 4), 10, (0.5,) * 4, (0.2,) * 4)
     with pytest.raises(ConfigError, match="1 or 3 channels; those of many have 4"):
         Augmentation(Augment(crop="random-resized"), info, 32)
     assert Augmentation(Augment(), info, 32).image_shape == (32, 32, 4)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ba_dist.config import Data
 from ba_dist.data.catalog import open_source
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources import ImageInfo
 from ba_dist.data.sources.array_record import ArrayRecordSource
 from ba_dist.data.sources.examples import TFDS
 from ba_dist.data.sources.shard_index import SUFFIX
@@ -18,7 +18,7 @@ from ba_dist.errors import CorruptRecord, DataError
 
 from .. import pictures
 
-INFO = DatasetInfo("some", (0, 0, 3), 2, (0.5,) * 3, (0.25,) * 3)
+INFO = ImageInfo("some", (0, 0, 3), 2, (0.5,) * 3, (0.25,) * 3)
 SMALL = {"classes": 2, "per_class": 3, "low": 16, "high": 24}
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 from ba_dist.config import Data
 from ba_dist.data.catalog import digest, open_source
 from ba_dist.data.catalog.find import Subset
-from ba_dist.data.sources import ArraySource, DatasetInfo, Workers, new_memory
+from ba_dist.data.sources import ArraySource, ImageInfo, Workers, new_memory
 from ba_dist.data.sources.array_record import ArrayRecordSource
 from ba_dist.data.sources.examples import TFDS
 from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
@@ -22,8 +22,8 @@ from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
 from .. import pictures
 
 COUNT = 30
-INFO = DatasetInfo("some", (5, 7, 3), 10, (0.5,) * 3, (0.25,) * 3)
-PICTURES = DatasetInfo("pictures", (0, 0, 3), 3, (0.5,) * 3, (0.25,) * 3)
+INFO = ImageInfo("some", (5, 7, 3), 10, (0.5,) * 3, (0.25,) * 3)
+PICTURES = ImageInfo("pictures", (0, 0, 3), 3, (0.5,) * 3, (0.25,) * 3)
 FILES = {"classes": 3, "per_class": 10, "low": 20, "high": 40}
 
 

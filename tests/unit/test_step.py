@@ -13,7 +13,7 @@ from ba_dist.comm.vote import Vote, hear, tell
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.batch import Batch, Instances
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources import ImageInfo
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 from ba_dist.models.tags import DECAY, carries
 from ba_dist.optim.sgd import SGD
@@ -22,7 +22,7 @@ from ba_dist.rules.layout import Layout
 from ba_dist.tasks.classification import Classification
 
 COPIES, SAMPLES, GHOST = 3, 16, 8
-INFO = DatasetInfo("some", (8, 8, 1), 10, (0.0,), (1.0,))
+INFO = ImageInfo("some", (8, 8, 1), 10, (0.0,), (1.0,))
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +204,20 @@ def test_a_table_of_many_ranks_is_arrays_all_the_way():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert table.shape == (world, 4) and peak < 1.2 * table.nbytes
+
+
+@pytest.mark.parametrize("microbatch", [8, 16, 48])
+def test_gradients_of_the_copies_are_those_before_the_sum(comm, microbatch):
+    """Each is the mean over the samples of one copy; their mean is the gradient of the step."""
+    images, labels = instances()
+    trained = train_step(comm, "fp64", microbatch)
+    before = {name: v.numpy() for name, v in trained.state().items()}
+    found = trained.copy_gradients(batch_of(images, labels))
+    for name, variable in trained.state().items():
+        np.testing.assert_array_equal(variable.numpy(), before[name], name)
+    rows = [slice(copy * SAMPLES, (copy + 1) * SAMPLES) for copy in range(COPIES)]
+    for copy, part in enumerate(rows):
+        expected = np.concatenate([g.ravel() for g in mean_gradient(images[part], labels[part])])
+        np.testing.assert_allclose(found[copy], expected, rtol=1e-9, atol=1e-12)
+    whole = np.concatenate([g.ravel() for g in mean_gradient(images, labels)])
+    np.testing.assert_allclose(found.mean(0), whole, rtol=1e-9, atol=1e-12)

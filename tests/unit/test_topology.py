@@ -183,3 +183,24 @@ def test_negative_placement_is_refused(name):
 def test_a_layout_does_not_depend_on_how_it_was_asked_for():
     """Defaults are filled in, so that a layout equals the same one spelled out."""
     assert Layout(4, 2, 64) == Layout(4, 2, 64, group_size=2, ghost_batch_size=32, microbatch=32)
+
+
+@pytest.mark.parametrize("world", (1, 2, 3, 4, 6, 12))
+def test_the_rows_of_all_ranks_are_all_instances_of_a_step(world):
+    """Row m·B + p is copy m of the sample at position p, whoever holds it."""
+    for copies, size in product((1, 2, 6, 12), group_sizes(world, 12)):
+        if copies % size:
+            continue
+        layout = Layout(world, copies, 12 * (world // size), size)
+        rows = [layout.rows(rank) for rank in range(world)]
+        assert sorted(sum(rows, [])) == list(range(copies * layout.batch_size))
+        for rank, mine in enumerate(rows):
+            copies_of_rank, positions = zip(
+                *(divmod(r, layout.batch_size) for r in mine), strict=True
+            )
+            # Copy by copy, each time the samples of the group in their order.
+            assert list(dict.fromkeys(copies_of_rank)) == list(layout.copies(rank))
+            part = [p // layout.group_batch for p in positions]
+            assert set(part) == {layout.group(rank)} and positions[0] % layout.group_batch == 0
+            assert len(set(positions)) == layout.group_batch
+            assert list(mine) == sorted(mine)

@@ -230,6 +230,6 @@ class Stale(Changed):
         before = None
         for batch in self.original:
             last = before or batch
-            images = [image.copy() for image in batch.images]
-            yield replace(batch, images=last.images, labels=last.labels)
-            before = replace(batch, images=images)
+            images = [image.copy() for image in batch.samples]
+            yield replace(batch, samples=last.samples, labels=last.labels)
+            before = replace(batch, samples=images)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ba_dist.config import Augment
 from ba_dist.data.augment import auto_augment, colour, crop, mixing
-from ba_dist.data.sources import DatasetInfo, Image
+from ba_dist.data.sources import Image, ImageInfo
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.rules.keys import Uint64s, integers, uniforms
 
@@ -55,7 +55,7 @@ class Augmentation:
         inputs = augmentation.finish(pixels, finishing)
     """
 
-    def __init__(self, config: Augment, info: DatasetInfo, image_size: int | None = None):
+    def __init__(self, config: Augment, info: ImageInfo, image_size: int | None = None):
         self.config = config
         self.info = info
         height, width, channels = info.image_shape

@@ -20,7 +20,7 @@ from ba_dist.data.catalog import image_datasets
 from ba_dist.data.catalog.image_datasets import Located
 from ba_dist.data.catalog.prepare import INFOS, KINDS, array_name, prepare
 from ba_dist.data.catalog.splits import SPLITS, wanted_samples
-from ba_dist.data.sources import ArraySource, DatasetInfo, Source, shard_index
+from ba_dist.data.sources import ArraySource, DatasetInfo, ImageInfo, Source, shard_index
 from ba_dist.data.sources.array_record import ArrayRecordSource, survey
 from ba_dist.data.sources.image_folder import (
     ImageFolderSource,
@@ -73,7 +73,7 @@ class Split:
         return dataclasses.replace(self, count=wanted, arrays=arrays)
 
 
-Opener = Callable[[DatasetInfo, Split], Source]
+Opener = Callable[[Any, Split], Source]  # the info is that of its kind of samples
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,8 @@ def find(config: Data) -> Found:
     Raises:
         DataError: with what was looked for, and how to get it.
     """
-    if config.dataset == "synthetic":
-        return _synthetic(config)
-    if config.dataset == "synthetic-jpeg":
-        return _synthetic_jpeg(config)
+    if config.dataset in MADE:
+        return MADE[config.dataset](config)
     if config.dataset in INFOS:
         return _arrays(config)
     located = image_datasets.locate(config.dataset, config.data_dir)
@@ -176,16 +174,21 @@ def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
 
 def _synthetic(config: Data) -> Found:
     size, channels = config.image_size, config.image_channels
-    info = DatasetInfo(
-        "synthetic", (size, size, channels), 10, (0.5,) * channels, (0.29,) * channels
-    )
+    info = ImageInfo("synthetic", (size, size, channels), 10, (0.5,) * channels, (0.29,) * channels)
     return Found(info, "made as it is read", _made(config, _SYNTHETIC_SAMPLES, _open_synthetic))
 
 
 def _synthetic_jpeg(config: Data) -> Found:
-    info = DatasetInfo("synthetic-jpeg", (0, 0, 3), 1000, image_datasets.MEAN, image_datasets.STD)
+    info = ImageInfo("synthetic-jpeg", (0, 0, 3), 1000, image_datasets.MEAN, image_datasets.STD)
     splits = _made(config, _SYNTHETIC_JPEG_SAMPLES, _open_synthetic_jpeg)
     return Found(info, "JPEGs made in memory", splits)
+
+
+# Name → samples that are made, not found. Tests and scripts may add their own.
+MADE: dict[str, Callable[[Data], Found]] = {
+    "synthetic": _synthetic,
+    "synthetic-jpeg": _synthetic_jpeg,
+}
 
 
 def _made(config: Data, counts: dict[str, int], open_made: Opener) -> dict[str, Split]:
@@ -198,11 +201,11 @@ def _made(config: Data, counts: dict[str, int], open_made: Opener) -> dict[str, 
     }
 
 
-def _open_synthetic(info: DatasetInfo, split: Split) -> Source:
+def _open_synthetic(info: ImageInfo, split: Split) -> Source:
     return SyntheticSource(info, **split.facts)
 
 
-def _open_synthetic_jpeg(info: DatasetInfo, split: Split) -> Source:
+def _open_synthetic_jpeg(info: ImageInfo, split: Split) -> Source:
     return SyntheticJpegSource(info, **split.facts)
 
 
@@ -221,7 +224,7 @@ def _arrays(config: Data) -> Found:
     return Found(prepared.info, prepared.origin, splits)
 
 
-def _open_arrays(info: DatasetInfo, split: Split) -> Source:
+def _open_arrays(info: ImageInfo, split: Split) -> Source:
     images, labels = split.arrays["images"], split.arrays["labels"]
     return ArraySource(info, images, labels, f"{split.facts['digest']}-{len(labels)}")
 
@@ -247,7 +250,7 @@ def _folders(located: Located) -> Found:
     return Found(info, f"{located.origin} ({len(classes)} classes{others})", splits)
 
 
-def _open_folder(info: DatasetInfo, split: Split) -> Source:
+def _open_folder(info: ImageInfo, split: Split) -> Source:
     folder = split.root / split.facts["folder"]
     return ImageFolderSource(info, Listing(**{**split.facts, **split.arrays, "folder": folder}))
 
@@ -266,7 +269,7 @@ def _tfrecords(located: Located) -> Found:
     return Found(info, f"{located.origin} ({features.classes} classes, {labelled})", splits)
 
 
-def _open_tfrecord(info: DatasetInfo, split: Split) -> Source:
+def _open_tfrecord(info: ImageInfo, split: Split) -> Source:
     shards = split.paths(split.facts["shards"])
     return TFRecordSource(
         info,
@@ -289,7 +292,7 @@ def _array_records(located: Located) -> Found:
     return Found(located.info_of(located.classes), located.origin, splits)
 
 
-def _open_array_record(info: DatasetInfo, split: Split) -> Source:
+def _open_array_record(info: ImageInfo, split: Split) -> Source:
     files = split.paths(split.facts["files"])
     return ArrayRecordSource(info, files, **{k: v for k, v in split.facts.items() if k != "files"})
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ba_dist.data.catalog.prepare import INFOS, first_line
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources import ImageInfo
 from ba_dist.data.sources.examples import SCRIPTS, TFDS, Features
 from ba_dist.data.sources.image_folder import list_classes
 from ba_dist.data.sources.shard_index import UNKNOWN, ShardIndex, find_shards
@@ -52,9 +52,9 @@ class Located:
     size: tuple[int, int] = (0, 0)
     features: Features | None = None
 
-    def info_of(self, classes: int) -> DatasetInfo:
+    def info_of(self, classes: int) -> ImageInfo:
         """The facts of the dataset, once the number of classes is known."""
-        return DatasetInfo(self.name, (*self.size, 3), classes, MEAN, STD)
+        return ImageInfo(self.name, (*self.size, 3), classes, MEAN, STD)
 
 
 def locate(name: str, given_dir: str | None) -> Located:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.catalog.splits import SPLITS
-from ba_dist.data.sources import DatasetInfo
+from ba_dist.data.sources import ImageInfo
 from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
 from ba_dist.storage import lock
 from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
@@ -45,12 +45,10 @@ _KEYS = [array_name(split, kind) for split in SPLITS for kind in KINDS]
 INFOS = {
     info.name: info
     for info in (
-        DatasetInfo("fashion_mnist", (28, 28, 1), 10, (0.2860,), (0.3530,)),
-        DatasetInfo("cifar10", (32, 32, 3), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-        DatasetInfo(
-            "cifar100", (32, 32, 3), 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-        ),
-        DatasetInfo("digits", (8, 8, 1), 10, (0.3053,), (0.3761,)),
+        ImageInfo("fashion_mnist", (28, 28, 1), 10, (0.2860,), (0.3530,)),
+        ImageInfo("cifar10", (32, 32, 3), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ImageInfo("cifar100", (32, 32, 3), 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        ImageInfo("digits", (8, 8, 1), 10, (0.3053,), (0.3761,)),
     )
 }
 
@@ -76,7 +74,7 @@ class Prepared:
     """
 
     folder: Path
-    info: DatasetInfo
+    info: ImageInfo
     digest: str
     origin: str
 
@@ -137,14 +135,14 @@ def _load(folder: Path) -> Prepared | None:
         arrays = {key: np.load(folder / f"{key}.npy", "r", allow_pickle=False) for key in _KEYS}
         if _digest(arrays) != facts["digest"]:
             raise ValueError("its content does not match its digest")
-        return Prepared(folder, DatasetInfo(**info), facts["digest"], facts["origin"])
+        return Prepared(folder, ImageInfo(**info), facts["digest"], facts["origin"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not (folder / "info.json").exists():
             return None
         raise DataError(f"{folder} is corrupt ({error}); delete it to prepare it anew") from None
 
 
-def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
+def _checked(info: ImageInfo, arrays: Arrays, origin: str) -> Arrays:
     """The arrays with the dataset's shape, uint8 images and int64 labels.
 
     Raises:
@@ -172,7 +170,7 @@ def _checked(info: DatasetInfo, arrays: Arrays, origin: str) -> Arrays:
     return checked
 
 
-def _store(folder: Path, info: DatasetInfo, arrays: Arrays, origin: str) -> Prepared:
+def _store(folder: Path, info: ImageInfo, arrays: Arrays, origin: str) -> Prepared:
     """Writes to a temporary folder, then renames it, so that a reader sees all of it or nothing."""
     # The lock is held, so what is there was left by a process that was killed.
     for left in [folder, *folder.parent.glob(f".{folder.name}.*")]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ba_dist.comm import Channel, end_job
 from ba_dist.data.group.record_exchange import ReadMode, RecordExchange, Share
-from ba_dist.data.sources import Images, Labels, Source, Workers
+from ba_dist.data.sources import Labels, Sample, Source, Workers
 from ba_dist.rules.order import GroupSampler
 
 
@@ -21,14 +21,14 @@ from ba_dist.rules.order import GroupSampler
 class GroupBatch:
     """The b samples that a group holds in a step, the same on all its lanes.
 
-    The images may lie in memory that the group shares. They may be read, not written, and only
+    The samples may lie in memory that the group shares. They may be read, not written, and only
     until training begins the step (`GroupReader.advance`).
 
     Args:
         step: counted from the start of training.
         epoch: that the step belongs to.
         sample_ids: int64 [b].
-        images: b images uint8 [H, W, C].
+        samples: b decoded samples; for images uint8 [H, W, C].
         labels: int64 [b].
         replaced: corrupt samples that the batch should have held → samples that took their place.
     """
@@ -36,16 +36,16 @@ class GroupBatch:
     step: int
     epoch: int
     sample_ids: npt.NDArray[np.int64]
-    images: Images
+    samples: list[Sample]
     labels: Labels
     replaced: dict[int, int] = field(default_factory=dict)
 
     def sha256(self) -> str:
         """Digest of the batch before augmentation."""
         digest = hashlib.sha256(self.labels.tobytes())
-        for image in self.images:
-            digest.update(repr(image.shape).encode())
-            digest.update(np.ascontiguousarray(image).data)
+        for sample in self.samples:
+            digest.update(repr(sample.shape).encode())
+            digest.update(np.ascontiguousarray(sample).data)
         return digest.hexdigest()
 
 
@@ -240,16 +240,16 @@ class GroupReader:
         """Gathers a step, and puts other samples in the place of corrupt ones."""
         wanted = begun.share.ids
         ids = wanted.copy()
-        images, labels = self._records.finish(begun.share)
+        samples, labels = self._records.finish(begun.share)
         later = 0
-        while missing := [i for i, image in enumerate(images) if image is None]:
+        while missing := [i for i, sample in enumerate(samples) if sample is None]:
             # The same rule on every lane, and in every layout.
             later += 1
             ids[missing] = self._sampler.later(begun.step, later)[missing]
             found = self._records.replace(begun.share, ids[missing])
-            for i, image, label in zip(missing, *found, strict=True):
-                images[i], labels[i] = image, label
+            for i, sample, label in zip(missing, *found, strict=True):
+                samples[i], labels[i] = sample, label
         replaced = {int(a): int(b) for a, b in zip(wanted, ids, strict=True) if a != b}
         self._source.counters.add(records_skipped=len(replaced) * (self._channel.rank == 0))
-        whole = [image for image in images if image is not None]
+        whole = [sample for sample in samples if sample is not None]
         return GroupBatch(begun.step, begun.epoch, ids, whole, np.array(labels, np.int64), replaced)

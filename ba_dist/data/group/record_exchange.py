@@ -1,10 +1,10 @@
-"""From sample ids to images on every lane of a group, each record read once per group (or not).
+"""From sample ids to samples on every lane of a group, each record read once per group or not.
 
-Three modes, the same images bit for bit:
+Three modes, the same samples bit for bit:
 
     replicate     every lane reads and decodes all b records: what users have without groups
     broadcast     lane 0 reads, the group gets the encoded records, every lane decodes: the paper
-    cooperative   lane l reads and decodes the l-th part, the group gathers the decoded images
+    cooperative   lane l reads and decodes the l-th part, the group gathers the decoded samples
 """
 
 import sys
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ba_dist.comm import Channel
 from ba_dist.comm.shared_memory import Bytes
 from ba_dist.data.group.exchange import Exchange, Slot
-from ba_dist.data.sources import Allocate, Image, Labels, Source, Workers, new_memory
+from ba_dist.data.sources import Allocate, Labels, Sample, Source, Workers, new_memory
 from ba_dist.errors import CorruptRecord
 
 Ids = npt.NDArray[np.int64]
@@ -38,7 +38,7 @@ class ReadMode:
 
     @property
     def decoded(self) -> bool:
-        """Whether images are exchanged, rather than records."""
+        """Whether decoded samples are exchanged, rather than records."""
         return self.exchange == "decoded" or (self.exchange, self.io) == ("auto", "cooperative")
 
     def counts(self, total: int, lanes: int) -> list[int]:
@@ -48,49 +48,52 @@ class ReadMode:
         return [total * (lane + 1) // lanes - total * lane // lanes for lane in range(lanes)]
 
 
+# A sample has at most so many axes: (H, W, C) for an image, (T,) for a text.
+_AXES = 4
+
+
 @dataclass
 class Piece:
-    """A record or an image on its way through the group.
+    """A record or a decoded sample on its way through the group.
 
     Args:
-        memory: uint8 [bytes], the encoded record or the pixels.
-        shape: (H, W, C) of an image; zeros for a record.
-        label: of an image; 0 for a record, which holds its label itself.
+        memory: uint8 [bytes], of the encoded record or of the sample.
+        shape: of a sample; empty for a record.
+        label: of a sample; 0 for a record, which holds its label itself.
         corrupt: whether the record could not be read or decoded; `memory` then holds nothing.
         problem: why it is corrupt, known only to the lane that found it; empty elsewhere.
     """
 
     memory: Bytes
-    shape: tuple[int, int, int] = (0, 0, 0)
+    shape: tuple[int, ...] = ()
     label: int = 0
     corrupt: bool = False
     problem: str = ""
 
     @classmethod
-    def of_image(cls, image: Image, label: int) -> "Piece":
+    def of_sample(cls, sample: Sample, label: int) -> "Piece":
         """A decoded sample."""
-        height, width, channels = image.shape
-        return cls(image.reshape(-1), (height, width, channels), label)
+        return cls(sample.reshape(-1).view(np.uint8), sample.shape, label)
 
     @classmethod
     def of_corrupt(cls, problem: str) -> "Piece":
         """A sample that this lane found corrupt."""
         return cls(new_memory(0), corrupt=True, problem=problem)
 
-    @property
-    def image(self) -> Image | None:
-        """The image uint8 [H, W, C] of a decoded piece; None if it is corrupt."""
-        return None if self.corrupt else self.memory.reshape(self.shape)
+    def sample(self, dtype: str) -> Sample | None:
+        """The sample of a decoded piece; None if it is corrupt."""
+        return None if self.corrupt else self.memory.view(dtype).reshape(self.shape)
 
     def facts(self) -> tuple[int, ...]:
-        """The numbers that other lanes get beside the memory: H, W, C, label, corrupt."""
-        return (*self.shape, self.label, self.corrupt)
+        """The numbers that other lanes get beside the memory: label, corrupt, shape, then -1s."""
+        missing = (-1,) * (_AXES - len(self.shape))
+        return (self.label, self.corrupt, *self.shape, *missing)
 
     @classmethod
     def from_facts(cls, memory: Bytes, facts: list[int]) -> "Piece":
         """A piece as another lane sees it: without the problem."""
-        height, width, channels, label, corrupt = facts
-        return cls(memory, (height, width, channels), label, bool(corrupt))
+        label, corrupt, *sides = facts
+        return cls(memory, tuple(side for side in sides if side >= 0), label, bool(corrupt))
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Share:
 
 
 class RecordExchange:
-    """Turns the sample ids of a step into images on every lane: `begin`, then `finish`.
+    """Turns the sample ids of a step into samples on every lane: `begin`, then `finish`.
 
     The next step may be begun, in another thread, before the last is finished.
 
@@ -118,7 +121,7 @@ class RecordExchange:
         channel: the ranks of the group.
         mode: who reads, and what is exchanged.
         workers: threads that read and decode.
-        slots: steps until the memory of a step's images is written again.
+        slots: steps until the memory of a step's samples is written again.
         sharing: ranks on this node, of all groups.
     """
 
@@ -140,11 +143,11 @@ class RecordExchange:
         """Reads this lane's share of a step, and decodes it where the mode says so."""
         return self._read(ids, self._exchange.begin())
 
-    def finish(self, share: Share) -> tuple[list[Image | None], list[int]]:
-        """The images and labels of all samples of a step; collective over the group.
+    def finish(self, share: Share) -> tuple[list[Sample | None], list[int]]:
+        """The decoded samples and labels of a step; collective over the group.
 
         Returns:
-            For each sample its image (None where the record is corrupt) and its label.
+            Each sample (None where the record is corrupt) and its label.
 
         Raises:
             CorruptRecord: naming file and place, on the lane that found it, when corrupt records
@@ -155,9 +158,10 @@ class RecordExchange:
         else:
             pieces, finders = self._gather(share)
         self._settle(pieces, finders)
-        return [piece.image for piece in pieces], [piece.label for piece in pieces]
+        dtype = self._source.info.dtype
+        return [piece.sample(dtype) for piece in pieces], [piece.label for piece in pieces]
 
-    def replace(self, share: Share, ids: Ids) -> tuple[list[Image | None], list[int]]:
+    def replace(self, share: Share, ids: Ids) -> tuple[list[Sample | None], list[int]]:
         """Like `begin` and `finish`, for further samples of a step that is finished.
 
         They go into the same slot, behind the step's own samples, as they live equally long.
@@ -165,7 +169,7 @@ class RecordExchange:
         return self.finish(self._read(ids, share.slot))
 
     def close(self) -> None:
-        """Gives shared memory back; collective, and no image may be read any more."""
+        """Gives shared memory back; collective, and no sample may be read any more."""
         self._exchange.close()
 
     @property
@@ -175,9 +179,9 @@ class RecordExchange:
 
     def _read(self, ids: Ids, slot: Slot) -> Share:
         if self._alone:
-            pieces = self._workers.map(self._image, [(int(i), new_memory) for i in ids])
+            pieces = self._workers.map(self._sample, [(int(i), new_memory) for i in ids])
         else:
-            work = self._image if self._mode.decoded else self._record
+            work = self._sample if self._mode.decoded else self._record
             mine = ids[self._part(len(ids))]
             pieces = self._workers.map(work, [(int(i), slot.allocate) for i in mine])
         return Share(ids, slot, pieces)
@@ -192,7 +196,8 @@ class RecordExchange:
         """All lanes' pieces, and for each the lane that found it corrupt, if it is."""
         total, mine = len(share.ids), share.pieces
         counts = self._mode.counts(total, self._channel.size)
-        facts = np.array([piece.facts() for piece in mine], np.int64).reshape(len(mine), 5)
+        facts = np.array([piece.facts() for piece in mine], np.int64)
+        facts = facts.reshape(len(mine), 2 + _AXES)
         memories, all_facts = self._exchange.gather(
             share.slot, [piece.memory for piece in mine], facts, counts
         )
@@ -233,10 +238,10 @@ class RecordExchange:
         elif corrupt:
             self._channel.barrier()
 
-    def _image(self, item: tuple[int, Allocate]) -> Piece:
+    def _sample(self, item: tuple[int, Allocate]) -> Piece:
         sample_id, allocate = item
         try:
-            return Piece.of_image(*self._source.decode(self._source.read(sample_id), allocate))
+            return Piece.of_sample(*self._source.decode(self._source.read(sample_id), allocate))
         except CorruptRecord as error:
             return self._corrupt(sample_id, error)
 
@@ -255,7 +260,7 @@ class RecordExchange:
         if piece.corrupt:
             return piece
         try:
-            return Piece.of_image(*self._source.decode(piece.memory.tobytes()))
+            return Piece.of_sample(*self._source.decode(piece.memory.tobytes()))
         except CorruptRecord as error:
             return self._corrupt(sample_id, error)
 

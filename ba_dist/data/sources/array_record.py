@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
+from ba_dist.data.sources import Allocate, Counters, Image, ImageInfo, new_memory
 from ba_dist.data.sources.files import OpenFiles, open_files_limit
 from ba_dist.errors import CorruptRecord, DataError
 
@@ -75,7 +75,7 @@ class ArrayRecordSource:
 
     def __init__(
         self,
-        info: DatasetInfo,
+        info: ImageInfo,
         files: Sequence[Path],
         decoder: Decoder,
         *,

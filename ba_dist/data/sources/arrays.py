@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources.source import Allocate, Counters, DatasetInfo, Image, new_memory, put
+from ba_dist.data.sources.source import Allocate, Counters, Image, ImageInfo, new_memory, put
 
 
 @dataclass
@@ -19,7 +19,7 @@ class ArraySource:
         digest: identifies the content.
     """
 
-    info: DatasetInfo
+    info: ImageInfo
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     digest: str

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
+from ba_dist.data.sources import Allocate, Counters, Image, ImageInfo, new_memory
 from ba_dist.data.sources.files import FileDescriptor, unreadable
 from ba_dist.data.sources.images import decode_image
 from ba_dist.errors import DataError
@@ -144,7 +144,7 @@ class ImageFolderSource:
 
     stored = True
 
-    def __init__(self, info: DatasetInfo, listing: Listing):
+    def __init__(self, info: ImageInfo, listing: Listing):
         self.info = info
         self.counters = Counters()
         self.contents = listing.contents()

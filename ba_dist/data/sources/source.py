@@ -1,19 +1,20 @@
-"""What a source is: `read` gives the encoded record of a sample, `decode` makes an image of it.
+"""What a source is: `read` gives the encoded record of a sample, `decode` makes an array of it.
 
-The two are separate so that a group can share records or images. A record is bytes, and holds the
-label. Several threads call both at a time.
+The two are separate so that a group can share records or decoded samples. A record is bytes, and
+holds the label. Several threads call both at a time.
 """
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
-Images = list[Image]
+# A decoded sample of any kind; its dtype is that of the dataset.
+Sample = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
 
 # Number of bytes → memory to decode into; a reader passes one whose memory its group shares.
@@ -34,7 +35,22 @@ def put(pixels: npt.NDArray[Any], shape: tuple[int, ...], allocate: Allocate) ->
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a model and an augmentation need to know of a dataset.
+    """What a task needs to know of a dataset; a kind of samples has a subclass.
+
+    `dtype` is that of a decoded sample, the same for all of a kind.
+
+    Args:
+        name: as `--dataset` has it.
+    """
+
+    dtype: ClassVar[str] = "uint8"
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ImageInfo(DatasetInfo):
+    """What a network and an augmentation need to know of a dataset of images and classes.
 
     Args:
         name: as `--dataset` has it.
@@ -44,7 +60,6 @@ class DatasetInfo:
         std: standard deviation of the same, one for each channel.
     """
 
-    name: str
     image_shape: tuple[int, int, int]
     classes: int
     mean: tuple[float, ...]
@@ -85,7 +100,7 @@ class Source(Protocol):
     where they differ. `read` and `decode` add to `counters`.
     """
 
-    info: DatasetInfo
+    info: Any  # a DatasetInfo of its kind
     stored: bool
     contents: list[str]
     counters: Counters
@@ -100,8 +115,11 @@ class Source(Protocol):
         """
         ...
 
-    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Image, int]:
-        """The image uint8 [H, W, C], in memory from `allocate`, and the label of a record.
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Sample, int]:
+        """The sample of a record, in memory from `allocate`, and its label.
+
+        An image is uint8 [H, W, C]; other samples have the dtype of the dataset and at most four
+        axes. What has no label gives 0.
 
         Raises:
             CorruptRecord: with the reason why it cannot be decoded.

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory, put
+from ba_dist.data.sources import Allocate, Counters, Image, ImageInfo, new_memory, put
 from ba_dist.data.sources.images import decode_image
 from ba_dist.rules.keys import combine
 
@@ -20,7 +20,7 @@ class SyntheticSource:
         seed: of the noise.
     """
 
-    info: DatasetInfo
+    info: ImageInfo
     count: int
     seed: int = 0
     counters: Counters = field(default_factory=Counters)
@@ -101,7 +101,7 @@ class SyntheticJpegSource:
 
     stored = True
 
-    info: DatasetInfo
+    info: ImageInfo
     count: int
     seed: int = 0
     counters: Counters = field(default_factory=Counters)

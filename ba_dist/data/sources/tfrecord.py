@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources import Allocate, Counters, DatasetInfo, Image, new_memory
+from ba_dist.data.sources import Allocate, Counters, Image, ImageInfo, new_memory
 from ba_dist.data.sources.examples import Features
 from ba_dist.data.sources.files import FileDescriptor, OpenFiles, open_files_limit, unreadable
 from ba_dist.errors import CorruptRecord, DataError
@@ -132,7 +132,7 @@ class TFRecordSource:
 
     def __init__(
         self,
-        info: DatasetInfo,
+        info: ImageInfo,
         shards: list[Path],
         *,
         sizes: npt.NDArray[np.int64],

@@ -12,13 +12,13 @@ runtime.quiet()
 from ba_dist.config import Augment, Batch, Config, layout_of  # noqa: E402
 from ba_dist.data.augment import Augmentation  # noqa: E402
 from ba_dist.data.pipeline import open_pipeline  # noqa: E402
-from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+from ba_dist.data.sources import ArraySource, ImageInfo  # noqa: E402
 from ba_dist.errors import CorruptRecord  # noqa: E402
 from ba_dist.tasks.classification import Classification  # noqa: E402
 
 comm = start()
 pixels = np.zeros((640, 8, 8, 1), np.uint8)
-info = DatasetInfo("test", (8, 8, 1), 10, (0.5,), (0.25,))
+info = ImageInfo("test", (8, 8, 1), 10, (0.5,), (0.25,))
 
 
 class Rotten(ArraySource):

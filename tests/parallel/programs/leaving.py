@@ -20,7 +20,7 @@ from ba_dist import Augment, input_pipeline  # noqa: E402
 from ba_dist.config import Batch, Config, layout_of  # noqa: E402
 from ba_dist.data.augment import Augmentation  # noqa: E402
 from ba_dist.data.pipeline import open_pipeline  # noqa: E402
-from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+from ba_dist.data.sources import ArraySource, ImageInfo  # noqa: E402
 from ba_dist.tasks.classification import Classification  # noqa: E402
 
 AUGMENT = Augment(pad_crop=2, flip=True)
@@ -51,7 +51,7 @@ class Watched(Augmentation):
 
 
 def leave_a_training(attempt: int) -> bool:
-    info = DatasetInfo("test", (24, 24, 3), 10, (0.5,) * 3, (0.25,) * 3)
+    info = ImageInfo("test", (24, 24, 3), 10, (0.5,) * 3, (0.25,) * 3)
     source = ArraySource(info, pixels, labels, "test")
     config = Config("test", batch=Batch(batch_size=32, multiplicity=2), augment=AUGMENT)
     augmentation = Watched(AUGMENT, info)

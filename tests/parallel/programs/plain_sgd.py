@@ -18,7 +18,7 @@ from ba_dist import models  # noqa: E402
 from ba_dist.config import Augment  # noqa: E402
 from ba_dist.data.augment import Augmentation  # noqa: E402
 from ba_dist.data.batch import Batch, Instances  # noqa: E402
-from ba_dist.data.sources import DatasetInfo  # noqa: E402
+from ba_dist.data.sources import ImageInfo  # noqa: E402
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization  # noqa: E402
 from ba_dist.optim.sgd import SGD  # noqa: E402
 from ba_dist.step import PRECISIONS, TrainStep  # noqa: E402
@@ -45,7 +45,7 @@ def network():
 
 ours = network()
 layout = Layout(comm.world_size, 1, BATCH * comm.world_size)
-info = DatasetInfo("random", (12, 12, 3), 10, (0.0,) * 3, (1.0,) * 3)
+info = ImageInfo("random", (12, 12, 3), 10, (0.0,) * 3, (1.0,) * 3)
 step = TrainStep(
     Classification(Augmentation(Augment(), info)),
     ours,

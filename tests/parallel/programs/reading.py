@@ -18,7 +18,7 @@ from ba_dist.config import Data
 from ba_dist.data.catalog import open_dataset
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
-from ba_dist.data.sources import ArraySource, DatasetInfo, Workers
+from ba_dist.data.sources import ArraySource, ImageInfo, Workers
 from ba_dist.data.sources.array_record import ArrayRecordSource
 from ba_dist.data.sources.examples import Features
 from ba_dist.rules.layout import Layout
@@ -72,12 +72,12 @@ def sources(comm):
     """Name → source; each holds what tests/pictures.py made of the same samples."""
     for form in ("folder", "tfrecord", "rotten"):
         yield form, open_dataset(Data("imagenet", str(folder / form)), comm).train
-    info = DatasetInfo("records", (0, 0, 3), 3, (0.5,) * 3, (0.25,) * 3)
+    info = ImageInfo("records", (0, 0, 3), 3, (0.5,) * 3, (0.25,) * 3)
     files = sorted((folder / "array_record").glob("train*"))
     yield "array_record", ArrayRecordSource(info, files, Features("image", "label", 0, 3).decode)
     yield "synthetic-jpeg", open_dataset(Data("synthetic-jpeg", train_samples=150), comm).train
     pixels = np.random.default_rng(0).integers(0, 256, (150, 5, 4, 3), np.uint8)
-    array_info = DatasetInfo("arrays", (5, 4, 3), 150, (0.5,) * 3, (0.25,) * 3)
+    array_info = ImageInfo("arrays", (5, 4, 3), 150, (0.5,) * 3, (0.25,) * 3)
     yield "arrays", ArraySource(array_info, pixels, np.arange(150), "some")
 
 

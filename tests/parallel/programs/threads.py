@@ -19,7 +19,7 @@ runtime.quiet()
 
 from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
 from ba_dist.data.pipeline import open_pipeline  # noqa: E402
-from ba_dist.data.sources import ArraySource, DatasetInfo  # noqa: E402
+from ba_dist.data.sources import ArraySource, ImageInfo  # noqa: E402
 from ba_dist.tasks.classification import Classification  # noqa: E402
 
 reading, rendering = set(), set()
@@ -42,7 +42,7 @@ config = override(recipe("quickstart"), {"batch_size": 32, "multiplicity": 4})
 if threads:
     config = override(config, {"io_threads": threads})
 pixels = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
-info = DatasetInfo("some", (28, 28, 1), 10, (0.5,), (0.5,))
+info = ImageInfo("some", (28, 28, 1), 10, (0.5,), (0.5,))
 source = Watched(info, pixels, np.arange(64) % 10, "some")
 comm = start()
 layout = Layout(comm.world_size, 4, 32)

@@ -1,0 +1,68 @@
+"""What layers say of their variables: decay, LARS, a row for each instance."""
+
+import keras
+import pytest
+
+from ba_dist import models, optim
+from ba_dist.config import Config, Optimizer, override
+from ba_dist.errors import ConfigError
+from ba_dist.models.tags import ADAPT, DECAY, INSTANCE, carries, tag
+
+
+class Counting(keras.layers.Layer):
+    """A layer of a script, with its own tags."""
+
+    tags = {"count": (INSTANCE,), "scale": (DECAY,)}
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), name="scale")
+        self.count = self.add_weight(shape=(4,), trainable=False, name="count")
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.fixture
+def model():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="a_bias_in_the_name")(images)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = keras.Sequential([keras.layers.SeparableConv2D(4, 3, name="separable")], name="inner")(x)
+    x = Counting(name="counting")(keras.layers.GlobalAveragePooling2D()(x))
+    built = keras.Model(images, keras.layers.Dense(2, name="logits")(x))
+    tag(built)
+    return built
+
+
+def carrying(model, wanted):
+    return {"/".join(v.path.split("/")[-2:]) for v in model.variables if carries(v, wanted)}
+
+
+def test_kernels_are_decayed_wherever_they_lie_and_nothing_else(model):
+    kernels = {"a_bias_in_the_name/kernel", "separable/pointwise_kernel", "logits/kernel"}
+    assert carrying(model, DECAY) == kernels | {"counting/scale"}
+    depthwise = {"depthwise/kernel", "separable/depthwise_kernel"}
+    assert carrying(model, ADAPT) == kernels | depthwise
+    assert carrying(model, INSTANCE) == {"counting/count"}
+
+
+def test_a_variable_without_tags_carries_none():
+    assert not carries(keras.Variable(1.0), DECAY)
+
+
+def test_names_are_checked_by_their_registry():
+    with pytest.raises(ConfigError, match="--optimizer 'adam-w' is unknown; choose from sgd"):
+        optim.check(Optimizer(optimizer="adam-w"))
+    with pytest.raises(ConfigError, match="--model 'resnet9' is unknown; choose from resnet50, "):
+        models.network("resnet9")
+
+
+def test_a_name_that_no_registry_has_stops_a_run_before_it_begins(tmp_path):
+    from ba_dist.train import train
+
+    folder = tmp_path / "run"
+    for wrong in ({"model": "resnet9"}, {"optimizer": "adam-w"}):
+        with pytest.raises(ConfigError, match="is unknown"):
+            train(override(Config("test"), {"run_dir": str(folder), **wrong}))
+    assert not folder.exists()
