@@ -152,7 +152,7 @@ openmpi_options() {
   fi
   OPTIONS+=("${oversubscribe[@]}")
   if [ -z "$BINDING_GIVEN" ]; then OPTIONS+=("${place[@]}"); fi
-  # A waiting rank otherwise spins and takes the core from the one it waits for.
+  # Otherwise a rank that waits spins, and takes the core from the rank that it waits for.
   if [ "$GPUS" = 0 ]; then OPTIONS+=(--mca mpi_yield_when_idle 1); fi
   if [ -n "$HOSTS" ]; then OPTIONS+=(--host "$HOSTS"); fi
   if [ -n "$HOSTFILE" ]; then OPTIONS+=(--hostfile "$HOSTFILE"); fi
@@ -174,8 +174,8 @@ hydra_options() {
 
 # ---------------------------------------------------------------- running
 
-# The ranks end with mpirun. Open MPI hands SIGUSR2 to the ranks and kills them on SIGTERM, Hydra
-# hands SIGTERM to them and dies of SIGUSR2.
+# The ranks end with mpirun. Open MPI passes SIGUSR2 on to the ranks and kills them on SIGTERM; Hydra
+# passes SIGTERM on to them and dies of SIGUSR2.
 run() {
   STOP_SIGNAL=USR2 END_SIGNAL=TERM
   case $MPI_KIND in mpich | intel) STOP_SIGNAL=TERM END_SIGNAL=KILL ;; esac
@@ -183,8 +183,8 @@ run() {
   exit "$STATUS"
 }
 
-# Open MPI 5 ends with status 0 when it has lost a host, and may crash or stay for ever when ranks
-# end together with a status that is not 0; but it says before what happened.
+# Open MPI 5 ends with status 0 when it has lost a host, and may crash or hang when ranks end
+# together with a status that is not 0; but before that it prints what happened.
 LINGER_SECONDS=${BA_DIST_LINGER_SECONDS:-30}
 FAILURE=""
 read_status() {

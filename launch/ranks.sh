@@ -40,8 +40,8 @@ export_threads() {
   export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
   # Large arrays in huge pages: 5 % less CPU time a step of ResNet-50. An older C library ignores it.
   export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-  # A rank's own streams are pipes, which are passed on in whole lines only: rank 0 writes its
-  # progress bar to this terminal itself, if a person is watching and it runs on this host.
+  # The launcher passes a rank's output on in whole lines only. So rank 0 writes its progress bar to
+  # this terminal itself, if there is a terminal and rank 0 runs on this host.
   if [ -t 1 ] && [ -t 2 ]; then
     export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-$(uname -n):$(readlink /proc/self/fd/2)}
   fi
@@ -64,7 +64,7 @@ show_line() {
   printf '\n'
 }
 
-# Runs a command after some seconds, unless `never "$LATER"` is said before. It keeps no stream open.
+# Runs a command after some seconds, unless `never "$LATER"` is called before. It keeps no stream open.
 later() {
   (
     trap 'kill "$!"; exit' TERM
@@ -79,7 +79,7 @@ never() {
   if [ -n "$1" ]; then kill "$1" 2>/dev/null || true; fi
 }
 
-# Asks the ranks to save and stop; a second request, or patience running out, ends them.
+# Asks the ranks to save and stop; a second request, or a timeout, ends them.
 STOPPING="" INTERRUPTED=""
 request_stop() {
   INTERRUPTED=1
@@ -101,14 +101,14 @@ end_child() {
   kill -KILL "$CHILD"
 }
 
-# The launcher has said that it ends, and how: if it stays, it hangs.
+# The launcher has printed that it ends, and how. If it is still there after that, it hangs.
 expect_end() {
   INTERRUPTED=1
   later "$LINGER_SECONDS" kill -KILL "$CHILD"
   LINGERING=$LATER
 }
 
-# Whether a process has a child that lives; the dead ones stay until it looks at them.
+# Whether a process has a child that runs; children that ended stay until it waits for them.
 has_children() {
   local list pid pids
   for list in "/proc/$1/task"/*/children; do
@@ -122,7 +122,7 @@ has_children() {
   return 1
 }
 
-# Kills a launcher that stays when all that it had started is gone.
+# Kills a launcher that is still there when everything that it started has ended.
 end_when_alone() {
   local seconds=0
   [ -r "/proc/$$/task/$$/children" ] || return 0
@@ -133,10 +133,10 @@ end_when_alone() {
   kill -KILL "$CHILD"
 }
 
-# Starts a command, hands requests to stop on to it as STOP_SIGNAL or END_SIGNAL, and sets STATUS.
+# Starts a command, passes requests to stop on to it as STOP_SIGNAL or END_SIGNAL, and sets STATUS.
 # It gets its own process group, so that Ctrl-C reaches this script alone, and ends with it.
 start_and_wait() {
-  # A terminal stops whoever reads from it in the background.
+  # A terminal stops a background process that reads from it.
   if [ -t 0 ]; then exec </dev/null; fi
   set -m
   "$PYTHON" -IS "$ROOT/launch/end_with_parent.py" "$END_SIGNAL" "$@" &
@@ -159,9 +159,10 @@ start_and_wait() {
   never "${WATCHING:-}"
 }
 
-# As start_and_wait, but where the launcher tells the status of the first rank that failed among its
-# errors, that is STATUS: `read_status LINE`, of the calling script, finds it and sets REPORTED. If
-# LINGER_SECONDS is set the launcher is killed when it is still there so long after, or so long alone.
+# Like start_and_wait, but STATUS is that of the first rank that failed, where the launcher prints it
+# among its errors: `read_status LINE`, of the calling script, finds it and sets REPORTED. If
+# LINGER_SECONDS is set, the launcher is killed when it is still there so long after that line, or so
+# long after all that it started has ended.
 start_and_listen() {
   local errors listener reported=0
   exec {errors}> >(listen)

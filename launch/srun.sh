@@ -99,9 +99,9 @@ share_cpus() {
 }
 
 export_settings() {
-  # A job submitted with --export=NONE would hand an empty environment on to its ranks.
+  # A job submitted with --export=NONE would pass an empty environment on to its ranks.
   export SLURM_EXPORT_ENV=ALL
-  # A waiting rank otherwise spins and takes the core from the one it waits for.
+  # Otherwise a rank that waits spins, and takes the core from the rank that it waits for.
   if [ "$DEVICE" != gpu ]; then
     export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
   fi
@@ -119,8 +119,8 @@ export_settings() {
 
 # As soon as one rank has ended with a status that is not 0, srun terminates the others, and its own
 # status is the highest of all: that of a rank it has terminated, not of the one that failed. Status
-# 14 (MPI_ERR_UNKNOWN) is a rank's that lost another, and may be reported before the cause. Where
-# ranks could not even be started, srun 22.05 may end with 0.
+# 14 (MPI_ERR_UNKNOWN) is that of a rank that lost another one, and may be reported before the cause.
+# Where ranks could not even be started, srun 22.05 may end with 0.
 read_status() {
   local ended='^srun: error: .*: tasks? [0-9,-]+: Exited with exit code ([0-9]+)$'
   local missing='^srun: error: tasks? [0-9,-]+ launch failed: '
@@ -150,7 +150,7 @@ if [ -n "$DRY_RUN" ]; then
   show_line "${LINE[@]}"
   exit 0
 fi
-# srun hands SIGUSR2 on to the ranks, and ends them on SIGTERM.
+# srun passes SIGUSR2 on to the ranks, and ends them on SIGTERM.
 STOP_SIGNAL=USR2 END_SIGNAL=TERM
 start_and_listen "${LINE[@]}"
 exit "$STATUS"

@@ -1,11 +1,11 @@
 # What the job scripts in this folder share; sourced by them inside the job. It checks the
-# environment, starts the ranks, hands signals on to them and queues the job again when they ask.
+# environment, starts the ranks, passes signals on to them, and queues the job again on status 75.
 #
 # Variables that a script or its user may set:
 #   BA_DIST_SITE_FILE      a file that is sourced in place of the script's function `site`
 #   BA_DIST_LAUNCHER       `srun` or `mpirun` for those of launch/, `plain` for Slurm's srun itself;
 #                          by default srun, or plain where the Python of .venv does not run here
-#   BA_DIST_DOCTOR=0       leaves the check of the environment out
+#   BA_DIST_DOCTOR=0       skips the check of the environment
 #   BA_DIST_MAX_FRUITLESS  requeues in a row without a new checkpoint before it gives up; default 3
 # shellcheck shell=bash
 
@@ -56,8 +56,8 @@ check_usage() {
 
 # ---------------------------------------------------------------- the site and its cores
 
-# Sets what is peculiar to the site. Modules are not written for `set -eu`; the check of the
-# environment finds what is wrong after them.
+# Sets what this site needs. Modules do not work under `set -eu`; the check of the environment finds
+# what is wrong after them.
 load_site() {
   local start
   set +eu
@@ -99,15 +99,15 @@ prepare_plain_srun() {
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
   export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$OMP_NUM_THREADS}
   export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
-  # Open MPI 5 falls in MPI_Init now and then with the other way of Slurm's PMIx.
+  # Open MPI 5 sometimes crashes in MPI_Init with the other setting of Slurm's PMIx.
   export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-ring}
-  # A job submitted with --export=NONE would hand an empty environment on to its ranks.
+  # A job submitted with --export=NONE would pass an empty environment on to its ranks.
   export SLURM_EXPORT_ENV=ALL
 }
 
 # ---------------------------------------------------------------- the run directory
 
-# Sets RUN_DIR, the same at every start of this job, and ADDED, the flags that it takes to use it.
+# Sets RUN_DIR, the same at every start of this job, and ADDED, the flags that are needed to use it.
 choose_run_dir() {
   local recipe=$1
   RUN_DIR=$(last_value --run-dir "$@")
@@ -116,7 +116,7 @@ choose_run_dir() {
     RUN_DIR=$PWD/runs/$recipe-$SLURM_JOB_ID
     ADDED+=("--run-dir=$RUN_DIR")
   fi
-  # --no-resume is for the first start only: later ones go on with what this job has saved.
+  # --no-resume is for the first start only: later ones continue from what this job has saved.
   if saved_since "$(first_mark)"; then ADDED+=(--resume); fi
 }
 
@@ -163,8 +163,8 @@ saved_since() {
 choose_command() {
   local launcher=${BA_DIST_LAUNCHER:-srun} python=$BA_DIST_HOME/.venv/bin/python
   if [ "$launcher" = srun ]; then
-    # launch/srun.sh has no place for a wrapper, and needs a Python out here, where that of a
-    # container need not run.
+    # launch/srun.sh takes no wrapper, and needs a Python outside of the container, where that of the
+    # container may not run.
     [ ${#RANK_WRAPPER[@]} = 0 ] && [ -x "$BA_DIST_HOME/launch/srun.sh" ] &&
       "$python" -c "" 2>/dev/null || launcher=plain
   fi
@@ -203,22 +203,22 @@ on_all_ranks() {
 # No `return` and no `exit` here: in a trap during `wait` they would end the script.
 on_signal() {
   SIGNALLED=1
-  # Once only: the scripts of launch/ take a second request for impatience, and kill.
+  # Once only: at a second request the scripts of launch/ kill the ranks.
   if [ -z "$STOP" ]; then
     STOP=1
-    # Further ones are not handed on; a script that got three at once ended with 255 one time.
+    # Further ones are not passed on; a script that got three at once ended with 255 one time.
     trap '' TERM USR1 USR2
     say "SIG$1: asking the ranks to save and stop"
     ask_to_stop
   fi
 }
 
-# Always USR2: srun hands it on, while a SIGTERM makes it kill the ranks at once.
+# Always USR2: srun passes it on, while a SIGTERM makes it kill the ranks at once.
 ask_to_stop() {
   if [ -n "$CHILD" ]; then kill -USR2 "$CHILD" 2>/dev/null || true; fi
 }
 
-# Better now than after an hour: a broken node or a missing module ends the job here.
+# A broken node or a missing module ends the job here, not after an hour.
 check_environment() {
   if [ "${BA_DIST_DOCTOR:-1}" = 0 ]; then return 0; fi
   local data
@@ -233,10 +233,10 @@ check_environment() {
 
 # Ends the job after the ranks have ended with status $1, or queues it again.
 finish() {
-  # Slurm ends this script, too, when it queues the job again; there is nobody left to tell.
+  # Slurm sends TERM to this script, too, when it queues the job again. No rank is left to pass it to.
   trap '' TERM USR1 USR2
   if [ "$1" = 0 ]; then
-    # srun has been seen to end with 0 when it could start no rank at all.
+    # srun sometimes ends with 0 when it could not start any rank.
     [ -e "$RUN_DIR/summary.json" ] || unfinished
     say "finished; see $RUN_DIR"
     exit 0
@@ -275,7 +275,7 @@ requeue() {
   fi
 }
 
-# Twice, because a busy controller lets a question time out now and then.
+# Twice, because a question to a busy controller sometimes times out.
 job_facts() {
   local -x SLURM_TIME_FORMAT=standard
   scontrol show job "$SLURM_JOB_ID" 2>/dev/null || scontrol show job "$SLURM_JOB_ID" 2>/dev/null || true

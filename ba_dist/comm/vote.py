@@ -51,5 +51,5 @@ def tell(vote: Vote, rank: int, world_size: int) -> npt.NDArray[np.float64]:
 
 
 def hear(row: npt.NDArray[np.float64]) -> tuple[list[float], npt.NDArray[np.float64]]:
-    """(sums of the flags, table [W, phases] of seconds) of what all ranks have told."""
+    """Takes the sum of all rows apart: sums of the flags, and the table [W, phases] of seconds."""
     return row[: len(_FLAGS)].tolist(), row[len(_FLAGS) :].reshape(-1, len(PHASES))
