@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.parallel.ranks import WORLD_SIZES, dismiss, on_ranks, program
+from tests.parallel.ranks import TEMPLATE, WORLD_SIZES, program, warm
 
 SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
 # Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
@@ -28,10 +28,11 @@ def plans(ranks):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def standing_ranks():
-    """Those that tests have started end with the session."""
+def template():
+    """The process that warm ranks come from ends with the session."""
     yield
-    dismiss()
+    while TEMPLATE:
+        TEMPLATE.pop().close()
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def worlds(tmp_path_factory):
     @functools.cache
     def made(ranks):
         folder = tmp_path_factory.mktemp(f"world-{ranks}")
-        program("world.py", ranks, folder, json.dumps(plans(ranks)), timeout=600, run=on_ranks)
+        program("world.py", ranks, folder, json.dumps(plans(ranks)), timeout=600, run=warm)
         return folder
 
     return made

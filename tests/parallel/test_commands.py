@@ -12,7 +12,7 @@ import termios
 import numpy as np
 import pytest
 
-from tests.parallel.ranks import LAUNCHER, ROOT, mpirun, on_ranks
+from tests.parallel.ranks import LAUNCHER, ROOT, mpirun, warm
 
 PYTHON = [sys.executable, "-m", "ba_dist"]
 
@@ -63,7 +63,7 @@ def test_eval_counts_exactly_on_any_number_of_ranks(run):
     summary = json.loads((folder / "summary.json").read_text())
     hits = summary["val_top1"] * 501
     assert abs(hits - round(hits)) < 1e-9
-    done = on_ranks(3, "eval", folder)
+    done = warm(3, "eval", folder)
     assert f"val_top1 {summary['val_top1']:.2%}" in done.stdout
 
 
@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_trained_again(run):
     folder, done = run
     before = (folder / "metrics.jsonl").read_text()
     flags = ["--steps", 4, "--val-samples", 501, "--log-every", 1, "--trace"]
-    again = on_ranks(2, "train", "quickstart", "--run-dir", folder, *flags)
+    again = warm(2, "train", "quickstart", "--run-dir", folder, *flags)
     assert (folder / "metrics.jsonl").read_text() == before
     assert done.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
 
@@ -96,14 +96,14 @@ def test_a_finished_run_is_not_trained_again(run):
 @pytest.mark.mpi
 def test_other_settings_in_the_same_run_directory_are_refused(run):
     folder, _ = run
-    done = on_ranks(1, "train", "quickstart", "--run-dir", folder, "--seed", 3, check=False)
+    done = warm(1, "train", "quickstart", "--run-dir", folder, "--seed", 3, check=False)
     assert done.returncode == 1
     assert "seed was 0, now 3" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.mpi
 def test_doctor_reports_once_for_all_ranks():
-    done = on_ranks(2, "doctor", check=False)
+    done = warm(2, "doctor", check=False)
     lines = done.stdout.splitlines()
     for subject in ("Python", "TensorFlow", "MPI", "Horovod", "GPUs", "data", "ranks", "cores"):
         assert sum(line.split()[1] == subject for line in lines if line.split()) == 1, subject
