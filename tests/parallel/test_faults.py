@@ -296,7 +296,7 @@ def test_the_newest_checkpoint_is_corrupt(tmp_path, promise):
     warm(2, *shallow(run, "--steps", 10, "--checkpoint-every", EVERY))
     path = sorted(checkpoint.folder_of(run).iterdir())[-1]
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[-100] ^= 1  # of the values: a header that is damaged cannot be read at all
     path.write_bytes(content)
     done = warm(2, *shallow(run, "--steps", 12, "--checkpoint-every", EVERY))
     good = int(f"warning: {path} is damaged" in done.stdout and "going on at step 5" in done.stdout)
