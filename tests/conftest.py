@@ -30,9 +30,23 @@ def promise(request):
     return request.config.stash[PROMISES].add
 
 
-@pytest.fixture(scope="session", autouse=True)
-def fashion_mnist():
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """The tests of several ranks come last, all in one process: two at a time would wait for cores.
+
+    pytest-xdist, with which `make test` divides the others, takes groups in the order of tests.
+    """
+    items.sort(key=lambda item: "tests/parallel/" in item.nodeid)
+    for item in items:
+        if "tests/parallel/" in item.nodeid and config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group("parallel"))
+
+
+def pytest_sessionstart(session):
     """As `make run` does it: training installs nothing. Tests that need the data fail without."""
+    # Once, not in every process of pytest-xdist: two could not install at a time.
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+        return
     try:
         prepare("fashion_mnist", install=True)
     except DataUnavailable as error:
