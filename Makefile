@@ -20,7 +20,7 @@ run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=
 
 # Tests of one process on two cores at once, then those of several ranks: tests/conftest.py.
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
-	.venv/bin/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	.venv/bin/python -m pytest tests -n 2 $(ARGS)
 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)

@@ -30,16 +30,22 @@ def promise(request):
     return request.config.stash[PROMISES].add
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """The tests of several ranks come last, all in one process: two at a time would wait for cores.
-
-    pytest-xdist, with which `make test` divides the others, takes groups in the order of tests.
-    """
+def pytest_collection_modifyitems(items):
+    """The tests of several ranks, which use all cores, come last."""
     items.sort(key=lambda item: "tests/parallel/" in item.nodeid)
-    for item in items:
-        if "tests/parallel/" in item.nodeid and config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group("parallel"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`make test` divides the tests among processes; those of several ranks go to one of them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "parallel" if nodeid.startswith("tests/parallel/") else nodeid
+
+    config.option.loadscopereorder = False  # they are the largest scope, and would come first
+    return Scheduling(config, log)
 
 
 def pytest_sessionstart(session):
