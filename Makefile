@@ -18,8 +18,9 @@ run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=
 	@.venv/bin/python -m ba_dist data prepare fashion_mnist || true
 	@bash launch/mpirun.sh -n $(RANKS) -- train quickstart --multiplicity 2 --trace $(ARGS)
 
+# Tests of one process on two cores at once, then those of several ranks: tests/conftest.py.
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
-	.venv/bin/python -m pytest tests $(ARGS)
+	.venv/bin/python -m pytest tests -n 2 $(ARGS)
 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)

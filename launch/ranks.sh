@@ -127,7 +127,9 @@ end_when_alone() {
   local seconds=0
   [ -r "/proc/$$/task/$$/children" ] || return 0
   while kill -0 "$CHILD" && [ "$seconds" -lt "$LINGER_SECONDS" ]; do
-    sleep 1
+    # In the background, so that `never` ends this at once: it holds the pipe of errors open.
+    sleep 1 &
+    wait "$!"
     if has_children "$CHILD"; then seconds=0; else seconds=$((seconds + 1)); fi
   done
   kill -KILL "$CHILD"

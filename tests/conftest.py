@@ -30,9 +30,29 @@ def promise(request):
     return request.config.stash[PROMISES].add
 
 
-@pytest.fixture(scope="session", autouse=True)
-def fashion_mnist():
+def pytest_collection_modifyitems(items):
+    """The tests of several ranks, which use all cores, come last."""
+    items.sort(key=lambda item: "tests/parallel/" in item.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`make test` divides the tests among processes; those of several ranks go to one of them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "parallel" if nodeid.startswith("tests/parallel/") else nodeid
+
+    config.option.loadscopereorder = False  # they are the largest scope, and would come first
+    return Scheduling(config, log)
+
+
+def pytest_sessionstart(session):
     """As `make run` does it: training installs nothing. Tests that need the data fail without."""
+    # Once, not in every process of pytest-xdist: two could not install at a time.
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+        return
     try:
         prepare("fashion_mnist", install=True)
     except DataUnavailable as error:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import pytest
+
 FILE_VARIABLE = "BA_DIST_PROMISES"
 
 
@@ -100,11 +102,31 @@ class Collector:
         """
         times = [seconds] if isinstance(seconds, int | float) else list(seconds)
         promise = Promise(row, what, passed, total, times)
-        before = self._lines.get((row, what), Promise(row, what, 0, 0))
-        self._lines[row, what] = Promise(
-            row, what, before.passed + passed, before.total + total, before.seconds + times
-        )
+        self._count(promise)
         assert promise.kept, f"{what}: kept {passed} times of {total}"
+
+    def _count(self, promise: Promise) -> None:
+        line = promise.row, promise.what
+        before = self._lines.get(line, Promise(*line, 0, 0))
+        self._lines[line] = Promise(
+            *line,
+            before.passed + promise.passed,
+            before.total + promise.total,
+            before.seconds + promise.seconds,
+        )
+
+    # What the processes of pytest-xdist have counted comes to the one that prints the table.
+
+    def pytest_sessionfinish(self, session) -> None:
+        """Called by pytest at the end of the session, in every process."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["promises"] = [asdict(it) for it in self.promises]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node) -> None:
+        """Called by pytest-xdist when another process has ended."""
+        for fields in getattr(node, "workeroutput", {}).get("promises", []):
+            self._count(Promise(**fields))
 
     def pytest_terminal_summary(self, terminalreporter) -> None:
         """Called by pytest at the end of the session."""

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.parallel.ranks import WORLD_SIZES, program
+from tests.parallel.ranks import TEMPLATE, WORLD_SIZES, program, warm
 
 SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
 # Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
@@ -21,10 +21,18 @@ def plans(ranks):
         planned += [["fp32", SAME]]
     if ranks in RESUMED:
         at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}
-        parts = {**SAME, "train_samples": 1000}
+        parts = {**SAME, "batch_size": 64, "train_samples": 350}
         planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
         planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
     return planned
+
+
+@pytest.fixture(scope="session", autouse=True)
+def template():
+    """The process that warm ranks come from ends with the session."""
+    yield
+    while TEMPLATE:
+        TEMPLATE.pop().close()
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +42,7 @@ def worlds(tmp_path_factory):
     @functools.cache
     def made(ranks):
         folder = tmp_path_factory.mktemp(f"world-{ranks}")
-        program("world.py", ranks, folder, json.dumps(plans(ranks)), timeout=600)
+        program("world.py", ranks, folder, json.dumps(plans(ranks)), timeout=600, run=warm)
         return folder
 
     return made

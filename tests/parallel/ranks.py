@@ -1,18 +1,24 @@
-"""Starts programs on several ranks, by the launcher that users have."""
+"""Runs programs on several ranks, which the launcher starts that users have."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+from tests.parallel.template import Template
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "launch" / "mpirun.sh"
 PROGRAMS = Path(__file__).parent / "programs"
 WORLD_SIZES = (1, 2, 3, 4, 6)
+TEMPLATE: list[Template] = []
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def mpirun(
     ranks: int, *words: object, timeout: float = 300, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `ba-dist WORDS` (or `python WORDS…`) on so many ranks; its output is in the result."""
+    """Starts `ba-dist WORDS` (or `python WORDS…`) on so many ranks; its output is in the result."""
     command = [str(LAUNCHER), "-n", str(ranks), "--", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     if check and done.returncode:
@@ -22,6 +28,19 @@ def mpirun(
     return done
 
 
-def program(name: str, ranks: int, *words: object, timeout: float = 300) -> str:
+def warm(
+    ranks: int, *words: object, timeout: float = 300, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """As mpirun, but each rank has TensorFlow loaded already.
+
+    For programs that need it and end by themselves: `mpirun` where the start, a signal or an end by
+    force is what a test is about.
+    """
+    if not TEMPLATE:
+        TEMPLATE.append(Template())
+    return mpirun(ranks, *TEMPLATE[0].words(*words), timeout=timeout, check=check)
+
+
+def program(name: str, ranks: int, *words: object, timeout: float = 300, run: Run = mpirun) -> str:
     """Runs one of the programs beside this file; what it printed."""
-    return mpirun(ranks, "python", PROGRAMS / name, *words, timeout=timeout).stdout
+    return run(ranks, "python", PROGRAMS / name, *words, timeout=timeout).stdout

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.parallel.ranks import ROOT, mpirun
+from tests.parallel.ranks import ROOT, warm
 
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 PROGRAMS = ROOT / "benchmarks"
@@ -25,7 +25,7 @@ def one_command(name, *words):
 @pytest.mark.mpi
 def test_throughput_with_baselines(tmp_path):
     output = tmp_path / "t.json"
-    done = mpirun(
+    done = warm(
         2, "python", PROGRAMS / "throughput.py", "--model", "resnet8", "--image-size", 8,
         "--batch-sizes", "2,4", "--trials", 2, "--warm-up", 1, "--baseline", "horovod",
         "--baseline", "plain", "--output", output,
@@ -50,7 +50,7 @@ def test_throughput_with_baselines(tmp_path):
 @pytest.mark.mpi
 def test_throughput_of_real_input(tmp_path):
     output = tmp_path / "t.json"
-    mpirun(
+    warm(
         2, "python", PROGRAMS / "throughput.py", "--model", "resnet8", "--image-size", 16,
         "--batch-sizes", 4, "--multiplicity", 2, "--trials", 2, "--warm-up", 1,
         "--dataset", "synthetic-jpeg", "--output", output,

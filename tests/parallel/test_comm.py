@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.parallel.jobs import Job, small
+from tests.parallel.jobs import Job, shallow
 from tests.parallel.ranks import LAUNCHER, PROGRAMS, mpirun, program
 
 
@@ -54,7 +54,7 @@ def test_what_ends_one_rank_of_a_command_ends_all(kind, status, text, launcher):
 @pytest.mark.mpi
 def test_a_second_ctrl_c_ends_a_rank_inside_a_collective(tmp_path):
     run = tmp_path / "run"
-    with Job(2, small(run, "--steps", 2000), run) as job:
+    with Job(2, shallow(run, "--steps", 2000), run) as job:
         job.until_step(3)
         job.process(0).suspend()
         interrupted = job.process(1)

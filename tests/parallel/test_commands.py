@@ -12,7 +12,7 @@ import termios
 import numpy as np
 import pytest
 
-from tests.parallel.ranks import LAUNCHER, ROOT, mpirun
+from tests.parallel.ranks import LAUNCHER, ROOT, mpirun, warm
 
 PYTHON = [sys.executable, "-m", "ba_dist"]
 
@@ -63,7 +63,7 @@ def test_eval_counts_exactly_on_any_number_of_ranks(run):
     summary = json.loads((folder / "summary.json").read_text())
     hits = summary["val_top1"] * 501
     assert abs(hits - round(hits)) < 1e-9
-    done = mpirun(3, "eval", folder)
+    done = warm(3, "eval", folder)
     assert f"val_top1 {summary['val_top1']:.2%}" in done.stdout
 
 
@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_trained_again(run):
     folder, done = run
     before = (folder / "metrics.jsonl").read_text()
     flags = ["--steps", 4, "--val-samples", 501, "--log-every", 1, "--trace"]
-    again = mpirun(2, "train", "quickstart", "--run-dir", folder, *flags)
+    again = warm(2, "train", "quickstart", "--run-dir", folder, *flags)
     assert (folder / "metrics.jsonl").read_text() == before
     assert done.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
 
@@ -96,14 +96,14 @@ def test_a_finished_run_is_not_trained_again(run):
 @pytest.mark.mpi
 def test_other_settings_in_the_same_run_directory_are_refused(run):
     folder, _ = run
-    done = mpirun(1, "train", "quickstart", "--run-dir", folder, "--seed", 3, check=False)
+    done = warm(1, "train", "quickstart", "--run-dir", folder, "--seed", 3, check=False)
     assert done.returncode == 1
     assert "seed was 0, now 3" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.mpi
 def test_doctor_reports_once_for_all_ranks():
-    done = mpirun(2, "doctor", check=False)
+    done = warm(2, "doctor", check=False)
     lines = done.stdout.splitlines()
     for subject in ("Python", "TensorFlow", "MPI", "Horovod", "GPUs", "data", "ranks", "cores"):
         assert sum(line.split()[1] == subject for line in lines if line.split()) == 1, subject
@@ -116,52 +116,6 @@ def test_a_typo_is_told_once_on_all_ranks():
     assert done.returncode == 2
     assert done.stderr.count("there is no flag --bach-size") == 1
     assert "--batch-size" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def without_data(tmp_path):
-    """Runs `ba-dist WORDS` without network and Fashion-MNIST; apt-get only notes its calls."""
-    if subprocess.run(["unshare", "-rnm", "true"], capture_output=True).returncode:
-        pytest.skip("this machine allows no namespaces")
-    hidden = "/usr/share/datasets/fashion-mnist"
-    apt = tmp_path / "bin" / "apt-get"
-    apt.parent.mkdir()
-    apt.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/apt\necho no such package >&2\nexit 1\n')
-    apt.chmod(0o755)
-    environment = {
-        **os.environ,
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "PATH": f"{apt.parent}:{os.environ['PATH']}",
-    }
-    script = f'if [ -d {hidden} ]; then mount -t tmpfs none {hidden}; fi; exec "$@"'
-
-    def run(*words):
-        command = ["unshare", "-rnm", "sh", "-c", script, "sh", *PYTHON, *words]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-    return run
-
-
-@pytest.mark.mpi
-def test_without_any_data_quickstart_says_so_and_trains_on_digits(without_data, tmp_path):
-    done = without_data("train", "quickstart", "--steps", "3", "--run-dir", f"{tmp_path}/run")
-    assert done.returncode == 0, done.stderr
-    assert "Training on scikit-learn's digits instead" in done.stdout
-    assert "no network" in done.stdout and "Traceback" not in done.stderr
-    assert "only `ba-dist data prepare fashion_mnist` installs it" in done.stdout
-    done = without_data("train", "resnet44-cifar10", "--steps", "1")
-    assert done.returncode == 1 and "ba-dist data prepare cifar10" in done.stderr
-
-
-@pytest.mark.mpi
-def test_only_data_prepare_installs_a_package(without_data, tmp_path):
-    called = tmp_path / "apt"
-    without_data("train", "quickstart", "--steps", "1", "--run-dir", f"{tmp_path}/run")
-    without_data("plot", "augmentations", "quickstart", "--output", f"{tmp_path}/page.png")
-    assert not called.exists()
-    done = without_data("data", "prepare", "fashion_mnist")
-    assert done.returncode == 1 and "dataset-fashion-mnist: DataError: no such" in done.stderr
-    assert "install --yes --no-install-recommends dataset-fashion-mnist" in called.read_text()
 
 
 @pytest.mark.mpi

@@ -9,15 +9,15 @@ import pytest
 from ba_dist.data.catalog.prepare import prepare
 from ba_dist.data.sources.shard_index import SUFFIX
 from tests import pictures
-from tests.parallel.ranks import mpirun, program
+from tests.parallel.ranks import mpirun, program, warm
 from tests.unit.test_prepare import put
 
 SMALL = {"classes": 2, "per_class": 3, "low": 16, "high": 24}
 FORMS = {"folders": pictures.make_folder, "shards": pictures.make_tfrecords}
 
 
-def outcomes(folder, *words, ranks=3):
-    program("datasets.py", ranks, folder, *words)
+def outcomes(folder, *words, ranks=3, run=mpirun):
+    program("datasets.py", ranks, folder, *words, run=run)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
 
 
@@ -101,7 +101,7 @@ def test_quickstart_does_not_turn_other_data_on_one_node_into_digits(tmp_path):
         pictures.make_folder(tmp_path / name, **SMALL)
     with (tmp_path / "data-1" / "val" / "class-001" / "picture-00005.JPEG").open("ab") as file:
         file.write(b"more")
-    for result in outcomes(tmp_path, 1, "train"):
+    for result in outcomes(tmp_path, 1, "train", run=warm):
         assert result["agreed"] and "rank 1: val/class-001/picture-00005.JPEG" in result["error"]
         assert "has other data than rank 0" in result["error"]
 
@@ -118,6 +118,6 @@ def test_quickstart_does_not_turn_corrupt_data_into_digits(tmp_path, monkeypatch
     path = prepare("fashion_mnist").folder / "train_images.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     words = ["train", "quickstart", "--train-samples", 64, "--steps", 1]
-    done = mpirun(2, *words, "--run-dir", tmp_path / "run", check=False)
+    done = warm(2, *words, "--run-dir", tmp_path / "run", check=False)
     assert done.returncode == 1 and "digits" not in done.stdout
     assert f"{path.parent} is corrupt (its content does not match its digest)" in done.stderr

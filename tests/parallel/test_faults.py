@@ -5,6 +5,7 @@ docs/reliability.md. What needs several nodes is in tests/cluster/.
 import json
 import re
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import pytest
 from ba_dist.analysis.audit import audit
 from ba_dist.run import checkpoint
 from tests import pictures
-from tests.parallel.jobs import Job, host, metrics, small
-from tests.parallel.ranks import PROGRAMS, mpirun, program
+from tests.parallel.jobs import Job, host, metrics, shallow, small
+from tests.parallel.ranks import PROGRAMS, mpirun, program, warm
 
 KILLS, EVERY = 20, 5
 
@@ -39,7 +40,7 @@ def test_a_run_survives_sigkill_again_and_again(tmp_path, promise):
     for attempt in range(KILLS):
         victim = attempt % 2
         with Job(
-            2, small(run, "--steps", 2000, "--checkpoint-every", EVERY, "--trace"), run
+            2, shallow(run, "--steps", 2000, "--checkpoint-every", EVERY, "--trace"), run
         ) as job:
             # Beyond what the job before has left in the metrics.
             job.until_step(last + int(draw.integers(1, 10)))
@@ -56,7 +57,7 @@ def test_a_run_survives_sigkill_again_and_again(tmp_path, promise):
     promise(1, "SIGKILL of a rank: one checkpoint interval lost at most", kept, KILLS)
     steps = last + 10
     for folder in (run, whole):
-        mpirun(2, *small(folder, "--steps", steps, "--checkpoint-every", EVERY, "--trace"))
+        warm(2, *shallow(folder, "--steps", steps, "--checkpoint-every", EVERY, "--trace"))
     assert audit(run) == (steps, [])
     ends = [[e["step"] for e in metrics(r) if e["event"] == "epoch"] for r in (run, whole)]
     assert ends[0] == ends[1]  # each epoch is evaluated and told once
@@ -70,8 +71,8 @@ def test_resumed_on_other_numbers_of_ranks(tmp_path, promise):
     flags = ["--trace", "--precision", "fp64", "--batch-size", "64"]
     worlds = {2: 3, 4: 6, 1: 9}
     for ranks, steps in worlds.items():
-        mpirun(ranks, *small(run, *flags, "--steps", steps))
-    mpirun(2, *small(whole, *flags, "--steps", 9))
+        warm(ranks, *shallow(run, *flags, "--steps", steps))
+    warm(2, *shallow(whole, *flags, "--steps", 9))
     steps, problems = audit(run)
     instances = [sorted(traced(folder)) for folder in (run, whole)]
     expected, found = newest(whole).arrays, newest(run).arrays
@@ -81,7 +82,7 @@ def test_resumed_on_other_numbers_of_ranks(tmp_path, promise):
     )
     same = (steps, problems) == (9, []) and instances[0] == instances[1] and close
     promise(5, "resumed on 4 and on 1 instead of 2 ranks: the same instances", 2 * same, 2)
-    refused = mpirun(3, *small(run, *flags, "--steps", 12), check=False)
+    refused = warm(3, *shallow(run, *flags, "--steps", 12), check=False)
     told = refused.returncode == 2 and "values that work: " in refused.stderr
     promise(5, "resumed on 3 ranks, which cannot work: refused, sizes listed", int(told), 1)
 
@@ -108,7 +109,7 @@ def test_the_reading_lane_dies_in_the_middle_of_an_exchange(io, tmp_path, promis
     for attempt in range(tries):
         run = tmp_path / f"run-{attempt}"
         # A lane reads 16 or 32 records a step: the fatal one is in the middle of a batch.
-        words = small(
+        words = shallow(
             run, "--steps", 2000, "--io", io, "--inject", f"die-reading@{200 + attempt}:0"
         )
         with Job(2, words, run) as job:
@@ -125,8 +126,8 @@ def test_a_gradient_that_is_not_finite_on_one_rank(tmp_path, promise):
     good = 0
     for rank in range(2):
         run = tmp_path / f"stop-{rank}"
-        words = small(run, "--steps", 40, "--checkpoint-every", EVERY, "--trace")
-        done = mpirun(2, *words, "--inject", f"nan@13:{rank}", check=False)
+        words = shallow(run, "--steps", 40, "--checkpoint-every", EVERY, "--trace")
+        done = warm(2, *words, "--inject", f"nan@13:{rank}", check=False)
         text = f"step 13 is not finite, by rank {rank} on {host()}."
         wrote = True
         for number in range(2):
@@ -137,12 +138,12 @@ def test_a_gradient_that_is_not_finite_on_one_rank(tmp_path, promise):
         good += done.returncode == 1 and text in done.stderr and wrote and newest(run).step == 10
     promise(12, "NaN on one rank: all stop at that step, samples and keys written", good, 2)
     run = tmp_path / "skip"
-    words = small(run, "--steps", 20, "--on-nonfinite", "skip", "--nonfinite-budget")
-    skipped = mpirun(2, *words, 2, "--inject", "nan@5:0,nan@7:1")
+    words = shallow(run, "--steps", 20, "--on-nonfinite", "skip", "--nonfinite-budget")
+    skipped = warm(2, *words, 2, "--inject", "nan@5:0,nan@7:1")
     summary = json.loads((run / "summary.json").read_text())
     fine = "2 of at most 2" in skipped.stdout and summary["skipped_updates"] == 2
     fine &= all(np.isfinite(a).all() for a in newest(run).arrays.values())
-    beyond = mpirun(2, *words, 1, "--no-resume", "--inject", "nan@5:0,nan@7:1", check=False)
+    beyond = warm(2, *words, 1, "--no-resume", "--inject", "nan@5:0,nan@7:1", check=False)
     fine &= beyond.returncode == 1 and "--nonfinite-budget is 1" in beyond.stderr
     promise(12, "NaN on one rank with --on-nonfinite skip: left out, up to a budget", int(fine), 1)
 
@@ -150,14 +151,14 @@ def test_a_gradient_that_is_not_finite_on_one_rank(tmp_path, promise):
 def test_a_straggler_is_named(tmp_path, promise):
     """Slow reading is injected; slow computing comes from outside: the rank is stopped mostly."""
     run = tmp_path / "input"
-    named = mpirun(2, *small(run, "--steps", 50, "--inject", "slow-input@1:1:0.05"))
+    named = warm(2, *small(run, "--steps", 50, "--inject", "slow-input@1:1:0.05"))
     good = f"rank 1 on {host()} is " in named.stdout and " in input " in named.stdout
     promise(13, "a rank that reads slowly: named within 50 steps", int(good), 1)
     run = tmp_path / "compute"
     with Job(2, small(run, "--steps", 2000), run) as job:
         job.until_step(5)
         # Another job in the same folder is refused meanwhile, and disturbs nothing.
-        second = mpirun(2, *small(run, "--steps", 2000), check=False)
+        second = warm(2, *small(run, "--steps", 2000), check=False)
         begun = job.last_step()
         victim = job.process(1)
         while not (found := [e for e in metrics(run) if e["event"] == "straggler"]):
@@ -180,8 +181,8 @@ def test_fp16_searches_its_scale_at_no_cost_to_the_budget(tmp_path):
     """The scale begins at 2^15: fifteen overflows lower it to 1, and only the next is an error."""
     run = tmp_path / "run"
     faults = ",".join(f"nan@{step}:0" for step in range(2, 18))
-    words = small(run, "--steps", 20, "--precision", "fp16", "--on-nonfinite", "skip")
-    done = mpirun(
+    words = shallow(run, "--steps", 20, "--precision", "fp16", "--on-nonfinite", "skip")
+    done = warm(
         1,
         *words,
         "--multiplicity",
@@ -204,15 +205,15 @@ def test_other_data_than_the_run_began_with(tmp_path, promise):
     words = ["train", "resnet50-imagenet", "--dataset", "pictures", "--model", "resnet8"]
     words += ["--image-size", 16, "--resize", 16, "--batch-size", 8, "--multiplicity", 2]
     words += ["--run-dir", run, "--data-dir"]
-    mpirun(2, *words, folder, "--steps", 2)
+    warm(2, *words, folder, "--steps", 2)
     picture = next((folder / "train" / "class-000").iterdir())
     (picture.parent / f"zz{picture.suffix}").write_bytes(picture.read_bytes())
-    grown = mpirun(2, *words, folder, "--steps", 4, check=False)
+    grown = warm(2, *words, folder, "--steps", 4, check=False)
     good = grown.returncode == 1 and "samples was 32, now 33" in grown.stderr
     good &= "digest was " in grown.stderr
     (picture.parent / f"zz{picture.suffix}").unlink()
     picture.rename(picture.with_name("other.jpeg"))
-    changed = mpirun(2, *words, folder, "--steps", 4, check=False)
+    changed = warm(2, *words, folder, "--steps", 4, check=False)
     good &= changed.returncode == 1 and "with other data: digest was " in changed.stderr
     promise(19, "the data changed between two starts: refused, digests and numbers told", good, 1)
 
@@ -221,15 +222,15 @@ def test_a_run_that_is_made_longer(tmp_path):
     """One that ended in the middle of an epoch goes on like one that was never so short."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     words = ["--train-samples", 64, "--steps"]
-    mpirun(1, *small(run, *words, 3))
+    warm(1, *shallow(run, *words, 3))
     short = (run / "summary.json").read_text()
-    mpirun(1, *small(run, *words, 4))
+    warm(1, *shallow(run, *words, 4))
     # As if the job before had been killed in its last evaluation.
     (run / "summary.json").write_text(short)
-    mpirun(1, *small(run, *words, 4))
+    warm(1, *shallow(run, *words, 4))
     assert json.loads((run / "summary.json").read_text())["steps"] == 4
-    longer = mpirun(1, *small(run, *words, 6))
-    mpirun(1, *small(whole, *words, 6))
+    longer = warm(1, *shallow(run, *words, 6))
+    warm(1, *shallow(whole, *words, 6))
     assert "going on at step 4 of 6" in longer.stdout
     assert same_state(newest(run), newest(whole))
     summaries = [json.loads((r / "summary.json").read_text()) for r in (run, whole)]
@@ -243,7 +244,7 @@ def test_a_run_that_is_made_longer(tmp_path):
 
 def test_a_run_is_stopped_in_its_evaluation(tmp_path, promise):
     tries = 20
-    output = program("evaluating.py", 2, tmp_path, tries)
+    output = program("evaluating.py", 2, tmp_path, tries, run=warm)
     good = [int(n) for n in re.findall(rf"rank \d: (\d+) of {tries}", output)]
     what = "asked to stop in an evaluation: saved before, over after one more batch at most"
     assert len(good) == 2
@@ -257,14 +258,27 @@ def test_a_run_is_stopped_in_its_evaluation(tmp_path, promise):
     assert told[0] == told[1] and len(told[0]) == 12
 
 
+@pytest.fixture(scope="module")
+def hung(tmp_path_factory):
+    """Rank that hangs → exit status, output, seconds. Nearly all of it is waiting: both at once."""
+    begun, jobs, ended = {}, {}, {}
+    with ExitStack() as stack:
+        for victim in (0, 1):
+            run = tmp_path_factory.mktemp("hung") / "run"
+            words = shallow(run, "--steps", 2000, "--stall-warning", 3, "--stall-timeout", 12)
+            job = jobs[victim] = stack.enter_context(Job(3, [*words, "--multiplicity", "3"], run))
+            job.until_step(3)
+            job.process(victim).suspend()
+            begun[victim] = time.monotonic()
+        for victim, job in jobs.items():
+            status, output, _ = job.wait()
+            ended[victim] = status, output, time.monotonic() - begun[victim]
+    return ended
+
+
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_hangs_is_named_and_the_job_ended(victim, tmp_path, promise):
-    run = tmp_path / "run"
-    words = small(run, "--steps", 2000, "--stall-warning", 3, "--stall-timeout", 12)
-    with Job(3, [*words, "--multiplicity", "3"], run) as job:
-        job.until_step(3)
-        job.process(victim).suspend()
-        status, output, took = job.wait()
+def test_a_rank_that_hangs_is_named_and_the_job_ended(victim, hung, promise):
+    status, output, took = hung[victim]
     text = f"Missing: rank {victim} on {host()}: no answer"
     good = status != 0 and output.count(text) == 2 and took < 60
     promise(15, "a rank hangs: named after --stall-warning, job over", int(good), 1, took)
@@ -279,16 +293,16 @@ def test_a_rank_that_waits_for_others_who_work_ends_nothing(promise):
 
 def test_the_newest_checkpoint_is_corrupt(tmp_path, promise):
     run = tmp_path / "run"
-    mpirun(2, *small(run, "--steps", 10, "--checkpoint-every", EVERY))
+    warm(2, *shallow(run, "--steps", 10, "--checkpoint-every", EVERY))
     path = sorted(checkpoint.folder_of(run).iterdir())[-1]
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[-100] ^= 1  # of the values: a header that is damaged cannot be read at all
     path.write_bytes(content)
-    done = mpirun(2, *small(run, "--steps", 12, "--checkpoint-every", EVERY))
+    done = warm(2, *shallow(run, "--steps", 12, "--checkpoint-every", EVERY))
     good = int(f"warning: {path} is damaged" in done.stdout and "going on at step 5" in done.stdout)
     for path in checkpoint.folder_of(run).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    none = mpirun(2, *small(run, "--steps", 14), check=False)
+    none = warm(2, *shallow(run, "--steps", 14), check=False)
     never = none.returncode == 1 and "no checkpoint in" in none.stderr
     promise(11, "the newest checkpoint is corrupt: the one before is used, with a warning", good, 1)
     promise(11, "all checkpoints are corrupt: never a silent start from zero", int(never), 1)

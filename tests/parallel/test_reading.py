@@ -10,7 +10,7 @@ import pytest
 from ba_dist.data.sources.tfrecord import frame
 from ba_dist.rules.order import Permutation
 from tests import pictures
-from tests.parallel.ranks import WORLD_SIZES, mpirun, program
+from tests.parallel.ranks import WORLD_SIZES, mpirun, program, warm
 
 CLASSES, EACH = 3, 50
 STEPS, B = 5, 8  # of programs/reading.py: steps, and samples a step and group
@@ -153,14 +153,14 @@ def test_training_stops_at_a_corrupt_record(io, data, tmp_path):
 @pytest.mark.mpi
 def test_training_skips_within_its_budget(data, tmp_path):
     words = [*TRAIN, *SMALL, "--data-dir", data[0] / "rotten", "--on-corrupt", "skip", "--trace"]
-    done = mpirun(4, *words, "--run-dir", tmp_path / "run")
+    done = warm(4, *words, "--run-dir", tmp_path / "run")
     assert "corrupt records" in done.stdout
     skipped = json.loads((tmp_path / "run" / "summary.json").read_text())["input"]
     met = len(set(ROTTEN) & set(Permutation(CLASSES * EACH, 0, 0)(np.arange(12 * 12)).tolist()))
     assert skipped["records_skipped"] == met
-    audit = mpirun(1, "audit", tmp_path / "run")
+    audit = warm(1, "audit", tmp_path / "run")
     assert "clean" in audit.stdout
-    over = mpirun(
+    over = warm(
         2, *words, "--run-dir", tmp_path / "over", "--corrupt-budget", 0, check=False, timeout=120
     )
     assert over.returncode == 1
@@ -173,19 +173,19 @@ def test_the_imagenet_recipe_on_four_ranks(form, data, tmp_path):
     """ResNet-50 with M = 4 on pictures of varying size; only sizes are smaller than the paper's."""
     words = ["train", "resnet50-imagenet", "--data-dir", data[0] / form, "--multiplicity", 4]
     sizes = ["--steps", 3, "--batch-size", 8, "--image-size", 64, "--resize", 72, "--trace"]
-    done = mpirun(4, *words, *sizes, "--run-dir", tmp_path / "run", "--val-samples", 8)
+    done = warm(4, *words, *sizes, "--run-dir", tmp_path / "run", "--val-samples", 8)
     assert {"folder": "folders", "tfrecord": "TFRecord shards"}[form] in done.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["steps"], summary["samples"], summary["instances"]) == (3, 24, 96)
     assert summary["input"]["records_decoded"] == 24 <= summary["input"]["records_read"] + 1
-    assert "clean" in mpirun(1, "audit", tmp_path / "run").stdout
+    assert "clean" in warm(1, "audit", tmp_path / "run").stdout
 
 
 @pytest.mark.mpi
 def test_threads_draw_samples_in_memory_as_the_flag_says_and_one_reads_them():
     digests = set()
     for flag in (3, 1, 0):
-        read, drawn, digest = program("threads.py", 1, flag).split()
+        read, drawn, digest = program("threads.py", 1, flag, run=warm).split()
         assert (read, drawn) == ("False", str(flag > 1)), flag
         digests.add(digest)
     assert len(digests) == 1

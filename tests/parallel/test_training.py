@@ -9,7 +9,7 @@ from ba_dist.analysis.audit import audit
 from ba_dist.run import checkpoint
 from tests.parallel.conftest import RESUMED, SAME
 from tests.parallel.jobs import Job
-from tests.parallel.ranks import WORLD_SIZES, mpirun, program
+from tests.parallel.ranks import WORLD_SIZES, program, warm
 
 
 def weights(run):
@@ -140,7 +140,7 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_one_copy_is_plain_data_parallel_sgd_bit_for_bit(ranks, tmp_path):
-    program("plain_sgd.py", ranks, tmp_path)
+    program("plain_sgd.py", ranks, tmp_path, run=warm)
     ours, plain = (np.load(tmp_path / f"{name}.npz") for name in ("ours", "plain"))
     assert set(ours) == set(plain)
     for name in ours:
@@ -161,6 +161,6 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint_and_status_75(tmp_path
     assert 0 < found.step < 400
     steps, problems = audit(tmp_path / "run")
     assert (steps, problems) == (found.step, [])
-    done = mpirun(2, *words[:-1], "--steps", found.step + 2, "--trace")
+    done = warm(2, *words[:-1], "--steps", found.step + 2, "--trace")
     assert f"going on at step {found.step}" in done.stdout
     assert audit(tmp_path / "run") == (found.step + 2, [])

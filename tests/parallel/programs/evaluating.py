@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import shallow  # noqa: F401  builds its networks in no time
+
 from ba_dist import evaluate
 from ba_dist.comm import start
 from ba_dist.config import Config, override

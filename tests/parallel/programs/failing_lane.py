@@ -7,7 +7,8 @@ import numpy as np
 from ba_dist import runtime
 from ba_dist.comm import start
 
-runtime.quiet()
+comm = start()
+runtime.prepare(comm.node.rank, comm.node.size)  # loads TensorFlow as a training does, faster
 
 from ba_dist.config import Augment, Batch, Config, layout_of  # noqa: E402
 from ba_dist.data.augment import Augmentation  # noqa: E402
@@ -16,7 +17,6 @@ from ba_dist.data.sources import ArraySource, ImageInfo  # noqa: E402
 from ba_dist.errors import CorruptRecord  # noqa: E402
 from ba_dist.tasks.classification import Classification  # noqa: E402
 
-comm = start()
 pixels = np.zeros((640, 8, 8, 1), np.uint8)
 info = ImageInfo("test", (8, 8, 1), 10, (0.5,), (0.25,))
 

@@ -14,7 +14,8 @@ import numpy as np
 from ba_dist import runtime
 from ba_dist.comm import start
 
-runtime.quiet()
+comm = start()
+runtime.prepare(comm.node.rank, comm.node.size)  # loads TensorFlow as a training does, faster
 
 from ba_dist import Augment, input_pipeline  # noqa: E402
 from ba_dist.config import Batch, Config, layout_of  # noqa: E402
@@ -25,7 +26,6 @@ from ba_dist.tasks.classification import Classification  # noqa: E402
 
 AUGMENT = Augment(pad_crop=2, flip=True)
 tries = int(sys.argv[1])
-comm = start()
 pixels = np.random.default_rng(0).integers(0, 256, (640, 24, 24, 3), np.uint8)
 labels = np.arange(640) % 10
 

@@ -16,9 +16,10 @@ from ba_dist.config import Config, override, to_dict
 from ba_dist.recipes import recipe
 from ba_dist.rules.layout import Layout, group_sizes
 
-runtime.quiet()
+comm = start()
+runtime.prepare(comm.node.rank, comm.node.size)  # loads TensorFlow as a training does, faster
 
-from ba_dist.data.augment import Augmentation  # noqa: E402  TensorFlow loads here
+from ba_dist.data.augment import Augmentation  # noqa: E402
 from ba_dist.data.catalog import digest, open_source  # noqa: E402
 from ba_dist.data.group.group_reader import GroupReader  # noqa: E402
 from ba_dist.data.group.record_exchange import ReadMode  # noqa: E402
@@ -35,7 +36,6 @@ out, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 for name, changes in plans:
     train(override(recipe("quickstart"), {**changes, "run_dir": str(out / "runs" / name)}))
 
-comm = start()
 # Nothing is trained on the layouts, so the digest of the weights is that of none.
 NO_WEIGHTS = hashlib.sha256().hexdigest()
 SMALL = {"dataset": "synthetic", "image_size": 5, "image_channels": 1}
