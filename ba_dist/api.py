@@ -93,7 +93,7 @@ def input_pipeline(
         # Each time that the dataset is gone through, training goes on `steps` further.
         first = next(begun)
         reader = GroupReader(source, sampler, channel, ReadMode(), first=first, last=first + steps)
-        pipeline = InputPipeline(reader, task, layout, comm.rank, seed)
+        pipeline = InputPipeline(reader, task, layout, rank=comm.rank, seed=seed)
         try:
             for batch in pipeline:
                 yield batch.inputs["images"], batch.inputs["labels"]

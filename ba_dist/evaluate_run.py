@@ -7,7 +7,7 @@ from ba_dist.comm import start
 from ba_dist.config import check_computation
 from ba_dist.data.catalog import open_dataset
 from ba_dist.health import devices
-from ba_dist.models.tags import INSTANCE, carries
+from ba_dist.models import variables
 from ba_dist.run import checkpoint
 from ba_dist.run.record import load_config
 
@@ -27,16 +27,8 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)
     assert found is not None  # rank 0 had one, or all ranks have raised
-    # What holds a row for each instance of training means nothing here.
-    variables = {f"model/{v.path}": v for v in made.model.variables}
-    alike = {name: v.value for name, v in variables.items() if not carries(v, INSTANCE)}
-    apart = variables.keys() - alike.keys()
-    weights = {
-        name: array
-        for name, array in found.arrays.items()
-        if name.startswith("model/") and name not in apart
-    }
-    comm.together(lambda: checkpoint.restore(weights, alike))
+    weights = variables.fitting(found.arrays, made.model)
+    comm.together(lambda: checkpoint.restore(weights, variables.alike(made.model)))
     with experiment.evaluator(made, dataset.validation, comm) as evaluate:
         result = evaluate()
         assert result is not None  # nobody asks it to stop

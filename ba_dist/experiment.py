@@ -29,7 +29,7 @@ class Experiment:
         config: it was made of.
         task: loss, metrics, instances, predictions.
         model: Keras model, inputs as the task gives them.
-        precision: that the model was built in, a `step.Precision`.
+        precision: that the model was built in, a `models.precision.Precision`.
     """
 
     config: Config
@@ -75,7 +75,7 @@ def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int
         ConfigError: when network, augmentation and dataset do not fit each other.
     """
     from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
-    from ba_dist.step import set_precision
+    from ba_dist.models.precision import set_precision
 
     task = task_of(config, info)
     precision = set_precision(config.run.precision)

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -27,7 +26,9 @@ import tensorflow as tf
 from ba_dist.comm import Comm
 from ba_dist.comm.vote import Vote, hear, tell
 from ba_dist.data.batch import Batch
+from ba_dist.models import variables
 from ba_dist.models.layers.microbatch import microbatch
+from ba_dist.models.precision import Precision
 from ba_dist.models.tags import INSTANCE, carries
 from ba_dist.optim import UpdateRule
 from ba_dist.rules.layout import Layout, microbatches
@@ -35,31 +36,6 @@ from ba_dist.tasks import Task
 
 _INITIAL_SCALE = 2.0**15
 _SCALE_GROWTH_STEPS = 2000
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Arithmetic of the network, of its variables, and whether the loss is scaled."""
-
-    compute: str
-    variables: str
-    scaled: bool
-
-
-PRECISIONS = {
-    "fp32": Precision("float32", "float32", False),
-    "bf16": Precision("mixed_bfloat16", "float32", False),
-    "fp16": Precision("mixed_float16", "float32", True),
-    "fp64": Precision("float64", "float64", False),
-}
-
-
-def set_precision(name: str) -> Precision:
-    """Makes Keras build networks in this precision."""
-    precision = PRECISIONS[name]
-    keras.config.set_floatx(precision.variables)
-    keras.config.set_dtype_policy(precision.compute)
-    return precision
 
 
 @dataclass(frozen=True)
@@ -199,10 +175,8 @@ class TrainStep:
 
     def state(self) -> dict[str, Any]:
         """Name → variable of everything that all ranks hold alike and a resumed run needs."""
-        variables = self.model.variables
-        weights = {f"model/{v.path}": v.value for v in variables if not carries(v, INSTANCE)}
         return {
-            **weights,
+            **variables.alike(self.model),
             **self.rule.slots,
             "loss_scale": self.loss_scale,
             "good_steps": self.good_steps,
@@ -210,8 +184,7 @@ class TrainStep:
 
     def instance_state(self) -> dict[str, Any]:
         """Name → variable [b·K, …] that holds a row for each instance of this rank."""
-        variables = self.model.variables
-        return {f"model/{v.path}": v.value for v in variables if carries(v, INSTANCE)}
+        return variables.of_instances(self.model)
 
     def _only_looked_at(self, tensors: dict[str, Any], start: int = 0) -> list[Any]:
         """Gradients of the mean over these rows, times the scale; what has moved is put back."""

@@ -92,7 +92,9 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         if saving.is_finished(folder, plan, run.position.step, comm):
             earlier = run_dir.read_json(folder / "summary.json")
             return Outcome(folder, earlier, run.position.step, made.task)
-        record.describe(folder, config, layout, dataset, plan, done=run.position.step, comm=comm)
+        record.describe(
+            folder, config, layout, dataset=dataset, plan=plan, done=run.position.step, comm=comm
+        )
         # --- the steps ----------------------------------------------------------------------------
         writer = stack.enter_context(_open_writer(run))
         stopped = _train(run, writer, injector.source(dataset.train), injector)
@@ -193,7 +195,7 @@ def _train(run: Run, writer: Writer, source: Source, injector: inject.Injector) 
         pipeline_of_run as pipeline,
         stop_requests() as stop,
     ):
-        stopped = _loop(run, writer, watch, pipeline, stop, injector)
+        stopped = _loop(run, writer, watch, pipeline=pipeline, stop=stop, injector=injector)
         stop.agreed = stopped
         # Before threads and memory of the input go, whatever may happen there.
         writer.finish()
@@ -204,6 +206,7 @@ def _loop(
     run: Run,
     writer: Writer,
     watch: Watch,
+    *,
     pipeline: InputPipeline,
     stop: StopRequest,
     injector: inject.Injector,

@@ -114,7 +114,7 @@ def plain() -> None:
     settings = json.loads(sys.stdin.readline())
     import tensorflow as tf
 
-    from ba_dist.step import set_precision
+    from ba_dist.models.precision import set_precision
 
     tf.config.threading.set_intra_op_parallelism_threads(runtime.cores())
     set_precision(settings["precision"])

@@ -72,7 +72,7 @@ class Bench:
     """
 
     def __init__(self, config: Config, comm: Comm, trials: Trials, baseline: list[str], real: bool):
-        from ba_dist.step import set_precision
+        from ba_dist.models.precision import set_precision
 
         self.config, self.comm, self.trials, self.baseline = config, comm, trials, baseline
         self.data = training.open_data(config, comm) if real else None

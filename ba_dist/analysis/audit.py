@@ -85,7 +85,7 @@ class _Run:
                 ]
             else:
                 steps = last_step(self._paths[0]) + 1
-                self._renderer = Renderer(self._rules, task, source, steps, render)
+                self._renderer = Renderer(self._rules, task, source, steps=steps, wanted=render)
 
     def problems(self) -> Iterator[str]:
         """Every broken rule; `steps` counts the steps that were checked so far."""

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from ba_dist.errors import UserError
+from ba_dist.models import variables
 from ba_dist.run import checkpoint
-
-_PREFIX = "model/"
 
 
 def export(folder: Path, output: Path) -> tuple[int, int]:
@@ -21,11 +20,7 @@ def export(folder: Path, output: Path) -> tuple[int, int]:
         UserError: when the output cannot be written.
     """
     found = checkpoint.newest_good(checkpoint.folder_of(folder))
-    weights = {
-        name.removeprefix(_PREFIX): array
-        for name, array in found.arrays.items()
-        if name.startswith(_PREFIX)
-    }
+    weights = variables.of_network(found.arrays)
     try:
         with output.open("wb") as file:
             np.savez(file, **weights)

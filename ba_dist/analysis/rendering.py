@@ -109,7 +109,7 @@ class Renderer:
         positions = np.arange(len(wanted.keys))[chosen] % len(batch.samples)
         samples = [batch.samples[position] for position in positions]
         keys = wanted.keys[chosen]
-        made = make(self._task, samples, batch.labels[positions], keys, len(keys))
+        made = make(self._task, samples, batch.labels[positions], keys, ghost_batch=len(keys))
         return [row_digest(row) for row in made[self._task.augmented].numpy()]
 
 

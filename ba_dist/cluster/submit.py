@@ -2,13 +2,13 @@
 
 import shlex
 import subprocess
-from datetime import datetime
 from pathlib import Path
 
 from ba_dist.cluster.job_script import Job
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.rules.layout import Layout
+from ba_dist.run import run_dir
 from ba_dist.storage import whole_file
 
 CLONE = Path(__file__).resolve().parents[2]
@@ -33,9 +33,9 @@ def template(site: str, folder: Path = CLONE / "slurm") -> str:
 
 def job_paths(config: Config) -> dict[str, str]:
     """The folders of a job: `run_dir`, `home` and `work_dir`, as absolute paths."""
-    run_dir = config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = config.run.run_dir or run_dir.default(config.recipe)
     return {
-        "run_dir": str(Path(run_dir).absolute()),
+        "run_dir": str(Path(folder).absolute()),
         "home": str(CLONE),
         "work_dir": str(Path.cwd()),
     }

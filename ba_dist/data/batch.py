@@ -95,7 +95,7 @@ class InstanceMaker(Protocol):
 
 
 def make(
-    maker: InstanceMaker, samples: list[Array], labels: Int64s, keys: Uint64s, ghost_batch: int
+    maker: InstanceMaker, samples: list[Array], labels: Int64s, keys: Uint64s, *, ghost_batch: int
 ) -> dict[str, Any]:
     """The inputs of these instances, made one after the other: what the pipeline makes by threads.
 

@@ -44,9 +44,9 @@ class InputPipeline:
         reader: GroupReader,
         maker: InstanceMaker,
         layout: Layout,
+        *,
         rank: int,
         seed: int,
-        *,
         workers: Workers | None = None,
         traced: bool = False,
     ):
@@ -190,7 +190,7 @@ def open_pipeline(
             sharing=comm.node.size,
         )
         pipeline = InputPipeline(
-            reader, maker, layout, comm.rank, seed, workers=pool, traced=config.run.trace
+            reader, maker, layout, rank=comm.rank, seed=seed, workers=pool, traced=config.run.trace
         )
         try:
             yield pipeline

@@ -138,7 +138,7 @@ class Watchdog:
             self._comm.abort()
 
     def _who_is_missing(self, answers: dict[int, Sign], age: float) -> str:
-        return missing(answers, self._comm.rank, self._beat[1], self._hosts, age)
+        return missing(answers, self._comm.rank, self._beat[1], hosts=self._hosts, age=age)
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -153,7 +153,7 @@ def _works(age: float, age_of_asker: float) -> bool:
 
 
 def missing(
-    answers: dict[int, Sign], asker: int, activity: int, hosts: list[str], age: float = 0.0
+    answers: dict[int, Sign], asker: int, activity: int, *, hosts: list[str], age: float = 0.0
 ) -> str:
     """Which ranks the asker waits for, in words.
 

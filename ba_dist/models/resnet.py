@@ -13,13 +13,15 @@ from typing import Any
 import keras
 
 _HE = "he_normal"
+Norm = Callable[..., Any]  # makes a normalisation layer
 
 
 def cifar_resnet(
     depth: int,
+    *,
     image_shape: tuple[int, int, int],
     classes: int,
-    norm: Callable[..., Any],
+    norm: Norm,
     width: int = 16,
 ) -> Any:
     """The CIFAR family of section 4.2: depth 6n+2, widths 16, 32, 64, shortcuts of option A.
@@ -41,14 +43,15 @@ def cifar_resnet(
     for stage in range(3):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = _basic_block(x, width * 2**stage, stride, norm, f"stage{stage}_block{block}")
+            name = f"stage{stage}_block{block}"
+            x = _basic_block(x, width * 2**stage, stride, norm=norm, name=name)
     x = keras.layers.GlobalAveragePooling2D()(x)
     # Logits stay in float32 whatever the precision, so that the loss is computed exactly enough.
     logits = keras.layers.Dense(classes, name="logits", dtype=_full_precision())(x)
     return keras.Model(images, logits, name=f"resnet{depth}")
 
 
-def _basic_block(x: Any, width: int, stride: int, norm: Callable[..., Any], name: str) -> Any:
+def _basic_block(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> Any:
     y = _conv(width, 3, stride, f"{name}_conv0")(x)
     y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
     y = norm(name=f"{name}_norm1")(_conv(width, 3, 1, f"{name}_conv1")(y))
@@ -62,7 +65,7 @@ IMAGENET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def imagenet_resnet(
-    depth: int, image_shape: tuple[int, int, int], classes: int, norm: Callable[..., Any]
+    depth: int, *, image_shape: tuple[int, int, int], classes: int, norm: Norm
 ) -> Any:
     """The ImageNet family with bottlenecks, the stride in the 3x3 convolution (torchvision's v1.5).
 
@@ -86,7 +89,8 @@ def imagenet_resnet(
     for stage, blocks in enumerate(IMAGENET_BLOCKS[depth]):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = _bottleneck(x, 64 * 2**stage, stride, norm, f"stage{stage}_block{block}")
+            name = f"stage{stage}_block{block}"
+            x = _bottleneck(x, 64 * 2**stage, stride, norm=norm, name=name)
     x = keras.layers.GlobalAveragePooling2D()(x)
     small = keras.initializers.RandomNormal(stddev=0.01)
     logits = keras.layers.Dense(
@@ -95,7 +99,7 @@ def imagenet_resnet(
     return keras.Model(images, logits, name=f"resnet{depth}")
 
 
-def _bottleneck(x: Any, width: int, stride: int, norm: Callable[..., Any], name: str) -> Any:
+def _bottleneck(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> Any:
     y = _conv(width, 1, 1, f"{name}_conv0")(x)
     y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
     y = _conv(width, 3, stride, f"{name}_conv1")(y)

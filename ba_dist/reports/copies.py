@@ -73,7 +73,7 @@ def copies_of(
         float32 [n, H, W, C] in 0 … 1; what cutout sets to zero is the mean colour of the dataset.
     """
     labels = np.zeros(len(keys), np.int64)
-    made = make(task, list(images), labels, keys, len(keys))
+    made = make(task, list(images), labels, keys, ghost_batch=len(keys))
     return _unscaled(made[task.augmented].numpy(), info)
 
 

@@ -30,9 +30,9 @@ def describe(
     folder: Path,
     config: Config,
     layout: Layout,
+    *,
     dataset: Dataset,
     plan: Plan,
-    *,
     done: int,
     comm: Comm,
 ) -> None:
@@ -52,7 +52,9 @@ def describe(
         return
     path = folder / "config.json"
     layouts = add_layout(path, done, layout)
-    run_dir.write_json(path, facts(config, dataset, layouts, plan.steps_per_epoch, hosts))
+    run_dir.write_json(
+        path, facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)
+    )
     for line in opening(config, layout, dataset, plan.total_steps):
         print(line, flush=True)
     if done:
@@ -60,7 +62,7 @@ def describe(
 
 
 def facts(
-    config: Config, dataset: Dataset, layouts: Layouts, steps_per_epoch: int, hosts: list[str]
+    config: Config, dataset: Dataset, layouts: Layouts, *, steps_per_epoch: int, hosts: list[str]
 ) -> dict[str, Any]:
     """What config.json holds.
 

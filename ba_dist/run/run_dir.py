@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ JOB_FOLDER = "job"
 
 _PREVIOUS = re.compile(r"previous-(\d+)")
 _LOCK = ".lock"  # and, where flock is missing, what begins like it
+
+
+def default(recipe: str) -> str:
+    """The run directory of a run that was not given one, below the current folder."""
+    return f"runs/{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def claim(run_dir: Path) -> Lock:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +96,7 @@ class Saver:
 
 def open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
     """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
-    folder = Path(config.run.run_dir or f"runs/{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = Path(config.run.run_dir or run_dir.default(config.recipe))
     folder = comm.world.share_object(folder.absolute())
 
     def claim() -> None:

@@ -100,10 +100,10 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
 
     runtime.quiet()
     from ba_dist import experiment
-    from ba_dist import step as train_step
     from ba_dist.config import override
     from ba_dist.data.augment import Augmentation
     from ba_dist.data.catalog import open_source
+    from ba_dist.models.precision import set_precision
     from ba_dist.recipes import recipe
     from ba_dist.rules.schedules import learning_rate
     from tests.parallel import reference
@@ -125,8 +125,8 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
     )
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):
         this = override(config, {"precision": precision})
-        model = experiment.network(this, source.info, 32).model
-        train_step.set_precision("fp32")
+        model = experiment.assemble(this, source.info, 32).model
+        set_precision("fp32")
         start = {v.path: v.numpy().astype(np.float64) for v in model.variables}
         moving = {name: value for name, value in start.items() if "/moving_" in name}
         initial = {name: value for name, value in start.items() if name not in moving}

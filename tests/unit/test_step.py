@@ -15,6 +15,7 @@ from ba_dist.data.augment import Augmentation
 from ba_dist.data.batch import Batch, Instances
 from ba_dist.data.sources import ImageInfo
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
+from ba_dist.models.precision import set_precision
 from ba_dist.models.tags import DECAY, carries
 from ba_dist.optim.sgd import SGD
 from ba_dist.rules.keys import augmentation_keys
@@ -31,7 +32,7 @@ def comm():
 
 
 def network(precision):
-    policy = step.set_precision(precision)
+    policy = set_precision(precision)
     keras.utils.set_random_seed(0)
     norm = lambda name: GhostBatchNormalization(GHOST, name=name)  # noqa: E731
     return models.build("resnet8", norm, image_shape=(8, 8, 1), classes=10), policy
@@ -40,7 +41,7 @@ def network(precision):
 @pytest.fixture(autouse=True)
 def single_precision():
     yield
-    step.set_precision("fp32")
+    set_precision("fp32")
 
 
 def instances(seed=0):

@@ -22,7 +22,7 @@ STEP, INPUT = ACTIVITIES.index("in the step"), ACTIVITIES.index("waiting for inp
     ],
 )
 def test_who_is_missing(answers, words):
-    assert missing(answers, 0, STEP, HOSTS).startswith(words)
+    assert missing(answers, 0, STEP, hosts=HOSTS).startswith(words)
 
 
 def test_who_still_works_is_waited_for():

@@ -51,7 +51,11 @@ def produce(folder, config, ranks=RANKS, steps=STEPS, augmentation=None, source=
     data = open_source(config.data, "train")
     per_epoch = plan_steps(config, len(data)).steps_per_epoch
     facts = record.facts(
-        config, Dataset(data, data, data.info, "here"), [[0, asdict(layout)]], per_epoch, []
+        config,
+        Dataset(data, data, data.info, "here"),
+        [[0, asdict(layout)]],
+        steps_per_epoch=per_epoch,
+        hosts=[],
     )
     (folder / "trace").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(facts))
@@ -88,8 +92,8 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
         change(reader) if change else reader,
         Classification(augmentation, config.optimizer.label_smoothing),
         layout,
-        rank,
-        seed,
+        rank=rank,
+        seed=seed,
         traced=True,
     )
     for batch in batches:

@@ -134,7 +134,9 @@ class GhostBatchNormalization(keras.layers.Layer):
             outputs, mean, variance = _repeatable_batch_norm(images, gamma, beta, self.epsilon)
             count = tf.cast(tf.size(images) / tf.size(mean), variance.dtype)
             return outputs, mean, variance * count / tf.maximum(count - 1, 1)
-        outputs, mean, variance, *_ = _kernel(images, gamma, beta, [], [], self.epsilon, True)
+        outputs, mean, variance, *_ = _kernel(
+            images, gamma, beta, mean=[], variance=[], epsilon=self.epsilon, training=True
+        )
         return outputs, mean, variance
 
     def _infer(self, images: Any) -> Any:
@@ -143,7 +145,7 @@ class GhostBatchNormalization(keras.layers.Layer):
             tf.convert_to_tensor(v)
             for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
-        return _scale(images, gamma, beta, mean, variance, self.epsilon)
+        return _scale(images, gamma, beta, mean=mean, variance=variance, epsilon=self.epsilon)
 
     def _move(self, moving: Any, statistics: list[Any]) -> None:
         fresh = (1 - self.momentum) * tf.add_n(statistics) / len(statistics)
@@ -173,9 +175,10 @@ def _repeatable_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tup
         variance = _mean(tf.math.squared_difference(x, mean))
 
         def gradient(upstream: Any, *_: Any) -> tuple[Any, ...]:
-            return _gradient(upstream, x, gamma, mean, variance, epsilon)
+            return _gradient(upstream, x, gamma, mean=mean, variance=variance, epsilon=epsilon)
 
-        return (_scale(x, gamma, beta, mean, variance, epsilon), mean, variance), gradient
+        scaled = _scale(x, gamma, beta, mean=mean, variance=variance, epsilon=epsilon)
+        return (scaled, mean, variance), gradient
 
     result: tuple[Any, Any, Any] = normalise(x, gamma, beta)
     return result
@@ -187,14 +190,14 @@ def _mean(x: Any) -> Any:
     return tf.reduce_mean(tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID"), [0, 1, 2])
 
 
-def _scale(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float) -> Any:
+def _scale(x: Any, gamma: Any, beta: Any, *, mean: Any, variance: Any, epsilon: float) -> Any:
     """γ·(x - μ) / sqrt(σ² + ε) + β; there is no fused kernel in float64."""
     if x.dtype == tf.float64:
         return tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
-    return _kernel(x, gamma, beta, mean, variance, epsilon, False)[0]
+    return _kernel(x, gamma, beta, mean=mean, variance=variance, epsilon=epsilon, training=False)[0]
 
 
-def _gradient(dy: Any, x: Any, gamma: Any, mean: Any, variance: Any, epsilon: float) -> Any:
+def _gradient(dy: Any, x: Any, gamma: Any, *, mean: Any, variance: Any, epsilon: float) -> Any:
     """Gradients with respect to x, γ and β (Ioffe and Szegedy 2015, section 3)."""
     if x.dtype != tf.float64:
         return tf.raw_ops.FusedBatchNormGradV3(
@@ -216,7 +219,7 @@ def _gradient(dy: Any, x: Any, gamma: Any, mean: Any, variance: Any, epsilon: fl
 
 
 def _kernel(
-    x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, training: bool
+    x: Any, gamma: Any, beta: Any, *, mean: Any, variance: Any, epsilon: float, training: bool
 ) -> Any:
     return tf.raw_ops.FusedBatchNormV3(
         x=x,

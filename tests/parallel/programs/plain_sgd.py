@@ -20,8 +20,9 @@ from ba_dist.data.augment import Augmentation  # noqa: E402
 from ba_dist.data.batch import Batch, Instances  # noqa: E402
 from ba_dist.data.sources import ImageInfo  # noqa: E402
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization  # noqa: E402
+from ba_dist.models.precision import PRECISIONS  # noqa: E402
 from ba_dist.optim.sgd import SGD  # noqa: E402
-from ba_dist.step import PRECISIONS, TrainStep  # noqa: E402
+from ba_dist.step import TrainStep  # noqa: E402
 from ba_dist.tasks.classification import Classification  # noqa: E402
 
 STEPS, BATCH, RATE, MOMENTUM, DECAY = 4, 32, 0.1, 0.9, 1e-4

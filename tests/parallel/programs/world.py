@@ -65,7 +65,7 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     (folder / "config.json").write_text(json.dumps(facts)) if rank == 0 else None
     with (folder / "trace" / f"rank-{rank:05d}.jsonl").open("w") as file:
         task = Classification(augmentation)
-        pipeline = InputPipeline(reader, task, layout, rank, seed, traced=True)
+        pipeline = InputPipeline(reader, task, layout, rank=rank, seed=seed, traced=True)
         for batch in pipeline:
             entry = trace.entry(batch, task.augmented, layout.group(rank), layout.lane(rank))
             if entry["step"] % 3 == 0:
