@@ -139,7 +139,7 @@ def data_prepare(name: str, data_dir: str | None) -> None:
     """Prepare the dataset NAME once (on the login node, where there is a network).
 
     Small datasets become arrays, TFRecord shards get their index, datasets of TensorFlow Datasets
-    are downloaded; pictures that are there are looked at. For fashion_mnist a Debian package is
+    are downloaded; images that are there are looked at. For fashion_mnist a Debian package is
     installed where there is no other way; training itself installs nothing.
     """
     from ba_dist.config import Data
@@ -172,8 +172,8 @@ def data_index(name: str, data_dir: str | None) -> None:
 
     found = shards_of(Data(dataset=name, data_dir=data_dir))
     for split, shards in found.files.items():
-        made, damaged = index(found, split)
-        for line in damaged:
+        made, corrupt = index(found, split)
+        for line in corrupt:
             click.echo(line)
         place = shard_index.save(made, shards)
         click.echo(f"{place}: {len(made.columns['label'])} records in {len(shards)} shards")
@@ -183,20 +183,20 @@ def data_index(name: str, data_dir: str | None) -> None:
 @click.argument("name")
 @_DATA_DIR
 def data_verify(name: str, data_dir: str | None) -> None:
-    """Read and decode every sample of NAME; list the bad ones, and exit with 1 if there are any."""
+    """Read and decode every sample of NAME; list the corrupt ones; exit with 1 if there are any."""
     from ba_dist import runtime
     from ba_dist.config import Data
     from ba_dist.data.catalog.find import find, open_split
     from ba_dist.data.catalog.verify import verify
 
     found = find(Data(dataset=name, data_dir=data_dir))
-    bad, total = 0, 0
+    corrupt, total = 0, 0
     for name_of_split, split in found.splits.items():
         source = open_split(found.info, split)
-        bad += verify(source, runtime.cores(), name_of_split, click.echo)
+        corrupt += verify(source, runtime.cores(), name_of_split, click.echo)
         total += len(source)
-    click.echo(f"{total} samples of {name}, {bad or 'none'} bad; from {found.origin}")
-    sys.exit(1 if bad else 0)
+    click.echo(f"{total} samples of {name}, {corrupt or 'none'} corrupt; from {found.origin}")
+    sys.exit(1 if corrupt else 0)
 
 
 @data.command("list")
@@ -207,13 +207,11 @@ def data_list() -> None:
     for info in INFOS.values():
         height, width, channels = info.image_shape
         click.echo(f"{info.name:14} {height}x{width}x{channels}  {info.classes} classes")
-    click.echo(
-        "imagenet       pictures in --data-dir: a folder per class, TFRecord shards, or TFDS"
-    )
+    click.echo("imagenet       images in --data-dir: a folder per class, TFRecord shards, or TFDS")
     click.echo("pictures       any others: a folder per class, or TFRecord shards, in --data-dir")
     click.echo("synthetic      any size (--image-size), made as it is read")
     click.echo("synthetic-jpeg JPEGs of 500x375, made in memory")
-    click.echo("NAME           any classification of pictures in TensorFlow Datasets")
+    click.echo("NAME           any classification of images in TensorFlow Datasets")
 
 
 @cli.command()

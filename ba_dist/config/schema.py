@@ -63,7 +63,9 @@ class Data:
         None, "evaluate on N samples only, an even share of all", low=1
     )
     image_size: int = setting(
-        32, "height and width that the network sees, of pictures and of synthetic images", low=1
+        32,
+        "height and width that the network sees, of images of any size and of synthetic ones",
+        low=1,
     )
     image_channels: int = setting(3, "channels of synthetic images", low=1)
     shuffle: Literal["full", "block"] = setting(
@@ -72,9 +74,9 @@ class Data:
     shuffle_block: int = setting(128, "consecutive records of a block", low=1)
     shuffle_window: int = setting(32, "blocks that are mixed", low=1)
     on_corrupt: Literal["stop", "skip"] = setting(
-        "stop", "a damaged record ends the run, or a later sample takes its place"
+        "stop", "a corrupt record ends the run, or a later sample takes its place"
     )
-    corrupt_budget: int = setting(100, "damaged records after which even skip stops", low=0)
+    corrupt_budget: int = setting(100, "corrupt records after which even skip stops", low=0)
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ class Augment:
     """What makes the copies of a sample differ."""
 
     crop: Literal["none", "random-resized", "resize-random"] = setting(
-        "none", "how pictures of any size become squares of --image-size; none: they already are"
+        "none", "how images of any size become squares of --image-size; none: they already are"
     )
     crop_area: float = setting(
-        0.08, "smallest share of the picture that random-resized takes", low=0.001, high=1.0
+        0.08, "smallest share of the image that random-resized takes", low=0.001, high=1.0
     )
     resize: int = setting(
         256, "shorter side before the crop, in evaluation and for resize-random", low=1

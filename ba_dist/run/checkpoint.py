@@ -70,7 +70,7 @@ def load(path: Path) -> Checkpoint:
     """Reads a checkpoint.
 
     Raises:
-        CheckpointError: naming the file, when it is damaged.
+        CheckpointError: naming the file, when it is corrupt.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -81,10 +81,10 @@ def load(path: Path) -> Checkpoint:
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if _sha256(text) != digest:
-        raise CheckpointError(f"{path} is damaged: its facts do not match their digest")
+        raise CheckpointError(f"{path} is corrupt: its facts do not match their digest")
     facts = json.loads(text)
     if _digests(arrays) != facts["arrays"]:
-        raise CheckpointError(f"{path} is damaged: its content does not match its digests")
+        raise CheckpointError(f"{path} is corrupt: its content does not match its digests")
     return Checkpoint(facts["step"], arrays, facts["facts"])
 
 

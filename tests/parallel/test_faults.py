@@ -296,10 +296,10 @@ def test_the_newest_checkpoint_is_corrupt(tmp_path, promise):
     warm(2, *shallow(run, "--steps", 10, "--checkpoint-every", EVERY))
     path = sorted(checkpoint.folder_of(run).iterdir())[-1]
     content = bytearray(path.read_bytes())
-    content[-100] ^= 1  # of the values: a header that is damaged cannot be read at all
+    content[-100] ^= 1  # of the values: a header that is corrupt cannot be read at all
     path.write_bytes(content)
     done = warm(2, *shallow(run, "--steps", 12, "--checkpoint-every", EVERY))
-    good = int(f"warning: {path} is damaged" in done.stdout and "going on at step 5" in done.stdout)
+    good = int(f"warning: {path} is corrupt" in done.stdout and "going on at step 5" in done.stdout)
     for path in checkpoint.folder_of(run).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     none = warm(2, *shallow(run, "--steps", 14), check=False)

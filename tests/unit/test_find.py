@@ -219,7 +219,7 @@ def builders():
                 image: tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
                 label: tfds.features.ClassLabel(num_classes=5),
             }
-            return tfds.core.ImageInfo(
+            return tfds.core.DatasetInfo(
                 builder=self,
                 features=tfds.features.FeaturesDict(features),
                 supervised_keys=self.KEYS if self.KEYS != ("image", "label") else None,

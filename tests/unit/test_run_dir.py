@@ -212,10 +212,10 @@ def test_no_file_is_no_problem(tmp_path):
     ("content", "message"),
     [
         (None, "is not a run directory: it has no config.json"),
-        (b"", "is damaged"),
-        (b'{"a": ', "is damaged"),
+        (b"", "is corrupt"),
+        (b'{"a": ', "is corrupt"),
         (b"[1]", "holds no JSON object"),
-        (b"\xff\xfe", "is damaged"),
+        (b"\xff\xfe", "is corrupt"),
     ],
 )
 def test_what_is_no_run(tmp_path, content, message):

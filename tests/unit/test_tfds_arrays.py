@@ -31,7 +31,7 @@ def builder_class():
                     "label": tfds.features.ClassLabel(num_classes=10),
                 }
             )
-            return tfds.core.ImageInfo(builder=self, features=features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(split) for split in COUNTS}

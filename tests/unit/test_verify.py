@@ -35,7 +35,7 @@ def test_clean_data(ba_dist, tmp_path):  # noqa: F811
     pictures.make_tfrecords(tmp_path / "b", **SMALL)
     for place in ("a", "b"):
         status, out, _ = ba_dist("data", "verify", "imagenet", "--data-dir", tmp_path / place)
-        assert status == 0 and "200 samples of imagenet, none bad; from the" in out
+        assert status == 0 and "200 samples of imagenet, none corrupt; from the" in out
     assert ba_dist("data", "verify", "digits")[0] == 0
 
 
@@ -52,7 +52,7 @@ def test_every_bad_record_is_named(ba_dist, tmp_path):  # noqa: F811
         os.utime(path, ns=times)
     status, out, _ = ba_dist("data", "verify", "pictures", "--data-dir", tmp_path)
     lines = out.splitlines()
-    assert status == 1 and "200 samples of pictures, 3 bad" in lines[-1]
+    assert status == 1 and "200 samples of pictures, 3 corrupt" in lines[-1]
     assert lines[:-1] == sorted(
         (f"{place}: its data does not match its checksum" for place in corrupt),
         key=lambda line: (line.split(" at byte ")[0], int(line.split()[3].rstrip(":"))),

@@ -27,12 +27,12 @@ def test_who_is_missing(answers, words):
 
 def test_who_still_works_is_waited_for():
     answers = {1: Sign(7, STEP, 58.0), 2: Sign(7, STEP, 1.0), 3: Sign(7, STEP, 60.0)}
-    text = missing(answers, 0, STEP, HOSTS, age=60.0)
+    text = missing(answers, 0, STEP, hosts=HOSTS, age=60.0)
     assert text == "rank 2 on b is in the step, its last sign 1 s ago."
 
 
 def test_the_list_of_thousands_is_short():
-    assert len(missing({}, 0, STEP, ["node"] * 5704)) < 300
+    assert len(missing({}, 0, STEP, hosts=["node"] * 5704)) < 300
 
 
 def test_progress_is_no_stall_and_building_the_first_step_neither(capfd):
