@@ -262,7 +262,8 @@ class TrainStep:
             loss = self.task.loss(self.model, batch)
             scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)
         weights = [v.value for v in self.model.trainable_variables]
-        gradients = tape.gradient(scaled, weights)
+        # That of an embedding has only the rows that were looked up: made whole for the sums.
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, weights)]
         pairs = [loss.metrics[name] for name in self.task.metrics]
         totals = [loss.total, loss.weight, *(number for pair in pairs for number in pair)]
         return [tf.cast(total, dtype) for total in totals], gradients
@@ -280,8 +281,13 @@ class TrainStep:
             return gradients, moving, totals, row
         tensors = [*gradients, *moving, totals, row]
         buffer = self._sum(tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0))
-        sizes = [_elements(gradients), _elements(moving), _elements([totals]), _elements([row])]
-        whole, moved, totals, row = tf.split(buffer, sizes)
+        ends = np.cumsum(
+            [_elements(part) for part in (gradients, moving, [totals], [row])]
+        ).tolist()
+        # Slices, not a split, which would copy all gradients once more.
+        whole, moved, totals, row = (
+            buffer[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        )
         return whole, _pieces(moved / world, moving), totals, row
 
     def _mean(self, gradients: Any, factor: Any) -> tuple[list[Any], Any]:
