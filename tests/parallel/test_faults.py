@@ -151,7 +151,7 @@ def test_a_gradient_that_is_not_finite_on_one_rank(tmp_path, promise):
 def test_a_straggler_is_named(tmp_path, promise):
     """Slow reading is injected; slow computing comes from outside: the rank is stopped mostly."""
     run = tmp_path / "input"
-    named = warm(2, *small(run, "--steps", 50, "--inject", "slow-input@1:1:0.05"))
+    named = warm(2, *small(run, "--steps", 50, "--inject", "slow-input@1:1:0.02"))
     good = f"rank 1 on {host()} is " in named.stdout and " in input " in named.stdout
     promise(13, "a rank that reads slowly: named within 50 steps", int(good), 1)
     run = tmp_path / "compute"
