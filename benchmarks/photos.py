@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ba_dist.data.sources import shard_index
+
 HEIGHT, WIDTH = 375, 500
 SMALLEST, LARGEST = 87_000, 100_000
 CLASSES = 1000
@@ -61,6 +63,8 @@ def make_shards(folder: Path, count: int, shards: int = 4) -> Path:
     from tensorflow.io import TFRecordWriter
 
     folder.mkdir(parents=True, exist_ok=True)
+    for index in folder.glob(f"*{shard_index.SUFFIX}"):
+        index.unlink()  # of other shards, which are written over
     jpegs = photographs(count)
     for shard in range(shards):
         with TFRecordWriter(str(folder / f"train-{shard:05d}-of-{shards:05d}")) as file:

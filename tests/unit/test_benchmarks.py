@@ -225,3 +225,17 @@ def test_order_for_a_large_world(kind):
     drawn = np.concatenate(batches(10**10, layout, 5703, kind, epoch=1))
     assert len(np.unique(drawn)) == 3 * 64
     assert drawn.min() >= 0 and drawn.max() < 10**10
+
+
+def test_shards_that_are_written_anew_leave_no_index_of_the_old_ones(tmp_path):
+    import photos
+
+    from ba_dist.data.sources import shard_index
+
+    photos.make_shards(tmp_path, 2, shards=1)
+    index = tmp_path / f"train{shard_index.SUFFIX}"
+    index.write_text("of two photographs")
+    photos.make_shards(tmp_path, 2, shards=1)
+    assert index.exists()
+    photos.make_shards(tmp_path, 3, shards=1)
+    assert not index.exists()
