@@ -159,4 +159,4 @@ def test_any_other_word_is_a_run(ba_dist, tmp_path, monkeypatch):
     assert ba_dist("plot", "first", "augmentations").output == "first/curves.png\n"
     assert ba_dist("plot", "./augmentations").output == "augmentations/curves.png\n"
     assert ba_dist("plot", "--output", "all.png", "first").output == "all.png\n"
-    assert (tmp_path / "all.png").exists() and isinstance(cli.plot, click.Command)
+    assert (tmp_path / "all.png").exists() and isinstance(cli.cli.commands["plot"], click.Command)

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from ba_dist import cli
-from ba_dist.cli.commands import plot_augmentations
+from ba_dist.cli.plot import plot_augmentations
 from ba_dist.recipes import RECIPES
 
 from .test_benchmarks import BENCHMARKS, ROOT

@@ -1,0 +1,69 @@
+"""`ba-dist plot`: pictures of runs and of augmented copies."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ba_dist.cli.flags import RecipeCommand, config_flags, given
+from ba_dist.config import override
+from ba_dist.recipes import recipe
+
+_AUGMENTATIONS = "augmentations"
+
+
+class _PlotCommand(click.Command):
+    """`plot augmentations …` is a command of its own; any other first word is a run."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        if args[:1] == [_AUGMENTATIONS]:
+            name = f"{info_name} {_AUGMENTATIONS}"
+            return plot_augmentations.make_context(name, args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=_PlotCommand)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="default RUN/curves.png")
+def plot(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Draw loss, accuracy, learning rate and gradient norm of one or more RUNS as a PNG.
+
+    \b
+    ba-dist plot runs/first runs/second      the curves of two runs
+    ba-dist plot augmentations quickstart    what a recipe makes of its samples; see its own --help
+    """
+    from ba_dist.reports.plots import plot_runs
+
+    click.echo(plot_runs(list(runs), output or runs[0] / "curves.png"))
+
+
+@click.command(cls=RecipeCommand)
+@click.argument("name", metavar="RECIPE")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="default augmentations-RECIPE.png, here"
+)
+@config_flags
+def plot_augmentations(name: str, output: Path | None, **flags: Any) -> None:
+    """Draw the augmented copies of a few samples of RECIPE beside each other as a PNG.
+
+    They are those of the first step of training, with any value of the recipe changed by a flag.
+
+    \b
+    ba-dist plot augmentations quickstart --multiplicity 8
+    ba-dist plot augmentations resnet44-cifar10 --auto-augment cifar10 --data-dir data
+    """
+    config = override(recipe(name), given(flags))
+    from ba_dist import runtime
+
+    runtime.quiet()
+    from ba_dist.data.catalog import open_source
+    from ba_dist.reports.copies import plot_copies
+
+    source = open_source(config.data, "train")
+    click.echo(plot_copies(config, source, output or Path(f"augmentations-{name}.png")))
