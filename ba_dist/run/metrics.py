@@ -1,6 +1,8 @@
 """The numbers of a run in files: metrics.jsonl and events of TensorBoard."""
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ class Metrics:
     def __init__(self, run_dir: Path):
         import tensorflow as tf
 
-        self._tf = tf
+        self._tf, self._folder = tf, run_dir / "tensorboard"
         self._file = (run_dir / "metrics.jsonl").open("a")
-        self._board = tf.summary.create_file_writer(str(run_dir / "tensorboard"))
+        self._board = tf.summary.create_file_writer(str(self._folder))
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one object `{"event", "step", …}`; numbers also go to TensorBoard.
@@ -35,10 +37,13 @@ class Metrics:
             self._file.flush()
         except OSError as error:  # which does not say what file it was
             raise OSError(error.errno, error.strerror, self._file.name) from None
-        with self._board.as_default(step=step):
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    self._tf.summary.scalar(f"{event}/{name}", value)
+        try:
+            with self._board.as_default(step=step):
+                for name, value in values.items():
+                    if isinstance(value, (int, float)) and not isinstance(value, bool):
+                        self._tf.summary.scalar(f"{event}/{name}", value)
+        except self._tf.errors.OpError as error:  # its own kind, without a number
+            raise _os_error(str(error), self._folder) from None
 
     def close(self) -> None:
         """Flushes and closes both files."""
@@ -47,3 +52,9 @@ class Metrics:
             self._board.close()
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _os_error(text: str, path: Path) -> OSError:
+    """What TensorFlow says of a write that failed, as Python says it."""
+    number = next((n for n in errno.errorcode if os.strerror(n) in text), errno.EIO)
+    return OSError(number, os.strerror(number), str(path))

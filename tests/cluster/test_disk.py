@@ -26,6 +26,7 @@ def test_a_full_disk_loses_no_checkpoint(cluster, tmp_path, promise):
     state = cluster.wait(job, 120)
     output = cluster.output(job)
     saved = newest_step()
+    print(state, output, sep="\n")  # pytest shows it when the promise is broken
     clean = state == "FAILED" and "No space left on device" in output and "Traceback" not in output
     promise(10, "the disk fills up in a training: one message, no trace", int(clean), 1)
     cluster.free_disk(run.parent)
@@ -34,6 +35,7 @@ def test_a_full_disk_loses_no_checkpoint(cluster, tmp_path, promise):
     output = cluster.output(job)
     audit = cluster.run(PYTHON, "-m", "ba_dist", "audit", run, check=False).stdout
     summary = json.loads(cluster.run("cat", run / "summary.json").stdout)
+    print(state, output, audit, summary, sep="\n")
     good = state == "COMPLETED" and f"going on at step {saved}" in output
     good &= f"clean: {saved + 6} steps" in audit and summary["steps"] == saved + 6
     promise(10, "room again: it goes on from the newest checkpoint, audit clean", int(good), 1)

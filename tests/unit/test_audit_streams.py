@@ -104,9 +104,10 @@ def entries_of_long(layout, steps):
 
 
 def test_a_long_run_needs_no_more_memory_than_a_short_one(tmp_path):
-    short, long = peak(tmp_path / "short", 200), peak(tmp_path / "long", 2000)
-    assert (tmp_path / "long" / "trace" / "rank-00000.jsonl").stat().st_size > 4 * long / 3
-    assert long < 1.1 * short + 10_000
+    short, long = peak(tmp_path / "short", 200), peak(tmp_path / "long", 1400)
+    # Python keeps freed tuples for later, 2000 of each length, some 100 kB: a matter of when it
+    # collects. To remember the ids of 1200 steps would cost 1 MB.
+    assert long < short + 250_000
 
 
 @pytest.mark.parametrize("length", [10, 2**16, 2**19])

@@ -1,6 +1,8 @@
 """What a run says of itself stays JSON, whatever numbers come; its readers cope with gaps."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +67,28 @@ def test_the_table_of_a_run_that_was_read_again(tmp_path, value):
     shown = "not finite" if value is None else f"{value:.2%}"
     assert f"validation accuracy  {shown}\n" in text
     assert "images per second    100\n" in text
+
+
+TO_THE_END = """
+import errno, resource, sys
+from pathlib import Path
+from ba_dist.run.metrics import Metrics
+
+metrics = Metrics(Path(sys.argv[1]))
+metrics.write("step", 1, loss=1.0)
+# The events are longer than the lines: theirs is the file that comes to its end first.
+resource.setrlimit(resource.RLIMIT_FSIZE, (1200, resource.RLIM_INFINITY))
+try:
+    for step in range(2, 100):
+        metrics.write("step", step, loss=1.0)
+except OSError as error:
+    print(errno.errorcode[error.errno], Path(error.filename).name)
+metrics.close()
+"""
+
+
+def test_events_that_cannot_be_written_are_an_os_error(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TO_THE_END, str(tmp_path)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "EFBIG tensorboard\n"), done.stderr[-2000:]
