@@ -94,7 +94,13 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
 
     rule = optim.build(made.model.trainable_variables, made.config.optimizer)
     return TrainStep(
-        made.task, made.model, rule, layout=layout, comm=comm, precision=made.precision
+        made.task,
+        made.model,
+        rule,
+        layout=layout,
+        comm=comm,
+        precision=made.precision,
+        clip_norm=made.config.optimizer.clip_norm,
     )
 
 

@@ -1,6 +1,6 @@
 """One synchronous step of any task: forward, loss, backward, one fused allreduce, update.
 
-    w ← update(w, Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight)
+    w ← update(w, g)    g = Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight, clipped if asked
 
 For classification a row is an instance of weight 1, so this is the paper's
 1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y).
@@ -46,7 +46,7 @@ class StepResult:
         loss: mean over all instances of the step (over its units of weight).
         metrics: name → ratio over the whole step, as the task counts them.
         units: weight of the step: instances, or tokens.
-        grad_norm: Euclidean norm of the mean gradient.
+        grad_norm: Euclidean norm of the mean gradient, before clipping.
         finite: False where the gradient was not, and the update was left out.
         loss_scale: that the step was computed with.
         stop: whether any rank wishes to stop.
@@ -81,6 +81,7 @@ class TrainStep:
         layout: of the ranks.
         comm: the world.
         precision: of the model.
+        clip_norm: norm to which a longer gradient is shortened; 0 is off.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class TrainStep:
         layout: Layout,
         comm: Comm,
         precision: Precision,
+        clip_norm: float = 0.0,
     ):
         self.task = task
         self.model = model
@@ -99,6 +101,7 @@ class TrainStep:
         self.layout = layout
         self.comm = comm
         self.precision = precision
+        self.clip_norm = clip_norm
         self.loss_scale = tf.Variable(
             _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
         )
@@ -207,7 +210,7 @@ class TrainStep:
         factor = self._rows(tensors) / (totals[1] * tf.cast(scale, dtype))
         gradients, norm = self._mean(gradients, factor)
         finite = tf.math.is_finite(norm)
-        self._update(gradients, hyper, finite)
+        self._update(self._clip(gradients, norm), hyper, finite)
         new = [*moved, *kept[len(moving) :]]
         for variable, value, old in zip(kept, new, before, strict=True):
             variable.assign(tf.where(finite, value, old))
@@ -298,6 +301,18 @@ class TrainStep:
         whole = gradients * factor
         norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
         return _pieces(whole, [v.value for v in self.model.trainable_variables]), norm
+
+    def _clip(self, gradients: list[Any], norm: Any) -> list[Any]:
+        """g · min(1, c / ‖g‖) for the threshold c; the gradients as they are where c is 0.
+
+        The mean gradient over the world, and its norm over all variables, so all ranks clip alike.
+
+        Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks".
+        """
+        if not self.clip_norm:
+            return gradients
+        share = tf.minimum(tf.ones((), norm.dtype), self.clip_norm / norm)
+        return [gradient * share for gradient in gradients]
 
     def _sum(self, buffer: Any) -> Any:
         """The sum of a buffer over the world, timed: the one message of a step."""

@@ -142,6 +142,9 @@ class Optimizer:
     weight_decay: float = setting(
         1e-4, "L2 penalty on kernels (not biases, not BatchNorm)", low=0.0
     )
+    clip_norm: float = setting(
+        0.0, "norm to which a longer mean gradient is shortened; 0 is off", low=0.0
+    )
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,16 @@ def instances(seed=0):
     return tf.constant(images), tf.constant(np.tile(numbers.integers(0, 10, SAMPLES), COPIES))
 
 
-def train_step(comm, precision="fp32", microbatch=0, momentum=0.0, decay=0.0):
+def train_step(comm, precision="fp32", microbatch=0, *, momentum=0.0, decay=0.0, **more):
     """A step that is called with images, labels, a rate and whether this rank wishes to stop."""
     model, policy = network(precision)
     layout = Layout(1, COPIES, SAMPLES, 1, GHOST, microbatch)
     task = Classification(Augmentation(Augment(), INFO))
     rule = SGD(model.trainable_variables)
     return Called(
-        task, model, rule, layout=layout, comm=comm, precision=policy, constants=(momentum, decay)
+        *(task, model, rule),
+        **{"layout": layout, "comm": comm, "precision": policy, **more},
+        constants=(momentum, decay),
     )
 
 
@@ -107,6 +109,44 @@ def test_the_update_is_the_mean_gradient_over_copies_and_samples(comm, microbatc
         np.testing.assert_allclose((old - new.numpy()) / 0.5, gradient, rtol=1e-9, atol=1e-12)
     norm = np.sqrt(sum((g**2).sum() for g in expected))
     np.testing.assert_allclose(outcome.grad_norm, norm, rtol=1e-9)
+
+
+def test_a_gradient_longer_than_the_threshold_is_shortened_to_it(comm):
+    """All variables by one share, with the norm of the gradient before in the outcome."""
+    threshold = 0.5
+    images, labels = instances()
+    expected = mean_gradient(images, labels)
+    norm = np.sqrt(sum((g**2).sum() for g in expected))
+    assert norm > threshold
+    trained = train_step(comm, "fp64", clip_norm=threshold)
+    before = [v.numpy() for v in trained.model.trainable_variables]
+    outcome = trained(images, labels, 0.5, False)
+    moved = zip(before, trained.model.trainable_variables, expected, strict=True)
+    for old, new, gradient in moved:
+        clipped = (old - new.numpy()) / 0.5
+        expected = gradient * threshold / norm
+        np.testing.assert_allclose(clipped, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(outcome.grad_norm, norm, rtol=1e-9)
+
+
+def test_a_short_gradient_is_not_clipped_by_one_bit(comm):
+    images, labels = instances()
+    with_, without = (train_step(comm, clip_norm=c, momentum=0.9) for c in (1e6, 0.0))
+    for _ in range(3):
+        assert with_(images, labels, 0.1, False).loss == without(images, labels, 0.1, False).loss
+    for name, variable in with_.state().items():
+        assert variable.numpy().tobytes() == without.state()[name].numpy().tobytes(), name
+
+
+def test_clipping_comes_after_the_scale_of_the_loss(comm):
+    """The gradients of fp16 are 2^15 times as large before the division."""
+    images, labels = instances()
+    trained = train_step(comm, "fp16", clip_norm=0.01)
+    before = [v.numpy() for v in trained.model.trainable_variables]
+    assert trained(images, labels, 1.0, False).grad_norm > 0.5
+    after = [v.numpy() for v in trained.model.trainable_variables]
+    moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(before, after, strict=True)))
+    assert moved == pytest.approx(0.01, rel=1e-3)
 
 
 def test_momentum_and_weight_decay_follow_the_rule_on_kernels_only(comm):
