@@ -118,7 +118,7 @@ class Model:
 class Optimizer:
     """How weights move."""
 
-    optimizer: str = setting("sgd", "update rule")
+    optimizer: str = setting("sgd", "update rule: sgd, adam or adamw")
     lr: Regime = setting(
         ((0.0, 0.1),),
         "learning rate as EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says how it goes"
@@ -136,11 +136,22 @@ class Optimizer:
     )
     momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
     nesterov: bool = setting(False, "Nesterov momentum")
+    beta1: float = setting(
+        0.9, "share of the old first moment that Adam keeps", low=0.0, high=0.999999
+    )
+    beta2: float = setting(
+        0.999, "share of the old second moment that Adam keeps", low=0.0, high=0.999999
+    )
+    epsilon: float = setting(
+        1e-8, "what Adam adds to the root of the second moment", low=1e-16, high=1.0
+    )
     label_smoothing: float = setting(
         0.0, "share of a label that is spread over all classes", low=0.0, high=1.0
     )
     weight_decay: float = setting(
-        1e-4, "L2 penalty on kernels (not biases, not BatchNorm)", low=0.0
+        1e-4,
+        "L2 penalty on kernels (not biases, not BatchNorm); adamw: decoupled from the gradient",
+        low=0.0,
     )
     clip_norm: float = setting(
         0.0, "norm to which a longer mean gradient is shortened; 0 is off", low=0.0

@@ -16,7 +16,27 @@ def _sgd(variables: Sequence[Any], config: Optimizer) -> UpdateRule:
     return SGD(variables, nesterov=config.nesterov, decays=config.weight_decay > 0)
 
 
-RULES: dict[str, Callable[[Sequence[Any], Optimizer], UpdateRule]] = {"sgd": _sgd}
+def _adam(decoupled: bool) -> Callable[[Sequence[Any], Optimizer], UpdateRule]:
+    def made(variables: Sequence[Any], config: Optimizer) -> UpdateRule:
+        from ba_dist.optim.adam import Adam
+
+        return Adam(
+            variables,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            epsilon=config.epsilon,
+            decoupled=decoupled,
+            decays=config.weight_decay > 0,
+        )
+
+    return made
+
+
+RULES: dict[str, Callable[[Sequence[Any], Optimizer], UpdateRule]] = {
+    "sgd": _sgd,
+    "adam": _adam(decoupled=False),
+    "adamw": _adam(decoupled=True),
+}
 
 
 def check(config: Optimizer) -> None:

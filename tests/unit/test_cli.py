@@ -131,7 +131,7 @@ def help_of(ba_dist, *words):
     for line in out.splitlines():
         if title := re.fullmatch(r"([A-Z][a-z]+)( \(.+\))?:", line):
             entries = sections.setdefault(title[1], {})
-        elif sections and (flag := re.match(r"  (-[a-z-]+)\S*", line)):
+        elif sections and (flag := re.match(r"  (-[a-z0-9-]+)\S*", line)):
             text = entries[flag[1]] = []
         if sections and not title:
             text.append(line)
