@@ -89,10 +89,12 @@ def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int
 
 
 def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
-    """The `step.TrainStep` of an experiment, with its update rule."""
+    """The `step.TrainStep` of an experiment, with its update rule and its average."""
+    from ba_dist.optim.average import WeightAverage
     from ba_dist.step import TrainStep
 
-    rule = optim.build(made.model.trainable_variables, made.config.optimizer)
+    config = made.config.optimizer
+    rule = optim.build(made.model.trainable_variables, config)
     return TrainStep(
         made.task,
         made.model,
@@ -100,7 +102,8 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         layout=layout,
         comm=comm,
         precision=made.precision,
-        clip_norm=made.config.optimizer.clip_norm,
+        clip_norm=config.clip_norm,
+        average=WeightAverage(made.model, config.ema) if config.ema else None,
     )
 
 

@@ -15,7 +15,8 @@ Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised syn
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from ba_dist.models.layers.microbatch import microbatch
 from ba_dist.models.precision import Precision
 from ba_dist.models.tags import INSTANCE, carries
 from ba_dist.optim import UpdateRule
+from ba_dist.optim.average import WeightAverage
 from ba_dist.rules.layout import Layout, microbatches
 from ba_dist.tasks import Task
 
@@ -82,6 +84,7 @@ class TrainStep:
         comm: the world.
         precision: of the model.
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
+        average: of the model's weights, moved after each update.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class TrainStep:
         comm: Comm,
         precision: Precision,
         clip_norm: float = 0.0,
+        average: WeightAverage | None = None,
     ):
         self.task = task
         self.model = model
@@ -102,6 +106,7 @@ class TrainStep:
         self.comm = comm
         self.precision = precision
         self.clip_norm = clip_norm
+        self.average = average
         self.loss_scale = tf.Variable(
             _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
         )
@@ -181,9 +186,14 @@ class TrainStep:
         return {
             **variables.alike(self.model),
             **self.rule.slots,
+            **(self.average.slots if self.average else {}),
             "loss_scale": self.loss_scale,
             "good_steps": self.good_steps,
         }
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside of the block the network holds the average of its weights, if there is one."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def instance_state(self) -> dict[str, Any]:
         """Name → variable [b·K, …] that holds a row for each instance of this rank."""
@@ -214,6 +224,8 @@ class TrainStep:
         new = [*moved, *kept[len(moving) :]]
         for variable, value, old in zip(kept, new, before, strict=True):
             variable.assign(tf.where(finite, value, old))
+        if self.average:
+            _if(finite, self.average.move)
         numbers = [norm, tf.cast(finite, dtype), scale, *tf.unstack(totals)]
         numbers = tf.stack([tf.cast(number, tf.float64) for number in numbers])
         return numbers, tf.cast(row, tf.float64)
@@ -326,12 +338,7 @@ class TrainStep:
 
     def _update(self, gradients: list[Any], hyper: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
-
-        def move() -> Any:
-            self.rule.apply(gradients, hyper)
-            return tf.no_op()
-
-        tf.cond(finite, move, tf.no_op)
+        _if(finite, lambda: self.rule.apply(gradients, hyper))
         if self.precision.scaled:
             self._adapt_scale(finite)
 
@@ -342,6 +349,16 @@ class TrainStep:
         factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
         self.good_steps.assign(good)
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+
+
+def _if(condition: Any, work: Callable[[], None]) -> None:
+    """Does some work in the graph, or nothing."""
+
+    def done() -> Any:
+        work()
+        return tf.no_op()
+
+    tf.cond(condition, done, tf.no_op)
 
 
 def _clock() -> Any:

@@ -298,9 +298,10 @@ def _end_epoch(run: Run, writer: Writer, watch: Watch, stop: StopRequest) -> boo
     due = plan.evaluates(done)
     if not _ended_by_an_earlier_job(run, due):
         if due:
-            found = run.evaluate(
-                beat=lambda: watch.beat("evaluating", done), stop=lambda: stop.wanted
-            )
+            with run.step.averaged():
+                found = run.evaluate(
+                    beat=lambda: watch.beat("evaluating", done), stop=lambda: stop.wanted
+                )
             if found is None:
                 _save(run, writer, watch)
                 return True

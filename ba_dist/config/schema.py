@@ -156,6 +156,13 @@ class Optimizer:
     clip_norm: float = setting(
         0.0, "norm to which a longer mean gradient is shortened; 0 is off", low=0.0
     )
+    ema: float = setting(
+        0.0,
+        "evaluate and export a moving average of the weights that keeps this share a step, e.g."
+        " 0.9999; 0 is off",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from ba_dist.models.tags import INSTANCE, carries
 
-_PREFIX = "model/"
+_PREFIX, _AVERAGE = "model/", "average/"
 
 
 def alike(model: Any) -> dict[str, Any]:
@@ -18,12 +18,25 @@ def of_instances(model: Any) -> dict[str, Any]:
     return {_name(v): v.value for v in model.variables if carries(v, INSTANCE)}
 
 
-def of_network(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Those arrays of a checkpoint that belong to the network, by the paths of its variables."""
+def to_average(model: Any) -> dict[str, Any]:
+    """Name of the average → variable: weights and moving statistics, all that is no integer."""
     return {
-        name.removeprefix(_PREFIX): array
+        name.replace(_PREFIX, _AVERAGE, 1): variable
+        for name, variable in alike(model).items()
+        if variable.dtype.is_floating
+    }
+
+
+def of_network(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arrays of a checkpoint that belong to the network, by the paths of its variables.
+
+    Where the run has kept an average of its weights, it is the average.
+    """
+    return {
+        name.removeprefix(prefix): array
+        for prefix in (_PREFIX, _AVERAGE)
         for name, array in arrays.items()
-        if name.startswith(_PREFIX)
+        if name.startswith(prefix)
     }
 
 

@@ -8,6 +8,9 @@ import pytest
 from tests.parallel.ranks import TEMPLATE, WORLD_SIZES, program, warm
 
 SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
+# All that moves weights otherwise than SGD does, or moves something else with them.
+ADAMW = {**SAME, "precision": "fp64", "optimizer": "adamw", "lr_scale": 0.02, "clip_norm": 0.5}
+ADAMW |= {"weight_decay": 0.1, "ema": 0.2}
 # Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
 SINGLE, RESUMED = (1, 2, 4), (1, 2)
 
@@ -18,12 +21,14 @@ def plans(ranks):
         return []
     planned = [["fp64", {**SAME, "precision": "fp64"}]]
     if ranks in SINGLE:
-        planned += [["fp32", SAME]]
+        planned += [["fp32", SAME], ["adamw", ADAMW]]
     if ranks in RESUMED:
         at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}
         parts = {**SAME, "batch_size": 64, "train_samples": 350}
         planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
         planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
+    if ranks == 2:
+        planned += [["adamw_parts", {**ADAMW, "steps": steps}] for steps in (2, 3)]
     return planned
 
 

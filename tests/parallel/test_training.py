@@ -1,6 +1,7 @@
 """Where a run executes does not change what it computes; a stopped run goes on as if it had not."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -59,6 +60,42 @@ def test_ranks_change_neither_instances_nor_weights(ranks, runs):
         # All variables as one: in fp32 an activation may fall on the other side of a ReLU's kink,
         # which moves a single small variable by 1e-4 of itself.
         assert relative_error(weights(many / "fp32"), weights(one / "fp32")) <= 1e-5
+
+
+def everything(run):
+    return checkpoint.newest_good(checkpoint.folder_of(run)).arrays
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_change_nothing_of_adamw_clipping_and_the_average(ranks, runs):
+    one, many = everything(runs(1) / "adamw"), everything(runs(ranks) / "adamw")
+    assert set(many) == set(one)
+    kinds = Counter(name.split("/")[0] for name in one)
+    assert kinds["average"] == kinds["model"] > kinds["first_moment"] == kinds["second_moment"] > 0
+    zero = {name for name, value in one.items() if not value.any()}
+    assert zero == {name for name, value in many.items() if not value.any()}
+    assert_close(
+        *({n: a for n, a in found.items() if n not in zero} for found in (many, one)), 1e-9
+    )
+
+
+@pytest.mark.mpi
+def test_adamw_and_the_average_go_on_bit_for_bit(runs):
+    whole, parts = everything(runs(2) / "adamw"), everything(runs(2) / "adamw_parts")
+    assert set(whole) == set(parts) and whole["updates"] == whole["average_updates"] == 3
+    for name, value in whole.items():
+        assert parts[name].tobytes() == value.tobytes(), name
+
+
+@pytest.mark.mpi
+def test_the_average_is_what_is_evaluated(runs):
+    run = runs(2) / "adamw"
+    summary = json.loads((run / "summary.json").read_text())
+    done = warm(1, "eval", run)
+    assert f"val_loss {summary['val_loss']:.4f}" in done.stdout
+    arrays = everything(run)
+    assert arrays["model/stem/kernel"].tobytes() != arrays["average/stem/kernel"].tobytes()
 
 
 @pytest.mark.mpi
