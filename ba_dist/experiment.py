@@ -13,6 +13,7 @@ from typing import Any
 from ba_dist import models, optim, runtime, tasks
 from ba_dist.comm import Comm
 from ba_dist.config import Config
+from ba_dist.data import augment
 from ba_dist.data.pipeline import io_threads
 from ba_dist.data.sources import DatasetInfo, Source, workers
 from ba_dist.rules import schedules
@@ -39,13 +40,14 @@ class Experiment:
 
 
 def check(config: Config) -> None:
-    """Refuses names that no registry has, before any work starts.
+    """Refuses names that no registry has and flags that exclude each other, before work starts.
 
     Raises:
-        ConfigError: listing the names that there are.
+        ConfigError: listing the names that there are, or naming the flags.
     """
     models.network(config.model.model)
     optim.check(config.optimizer)
+    augment.check(config.augment)
 
 
 def task_of(config: Config, info: DatasetInfo) -> tasks.Task:

@@ -57,6 +57,7 @@ def plot_augmentations(name: str, output: Path | None, **flags: Any) -> None:
     \b
     ba-dist plot augmentations quickstart --multiplicity 8
     ba-dist plot augmentations resnet44-cifar10 --auto-augment cifar10 --data-dir data
+    ba-dist plot augmentations resnet44-cifar10 --rand-augment 2 --data-dir data
     """
     config = override(recipe(name), given(flags))
     from ba_dist import runtime

@@ -97,6 +97,10 @@ class Augment:
     auto_augment: Literal["none", "cifar10", "imagenet"] = setting(
         "none", "learned policy of AutoAugment"
     )
+    rand_augment: int = setting(0, "operations of RandAugment on an instance; 0 is off", low=0)
+    rand_magnitude: int = setting(
+        9, "strength of RandAugment's operations; 10 is AutoAugment's strongest", low=1, high=30
+    )
     jitter: float = setting(
         0.0, "brightness, contrast and saturation change by up to this share; 0 is off", 0.0, 1.0
     )

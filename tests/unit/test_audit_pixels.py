@@ -44,6 +44,10 @@ RIGHT = {
         **{"jitter": 0.4, "lighting": 0.1},
     },
     "policy only": {"dataset": "synthetic", "pad_crop": 0, "cutout": 0, "auto_augment": "cifar10"},
+    "random operations": {
+        **{"dataset": "synthetic", "image_size": 16, "rand_augment": 2, "rand_magnitude": 12},
+        **{"pad_crop": 0, "cutout": 0},
+    },
     "pictures": {
         **{"dataset": "synthetic-jpeg", "image_size": 24, "resize": 32, "crop": "random-resized"},
         **{"pad_crop": 0, "cutout": 0},

@@ -366,6 +366,11 @@ def test_a_signature_can_be_made_of_any_keys():
         (Augment(jitter=0.1), None, ["--jitter", "3 channels", "have 1"]),
         (Augment(lighting=0.1), None, ["--lighting", "3 channels", "have 1"]),
         (Augment(auto_augment="cifar10"), None, ["--auto-augment", "3 channels", "have 1"]),
+        (Augment(rand_augment=1), None, ["--rand-augment", "3 channels", "have 1"]),
+        (
+            Augment(auto_augment="cifar10", rand_augment=2),
+            *(None, ["--auto-augment cifar10 and --rand-augment 2 exclude each other"]),
+        ),
         (Augment(crop="random-resized"), None, ["--image-size"]),
         (Augment(crop="resize-random", resize=100), 101, ["--resize 100", "--image-size 101"]),
     ],

@@ -7,6 +7,7 @@ from scipy import ndimage, stats
 
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation, auto_augment
+from ba_dist.data.augment.operations import OPERATIONS
 from ba_dist.rules.keys import augmentation_keys
 
 from .photographs import INFOS, PICTURES, UNLIKELY, WHOLE, rendered
@@ -19,7 +20,7 @@ POLICIES = pytest.mark.parametrize("name", auto_augment.POLICIES)
 
 
 def done(operation, image, level=None, sign=1):
-    picture = auto_augment.OPERATIONS[operation](Image.fromarray(image), level, sign)
+    picture = OPERATIONS[operation](Image.fromarray(image), level, sign)
     return np.asarray(picture)
 
 
@@ -162,13 +163,13 @@ def test_the_tables_are_whole(name):
     used = set()
     for operation, tenths, level in [step for pair in policy for step in pair]:
         used.add(operation)
-        assert operation in auto_augment.OPERATIONS and tenths in range(11)
+        assert operation in OPERATIONS and tenths in range(11)
         assert level is None if operation in WITHOUT_LEVEL else level in range(10)
     absent = {
         "cifar10": {"ShearX"},
         "imagenet": {"ShearY", "TranslateX", "TranslateY", "Brightness"},
     }
-    assert used == set(auto_augment.OPERATIONS) - absent[name]
+    assert used == set(OPERATIONS) - absent[name]
 
 
 @POLICIES

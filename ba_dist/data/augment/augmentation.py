@@ -6,8 +6,8 @@ makes the uint8 pixels of one instance by numpy and Pillow; several threads call
 an instance's pixels depend on its key and its sample (and, with mixup or CutMix, on those of its
 partner) and on nothing else.
 
-In order: crop and resize, pad and crop, flip, AutoAugment, colour jitter; then lighting, normalise,
-cutout, mixup or CutMix.
+In order: crop and resize, pad and crop, flip, AutoAugment or RandAugment, colour jitter; then
+lighting, normalise, cutout, mixup or CutMix.
 
 Shape suffixes: n instances, H height, W width, C channels.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.config import Augment
-from ba_dist.data.augment import auto_augment, colour, crop, mixing
+from ba_dist.data.augment import auto_augment, colour, crop, mixing, rand_augment
 from ba_dist.data.sources import Image, ImageInfo
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.rules.keys import Uint64s, integers, uniforms
@@ -27,12 +27,25 @@ Parameters = dict[str, npt.NDArray[Any]]
 
 # Each draw has its own stream. A new augmentation gets a new number; the others keep theirs.
 _CROP_Y, _CROP_X, _FLIP, _CUTOUT_Y, _CUTOUT_X = range(5)
-_BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX = range(5, 10)
+_BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX, _RAND_AUGMENT = range(5, 11)
 
 _FINISH = (
     *("lighting", "cutout_y", "cutout_x"),
     *("mix_partner", "mix_label", "mix_pixels", "mix_box"),
 )
+
+
+def check(config: Augment) -> None:
+    """Refuses augmentations that exclude each other.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if config.auto_augment != "none" and config.rand_augment:
+        raise ConfigError(
+            f"--auto-augment {config.auto_augment} and --rand-augment {config.rand_augment} exclude"
+            " each other; leave one out: --auto-augment none or --rand-augment 0"
+        )
 
 
 class Augmentation:
@@ -68,8 +81,10 @@ class Augmentation:
 
     def _check(self) -> None:
         config, (height, _, channels) = self.config, self.image_shape
+        check(config)
         coloured = {
             "--auto-augment": config.auto_augment != "none",
+            "--rand-augment": config.rand_augment > 0,
             "--jitter": config.jitter > 0,
             "--lighting": config.lighting > 0,
         }
@@ -104,7 +119,7 @@ class Augmentation:
             resized image (top, left, height, width); `crop_y`, `crop_x` int32 [n] the corner in
             the padded image; `flip` int32 [n] is 1 where it is mirrored; `cutout_y`, `cutout_x`
             int32 [n] the centre of the square of zeros. For the others see `auto_augment.draw`,
-            `colour.draw_jitter`, `colour.lighting_offsets` and `mixing.draw`.
+            `rand_augment.draw`, `colour.draw_jitter`, `colour.lighting_offsets` and `mixing.draw`.
 
         Raises:
             ConfigError: when instances are to be mixed and a ghost batch holds only one.
@@ -134,6 +149,9 @@ class Augmentation:
         if config.auto_augment != "none":
             numbers = uniforms(keys, auto_augment.NUMBERS, _AUTO_AUGMENT)
             drawn |= auto_augment.draw(numbers, auto_augment.POLICIES[config.auto_augment])
+        if config.rand_augment:
+            numbers = uniforms(keys, config.rand_augment * rand_augment.NUMBERS, _RAND_AUGMENT)
+            drawn |= rand_augment.draw(numbers)
         if config.jitter:
             numbers = uniforms(keys, colour.JITTER_NUMBERS, _JITTER)
             drawn |= colour.draw_jitter(numbers, config.jitter)
@@ -187,14 +205,18 @@ class Augmentation:
         self._recolour(parameters, i, out_HWC)
 
     def _recolour(self, parameters: Parameters, i: int, out_HWC: Image) -> None:
-        """Applies AutoAugment and jitter to the pixels in `out_HWC`."""
+        """Applies AutoAugment or RandAugment, and jitter, to the pixels in `out_HWC`."""
         policy, strength = self.config.auto_augment, self.config.jitter
-        if policy == "none" and not strength:
+        if policy == "none" and not self.config.rand_augment and not strength:
             return
         pillow_image = crop.to_pillow(out_HWC)
         if policy != "none":
             pair = auto_augment.POLICIES[policy][parameters["auto_policy"][i]]
             pillow_image = auto_augment.apply(pillow_image, pair, parameters["auto_steps"][i])
+        if self.config.rand_augment:
+            operations, signs = (parameters[f"rand_{name}"][i] for name in ("operations", "signs"))
+            magnitude = self.config.rand_magnitude
+            pillow_image = rand_augment.apply(pillow_image, operations, signs, magnitude)
         if strength:
             order = int(parameters["jitter_order"][i])
             pillow_image = colour.jitter(pillow_image, order, parameters["jitter_factors"][i])
