@@ -10,7 +10,7 @@ from tests.parallel.ranks import TEMPLATE, WORLD_SIZES, program, warm
 SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
 # All that moves weights otherwise than SGD does, or moves something else with them.
 ADAMW = {**SAME, "precision": "fp64", "optimizer": "adamw", "lr_scale": 0.02, "clip_norm": 0.5}
-ADAMW |= {"weight_decay": 0.1, "ema": 0.2}
+ADAMW |= {"warmup_epochs": 0.0, "weight_decay": 0.1, "ema": 0.2}
 # Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
 SINGLE, RESUMED = (1, 2, 4), (1, 2)
 

@@ -38,9 +38,13 @@ def test_a_trace_broken_on_one_rank_is_caught(traces, tmp_path):
         (4, ["--multiplicity", 2, "--batch-size", 65], "--batch-size 65", ["64", "128"]),
         (3, ["--multiplicity", 2, "--group-size", 2], "--group-size 2", ["values that work: 1"]),
         (2, ["--microbatch", 48], "--microbatch 48", ["32, 64"]),
+        (
+            *(2, ["--auto-augment", "cifar10", "--rand-augment", 2]),
+            *("--rand-augment 2", ["--auto-augment cifar10", "exclude each other"]),
+        ),
     ],
 )
-def test_layouts_that_cannot_work_are_refused_once_before_data_opens(ranks, flags, found, valid):
+def test_what_cannot_work_is_refused_once_before_data_opens(ranks, flags, found, valid):
     done = mpirun(ranks, "train", "quickstart", "--data-dir", "/nowhere", *flags, check=False)
     assert done.returncode == 2
     assert done.stderr.count(found) == 1
