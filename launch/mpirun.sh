@@ -177,23 +177,11 @@ hydra_options() {
 # The ranks end with mpirun. Open MPI passes SIGUSR2 on to the ranks and kills them on SIGTERM; Hydra
 # passes SIGTERM on to them and dies of SIGUSR2.
 run() {
-  STOP_SIGNAL=USR2 END_SIGNAL=TERM
-  case $MPI_KIND in mpich | intel) STOP_SIGNAL=TERM END_SIGNAL=KILL ;; esac
-  if [ "$MPI_KIND" = openmpi5 ]; then start_and_listen "$@"; else start_and_wait "$@"; fi
-  exit "$STATUS"
-}
-
-# Open MPI 5 ends with status 0 when it has lost a host, and may crash or hang when ranks end
-# together with a status that is not 0; but before that it prints what happened.
-LINGER_SECONDS=${BA_DIST_LINGER_SECONDS:-30}
-FAILURE=""
-read_status() {
-  if [ -n "$REPORTED" ]; then return 0; fi
-  case $1 in
-    *"lost communication with a remote daemon"*) REPORTED=1 ;;
-    "prterun detected that one or more processes exited with non-zero status"*) FAILURE=1 ;;
+  case $MPI_KIND in
+    openmpi5) supervise prterun USR2 TERM "$@" ;;
+    openmpi4) supervise plain USR2 TERM "$@" ;;
+    *) supervise plain TERM KILL "$@" ;;
   esac
-  if [ -n "$FAILURE" ] && [[ $1 =~ ^\ *Exit\ code:\ +([0-9]+)$ ]]; then REPORTED=${BASH_REMATCH[1]}; fi
 }
 
 # ---------------------------------------------------------------- from start to end
