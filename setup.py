@@ -17,6 +17,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+# The scripts that start ranks and jobs lie in the package as they lie beside each other in a clone.
+SCRIPTS = {f"ba_dist._scripts.{name}": name for name in ("launch", "slurm")}
 
 
 def requirements(name):
@@ -37,8 +39,13 @@ setup(
     description="Distributed batch augmentation on TensorFlow, Horovod and MPI",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["ba_dist", "ba_dist.*"]),
-    package_data={"ba_dist": ["py.typed"]},  # tells type checkers that the annotations are meant
+    packages=[*find_packages(include=["ba_dist", "ba_dist.*"]), *SCRIPTS],
+    package_dir=SCRIPTS,
+    package_data={
+        "ba_dist": ["py.typed"],  # tells type checkers that the annotations are meant
+        "ba_dist._scripts.launch": ["mpirun.sh", "srun.sh", "ranks.sh", "lib.sh"],
+        "ba_dist._scripts.slurm": ["*.sbatch", "*.sh", "*.toml"],
+    },
     install_requires=requirements("base"),
     extras_require={
         "cpu": requirements("cpu") + requirements("train"),

