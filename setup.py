@@ -2,13 +2,8 @@
 
 Versions live in requirements/*.txt alone, each with its reason; this file reads them.
 Horovod is left out on purpose: its source release compiles against the TensorFlow and the MPI that
-are already installed, which pip's isolated builds cannot see. `make setup` builds it; by hand, with
-mpicxx and a C++17 compiler on the PATH:
-
-    pip install ".[cpu,build]"
-    HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1 \
-        HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
-        pip install --no-build-isolation --no-cache-dir horovod==0.28.1
+are already installed, which pip's isolated builds cannot see. `make setup` builds it; docs/install.md
+says how to do it by hand.
 """
 
 import re

@@ -31,6 +31,7 @@ OTHERS = {
     " open-mode parsable partition pty requeue signal",
     "pip": "all default-pip force-reinstall no-binary no-build-isolation no-cache-dir no-deps"
     " no-index python target without-pip",
+    "horovodrun": "binding-args",
     "ruff": "check",
     "pytest": "pdb",
     "apt-get": "no-install-recommends yes",
