@@ -2,8 +2,8 @@
 
 Versions live in requirements/*.txt alone, each with its reason; this file reads them.
 Horovod is left out on purpose: its source release compiles against the TensorFlow and the MPI that
-are already installed, which pip's isolated builds cannot see. `make setup` builds it; docs/install.md
-says how to do it by hand.
+are already installed, which pip's isolated builds cannot see. `make setup` builds it;
+docs/install.md says how to do it by hand.
 """
 
 import re
