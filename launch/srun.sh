@@ -117,21 +117,6 @@ export_settings() {
   fi
 }
 
-# As soon as one rank has ended with a status that is not 0, srun terminates the others, and its own
-# status is the highest of all: that of a rank it has terminated, not of the one that failed. Status
-# 14 (MPI_ERR_UNKNOWN) is that of a rank that lost another one, and may be reported before the cause.
-# Where ranks could not even be started, srun 22.05 may end with 0.
-read_status() {
-  local ended='^srun: error: .*: tasks? [0-9,-]+: Exited with exit code ([0-9]+)$'
-  local missing='^srun: error: tasks? [0-9,-]+ launch failed: '
-  case $REPORTED in "" | 14) ;; *) return 0 ;; esac
-  if [[ $1 =~ $ended ]]; then
-    REPORTED=${BASH_REMATCH[1]}
-  elif [[ $1 =~ $missing ]]; then
-    REPORTED=1
-  fi
-}
-
 # ---------------------------------------------------------------- from start to end
 
 parse "$@"
@@ -151,6 +136,4 @@ if [ -n "$DRY_RUN" ]; then
   exit 0
 fi
 # srun passes SIGUSR2 on to the ranks, and ends them on SIGTERM.
-STOP_SIGNAL=USR2 END_SIGNAL=TERM
-start_and_listen "${LINE[@]}"
-exit "$STATUS"
+supervise srun USR2 TERM "${LINE[@]}"

@@ -5,6 +5,7 @@
 #   BA_DIST_SITE_FILE      a file that is sourced in place of the script's function `site`
 #   BA_DIST_LAUNCHER       `srun` or `mpirun` for those of launch/, `plain` for Slurm's srun itself;
 #                          by default srun, or plain where the Python of .venv does not run here
+#   BA_DIST_PYTHON         the Python to run; set by `ba-dist submit` where there is no clone
 #   BA_DIST_DOCTOR=0       skips the check of the environment
 #   BA_DIST_MAX_FRUITLESS  requeues in a row without a new checkpoint before it gives up; default 3
 # shellcheck shell=bash
@@ -161,7 +162,7 @@ saved_since() {
 
 # Sets COMMAND, which runs `ba-dist` with these words on all ranks. The only place that knows how.
 choose_command() {
-  local launcher=${BA_DIST_LAUNCHER:-srun} python=$BA_DIST_HOME/.venv/bin/python
+  local launcher=${BA_DIST_LAUNCHER:-srun} python=${BA_DIST_PYTHON:-$BA_DIST_HOME/.venv/bin/python}
   if [ "$launcher" = srun ]; then
     # launch/srun.sh takes no wrapper, and needs a Python outside of the container, where that of the
     # container may not run.

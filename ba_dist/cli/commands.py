@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from ba_dist import __version__
-from ba_dist.cli import data, look, plot, runs, train
+from ba_dist.cli import data, launch, look, plot, runs, train
 from ba_dist.errors import ConfigError, UserError
 
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
@@ -21,14 +21,14 @@ def cli() -> None:
     Every group of ranks trains on the same samples, each rank on its own augmented copies of them.
 
     \b
-    A first run:     launch/mpirun.sh -n 2 -- train quickstart --multiplicity 2
+    A first run:     ba-dist run -n 2 -- train quickstart --multiplicity 2
     On a cluster:    ba-dist submit quickstart --site gpu --nodes 2
     What it needs:   ba-dist doctor
     """
 
 
 for command in (
-    *(train.train, train.submit, runs.evaluate, data.data, look.recipes, runs.export),
+    *(train.train, launch.run, train.submit, runs.evaluate, data.data, look.recipes, runs.export),
     *(plot.plot, runs.audit, look.doctor),
 ):
     cli.add_command(command)

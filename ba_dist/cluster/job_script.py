@@ -48,8 +48,9 @@ class Job:
         wishes: values of WISHES that the user gave.
         changes: fields of the configuration that the user gave.
         run_dir: absolute path of the run directory.
-        home: absolute path of the clone.
+        home: absolute path of the clone, or of the scripts in the installed package.
         work_dir: absolute path of the folder that relative paths start from.
+        python: absolute path of the Python that has ba_dist, where it is not the clone's.
     """
 
     site: str
@@ -62,6 +63,7 @@ class Job:
     run_dir: str
     home: str
     work_dir: str
+    python: str = ""
 
     @property
     def script(self) -> str:
@@ -124,13 +126,15 @@ def train_flags(changes: dict[str, Any]) -> list[str]:
 def _words(job: Job) -> str:
     """The lines that set the arguments which plain `sbatch` would get after the script's name."""
     words = [job.recipe, *train_flags(job.changes), f"--run-dir={job.run_dir}"]
-    for word in (*words, job.home, job.work_dir):
+    for word in (*words, job.home, job.work_dir, job.python):
         _check_word(word)
+    python = f"export BA_DIST_PYTHON={shlex.quote(job.python)}\n" if job.python else ""
     lines = " \\\n  ".join(shlex.quote(word) for word in words)
     return (
         "# What `ba-dist submit` was told. More flags may be given behind the script's name.\n"
         f"cd {shlex.quote(job.work_dir)}\n"
         f"export BA_DIST_HOME={shlex.quote(job.home)}\n"
+        f"{python}"
         f"export BA_DIST_SCRIPT={shlex.quote(job.script)}\n"
         f'set -- {lines} \\\n  "$@"\n'
     )

@@ -2,8 +2,10 @@
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
+from ba_dist.cluster.home import HOME
 from ba_dist.cluster.job_script import Job
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError, UserError
@@ -11,10 +13,8 @@ from ba_dist.rules.layout import Layout
 from ba_dist.run import run_dir
 from ba_dist.storage import whole_file
 
-CLONE = Path(__file__).resolve().parents[2]
 
-
-def template(site: str, folder: Path = CLONE / "slurm") -> str:
+def template(site: str, folder: Path = HOME / "slurm") -> str:
     """The text of a site's job script.
 
     Raises:
@@ -22,7 +22,7 @@ def template(site: str, folder: Path = CLONE / "slurm") -> str:
     """
     scripts = {path.stem: path for path in folder.glob("*.sbatch")}
     if not scripts:
-        raise ConfigError(f"there are no job scripts in {folder}; use ba-dist from a clone")
+        raise ConfigError(f"there are no job scripts in {folder}; install ba_dist again")
     if site not in scripts:
         raise ConfigError(
             f"there is no site {site!r}; choose from {', '.join(sorted(scripts))}, or make"
@@ -32,11 +32,12 @@ def template(site: str, folder: Path = CLONE / "slurm") -> str:
 
 
 def job_paths(config: Config) -> dict[str, str]:
-    """The folders of a job: `run_dir`, `home` and `work_dir`, as absolute paths."""
+    """The paths of a job: `run_dir`, `home`, `work_dir`, and `python` where there is no .venv."""
     folder = config.run.run_dir or run_dir.default(config.recipe)
     return {
         "run_dir": str(Path(folder).absolute()),
-        "home": str(CLONE),
+        "home": str(HOME),
+        "python": "" if (HOME / ".venv").exists() else sys.executable,
         "work_dir": str(Path.cwd()),
     }
 

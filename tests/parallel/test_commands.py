@@ -116,6 +116,9 @@ def test_a_typo_is_told_once_on_all_ranks():
     assert done.returncode == 2
     assert done.stderr.count("there is no flag --bach-size") == 1
     assert "--batch-size" in done.stderr and "Traceback" not in done.stderr
+    # The ranks have said why they ended: nothing of Open MPI's own about it.
+    assert "exited with non-zero status" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Try `ba-dist --help`"), done.stderr
 
 
 @pytest.mark.mpi

@@ -1,5 +1,6 @@
 """launch/mpirun.sh with an Open MPI 5 that behaves as it has been seen to do now and then."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,16 @@ trap '' TERM USR2
 {said}
 while :; do sleep 0.1; done
 """
-REPORT = """\
-echo "prterun detected that one or more processes exited with non-zero status," >&2
-echo "   Exit code:    75" >&2
+BANNER = f"""\
+{"-" * 74}
+prterun detected that one or more processes exited with non-zero status,
+thus causing the job to be terminated. The first process to do so was:
+
+   Process name: [prterun-node1-120@1,3]
+   Exit code:    75
+{"-" * 74}
 """
+REPORT = f"cat >&2 <<END\n{BANNER}END\n"
 
 
 @pytest.fixture
@@ -63,6 +70,57 @@ def test_a_launcher_that_stays_when_all_its_ranks_are_gone_is_killed(start):
     job = start(dead, BA_DIST_LINGER_SECONDS="2")
     _, said = job.communicate(timeout=60)
     assert job.returncode == 128 + 9, said
+
+
+def test_a_launcher_that_dies_after_it_has_reported_the_status_is_told_in_one_line(start):
+    job = start(REPORT + "kill -ABRT $$")
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 75
+    assert said == (
+        "launch/mpirun.sh: mpirun died of SIGABRT after the ranks had ended with status 75\n"
+    )
+
+
+def test_what_a_launcher_leaves_behind_when_it_dies_is_ended(start, tmp_path):
+    """A daemon in a session of its own holds the streams open; the report was cut short."""
+    daemon = f"setsid bash -c 'echo $$ > {tmp_path}/pid; while :; do sleep 9; done' &"
+    cut = f"{daemon}\nwhile [ ! -s {tmp_path}/pid ]; do sleep 0.1; done"
+    job = start(f"{cut}\necho {'-' * 74} >&2\nkill -SEGV $$")
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 128 + 11
+    assert said == (
+        f"{'-' * 74}\nlaunch/mpirun.sh: mpirun died of SIGSEGV without saying how the ranks"
+        " ended; all of them are ended\n"
+    )
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "after"),
+    [
+        ("", 75, ""),
+        ("ba-dist: no such recipe\n", 2, ""),
+        ("", 2, "{banner}"),  # nobody has said why
+        ("ba-dist: no such recipe\n", 9, "{banner}"),
+    ],
+)
+def test_the_banner_is_left_out_where_the_ranks_have_spoken(start, before, status, after):
+    banner = BANNER.replace("75", str(status))
+    rest = f"{'-' * 74}\nprterun has lost its way.\n\tno newline"
+    job = start(f"cat >&2 <<'END'\n{before}{banner}{rest}\nEND\nexit {status}")
+    _, said = job.communicate(timeout=60)
+    assert (job.returncode, said) == (status, f"{before}{after.format(banner=banner)}{rest}\n")
+
+
+def test_errors_come_byte_for_byte_and_at_once(start):
+    # But for zero bytes, of which Open MPI writes some.
+    job = start(r"printf '\xff\0 1/2\r 2/2\r----' >&2; sleep 20; exit 3")
+    os.set_blocking(job.stderr.fileno(), True)
+    said, begun = b"", time.monotonic()
+    while len(said) < 14:
+        said += os.read(job.stderr.fileno(), 100)
+    job.kill()
+    assert (said, time.monotonic() - begun < 10) == (b"\xff 1/2\r 2/2\r----", True)
 
 
 def test_a_launcher_whose_ranks_run_is_left_alone(start):

@@ -31,6 +31,7 @@ OTHERS = {
     " open-mode parsable partition pty requeue signal",
     "pip": "all default-pip force-reinstall no-binary no-build-isolation no-cache-dir no-deps"
     " no-index python target without-pip",
+    "horovodrun": "binding-args",
     "ruff": "check",
     "pytest": "pdb",
     "apt-get": "no-install-recommends yes",
@@ -47,7 +48,8 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # A command runs to the end of its line, its quotes or its comment.
 WORDS = r"([^`\"#;|\n]*)"
 BA_DIST = re.compile(
-    rf"(`?)(?:[\w./]*\bba-dist|-m ba_dist|(?:mpirun|srun)\.sh(?: [^`\n]*?)? --) {WORDS}"
+    r"(`?)(?:[\w./]*\bba-dist(?: run(?: [^`\n]*?)? --)?|-m ba_dist"
+    rf"|(?:mpirun|srun)\.sh(?: [^`\n]*?)? --) {WORDS}"
 )
 SBATCH = re.compile(rf"sbatch(?: --\S+)* slurm/[^ ]+\.sbatch {WORDS}")
 BENCHMARK = re.compile(rf"benchmarks/({'|'.join(BENCHMARKS)})\.py\b{WORDS}")
@@ -149,6 +151,7 @@ def test_help_names_only_what_is_there(benchmarks, command):
         ("set --batch_size", ["no program has --batch_size"]),
         ("`ba-dist train quickstart --render 3`", ["`ba-dist train` has no --render"]),
         ("launch/mpirun.sh -n 2 -- train cifar10", ["no recipe cifar10"]),
+        ("ba-dist run -n 2 -- train cifar10", ["no recipe cifar10"]),
         (
             "launch/srun.sh -- train quickstart \\\n  --output x",
             ["`ba-dist train` has no --output"],

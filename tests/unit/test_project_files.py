@@ -1,9 +1,8 @@
 """What others' tools read of the project: the wheel, CITATION.cff, .pre-commit-config.yaml."""
 
+import json
 import re
-import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -11,28 +10,56 @@ import pytest
 import yaml
 
 import ba_dist
+from tests import wheel
 
 ROOT = Path(ba_dist.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The names in a wheel that is built from a copy, since a build leaves folders behind."""
-    copy, folder = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for name in ("ba_dist", "requirements"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "MANIFEST.in", "pyproject.toml"):
-        shutil.copy(ROOT / name, copy)
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, copy]
-    done = subprocess.run([sys.executable, "-m", "pip", *build], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (made,) = folder.glob("*.whl")
-    return zipfile.ZipFile(made).namelist()
+def built(tmp_path_factory):
+    """The path of the project's wheel."""
+    return wheel.build(tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_holds_every_module_and_says_that_it_is_typed(wheel):
+def test_the_wheel_holds_every_module_the_scripts_and_says_that_it_is_typed(built):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "ba_dist").rglob("*.py")}
-    assert modules | {"ba_dist/py.typed"} == {name for name in wheel if ".dist-info/" not in name}
+    scripts = {path for folder in ("launch", "slurm") for path in (ROOT / folder).glob("*.*")}
+    # Those that make the .venv of a clone.
+    scripts -= {ROOT / "launch" / name for name in ("setup.sh", "horovod.sh")}
+    added = {f"ba_dist/_scripts/{path.relative_to(ROOT)}" for path in scripts}
+    names = {name for name in zipfile.ZipFile(built).namelist() if ".dist-info/" not in name}
+    assert modules | {"ba_dist/py.typed"} | added == names
+
+
+@pytest.mark.mpi
+def test_the_wheel_works_where_there_is_no_clone(built, tmp_path):
+    """Help, a job script and what it does outside of a job, the launcher, a training."""
+    environment = wheel.install(built, tmp_path / "env")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def said(*words, status=0):
+        done = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    assert "Distributed batch augmentation" in said("ba-dist", "--help")
+    assert "ba-dist run -n 2 -- train quickstart" in said("ba-dist", "run", "--help")
+    line = said("ba-dist", "run", "-n", "2", "--dry-run", "--", "train", "quickstart")
+    python = tmp_path / "env" / "bin" / "python"
+    assert f" {tmp_path}/env/bin/mpirun -n 2 " in line
+    assert line.endswith(f" KILL {python} -m ba_dist train quickstart\n")
+    assert str(ROOT) not in line
+    script = said("ba-dist", "submit", "quickstart", "--site", "cpu", "--nodes", "2", "--dry-run")
+    assert f"export BA_DIST_PYTHON={python}\n" in script and str(ROOT) not in script
+    # It finds its library in the package, which then finds no allocation here.
+    (tmp_path / "job").write_text(script)
+    assert "this is a job script; submit it" in said("bash", tmp_path / "job", status=2)
+    words = ["train", "quickstart", "--dataset", "digits", "--train-samples", "1000"]
+    words += ["--val-samples", "100", "--steps", "3", "--run-dir", "run"]
+    said("ba-dist", "run", "-n", "2", "--", *words)
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert (summary["world_size"], summary["steps"]) == (2, 3)
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ba_dist.cluster import job_script, submit
+from ba_dist.cluster.home import HOME
 from ba_dist.cluster.job_script import Job, ranks_per_node, render, train_flags
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.rules.layout import Layout
@@ -19,7 +20,7 @@ from ba_dist.rules.layout import Layout
 from .test_cli import ba_dist, refused  # noqa: F401  (a fixture)
 
 GOLDEN = Path(__file__).parent / "golden"
-SITES = sorted(path.stem for path in (submit.CLONE / "slurm").glob("*.sbatch"))
+SITES = sorted(path.stem for path in (HOME / "slurm").glob("*.sbatch"))
 ALL_WISHES = {
     "account": "proj-1",
     "partition": "normal,long",
@@ -303,7 +304,7 @@ def test_dry_run_prints_the_script_alone(ba_dist, monkeypatch, tmp_path):  # noq
         "lumi",
         ranks_per_node=8,
         changes={"multiplicity": 4},
-        home=str(submit.CLONE),
+        home=str(HOME),
         work_dir=str(tmp_path),
     )
     assert (status, err, out) == (0, "", render(wanted))

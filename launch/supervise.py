@@ -1,0 +1,312 @@
+"""Runs a launcher of ranks (mpirun, srun) and ends when everything of it has ended.
+
+    python supervise.py NAME KIND STOP_SIGNAL END_SIGNAL COMMAND [ARGUMENT ...]
+
+NAME begins its own messages. KIND is `prterun` (Open MPI 5), `srun`, or `plain` for a launcher
+whose own status is that of the ranks, and whose errors need not be read.
+
+A request to stop (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) is passed on as STOP_SIGNAL; a second
+one, or BA_DIST_STOP_SECONDS, ends the launcher with END_SIGNAL. The exit status is the ranks'.
+
+This is no shell script, because bash has been seen to wait forever for a launcher that had ended
+while a trap ran.
+"""
+
+import ctypes
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36  # from <sys/prctl.h>
+REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SECONDS = float(os.environ.get("BA_DIST_STOP_SECONDS") or 60)
+# A launcher whose processes have all ended has so long to end, too; 10 s when it has said so.
+LINGER_SECONDS = float(os.environ.get("BA_DIST_LINGER_SECONDS") or 30)
+SPOKEN = (2, 75)  # statuses before which ranks say why: a mistake of the user, a stop on request
+
+# What Open MPI 5 prints when ranks have ended by themselves with a status that is not 0, by line.
+DASHES = b"-{74}"
+BANNER = (
+    DASHES,
+    b"prterun detected that one or more processes exited with non-zero status,",
+    b"thus causing the job to be terminated. The first process to do so was:",
+    b"",
+    rb" *Process name: \[.*\]",
+    rb" *Exit code: +\d+",
+    DASHES,
+)
+
+
+class Plain:
+    """Reads nothing; the launcher's own status is right."""
+
+    status = 0
+
+    def read(self, line: str) -> None:
+        """Looks at a line of the launcher's errors."""
+
+
+class Srun(Plain):
+    """srun terminates the other ranks when one has failed, and its status is the highest of all.
+
+    Status 14 (MPI_ERR_UNKNOWN) is that of a rank that lost another one, and may be reported before
+    the cause. Where ranks could not even be started, srun 22.05 may end with 0.
+    """
+
+    def read(self, line: str) -> None:
+        if self.status not in (0, 14):
+            return
+        if found := re.match(
+            r"srun: error: .*: tasks? [\d,-]+: Exited with exit code (\d+)$", line
+        ):
+            self.status = int(found[1])
+        elif re.match(r"srun: error: tasks? [\d,-]+ launch failed: ", line):
+            self.status = 1
+
+
+class Prterun(Plain):
+    """Open MPI 5 ends with 0 when it has lost a host.
+
+    And it releases a job that several ranks end with a status once for each of them, so that it
+    crashes or hangs in one of ten such ends on four nodes. But before that it prints the status.
+    """
+
+    failed = False
+
+    def read(self, line: str) -> None:
+        if self.status:
+            return
+        if "lost communication with a remote daemon" in line:
+            self.status = 1
+        elif line == BANNER[1].decode():
+            self.failed = True
+        elif self.failed and (found := re.match(r" *Exit code: +(\d+)$", line)):
+            self.status = int(found[1])
+
+
+class Errors:
+    """Passes the launcher's errors on, each byte as it comes, and has them read line by line.
+
+    Zero bytes, with which Open MPI ends some messages, are left out: to grep they make a log a
+    binary file. Only what may become BANNER is held back, for a second at most, and left out where
+    the ranks themselves have said why they ended.
+    """
+
+    def __init__(self, kind: Plain) -> None:
+        self.kind = kind
+        self.line = b""  # what has come of the line that is not complete
+        self.held = b""
+        self.since = 0.0
+        self.spoken = False
+
+    def take(self, data: bytes) -> None:
+        for piece in re.findall(rb"[^\n]*\n|[^\n]+", data.replace(b"\0", b"")):
+            fresh, self.line = not self.line, (self.line + piece)[-4096:]
+            if (self.held or fresh) and _begins_banner(self.held + piece):
+                self.since = self.since if self.held else time.monotonic()
+                self.held += piece
+            else:
+                self.let_go()
+                self.spoken = True
+                _print(piece)
+            if self.line.endswith(b"\n"):
+                self.kind.read(self.line[:-1].decode(errors="replace"))
+                self.line = b""
+            if self.held.count(b"\n") == len(BANNER):
+                self._leave_out()
+
+    def let_go(self, after: float = 0) -> None:
+        """Prints what has been held back for so many seconds."""
+        if self.held and time.monotonic() - self.since >= after:
+            _print(self.held)
+            self.held = b""
+
+    def _leave_out(self) -> None:
+        if self.kind.status == 75 or (self.kind.status in SPOKEN and self.spoken):
+            self.held = b""
+        self.let_go()
+
+
+def _begins_banner(text: bytes) -> bool:
+    *lines, rest = text.split(b"\n")
+    known = zip(BANNER, lines, strict=False)
+    return all(re.fullmatch(*pair) for pair in known) and (bool(lines) or not rest.strip(b"-"))
+
+
+def _print(data: bytes) -> None:
+    try:
+        while data:
+            data = data[os.write(2, data) :]
+    except OSError:
+        pass  # nobody reads it any more; the ranks are still to be ended
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [child for child in path.read_text().split() if _runs(child)]
+        except OSError:
+            continue  # a thread that has just ended
+    return [int(child) for child in found]
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Launcher:
+    """The launcher's process, from its start to the end of all that it started."""
+
+    def __init__(self, name: str, kind: str, stop: str, end: str, command: list[str]) -> None:
+        self.name, self.command = name, command
+        self.kind = {"prterun": Prterun, "srun": Srun, "plain": Plain}[kind]()
+        self.lingers = kind == "prterun"
+        self.stop, self.end = signal.Signals[f"SIG{stop}"], signal.Signals[f"SIG{end}"]
+        self.errors = Errors(self.kind)
+        self.ended: int | None = None  # the launcher's status as Python counts: -6 for SIGABRT
+        self.stopping = self.killed = self.expected = False
+        self.orders: list[tuple[float, signal.Signals]] = []
+        self.selector = selectors.DefaultSelector()
+        # What the launcher leaves behind becomes a child of this process, and can be ended.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.start(read=kind != "plain")
+        self.busy = time.monotonic()  # when the launcher was last seen to have a child
+
+    def start(self, *, read: bool) -> None:
+        wakes, waker = os.pipe()
+        for end in (wakes, waker):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(waker)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.selector.register(wakes, selectors.EVENT_READ)
+        self.reader: int | None
+        self.reader, writer = os.pipe() if read else (None, None)
+        helper = Path(__file__).with_name("end_with_parent.py")
+        self.process = subprocess.Popen(
+            [sys.executable, "-IS", str(helper), self.end.name[3:], *self.command],
+            stderr=writer,
+            preexec_fn=os.setpgrp,  # so that Ctrl-C reaches this process alone
+        )
+        for request in REQUESTS:
+            if signal.getsignal(request) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(request, self.request)
+        if self.reader is not None and writer is not None:
+            os.close(writer)
+            os.set_blocking(self.reader, False)
+            self.selector.register(self.reader, selectors.EVENT_READ)
+
+    # ------------------------------------------------------------ ending it
+
+    def request(self, *_: object) -> None:
+        """Asks the ranks to save and stop; a second request, or a timeout, ends them."""
+        if self.ended is not None:
+            return
+        if self.stopping:
+            self.kill(self.end)
+            return
+        self.stopping = True
+        self.process.send_signal(self.stop)
+        later = time.monotonic() + STOP_SECONDS
+        self.orders += [(later, self.end), (later + 10, signal.SIGKILL)]
+        self.say("stopping; once more to stop at once")
+
+    def kill(self, number: signal.Signals) -> None:
+        if self.ended is None:
+            self.killed = True
+            os.kill(self.process.pid, number)
+
+    def say(self, text: str) -> None:
+        _print(f"{self.name}: {text}\n".encode())
+
+    # ------------------------------------------------------------ watching it
+
+    def look(self, seconds: float = 1) -> None:
+        """Waits for errors, signals or an end, at most so long, and does what is due."""
+        for key, _ in self.selector.select(seconds):
+            try:
+                data = os.read(key.fd, 2**20)
+            except BlockingIOError:
+                continue
+            if key.fd == self.reader and data:
+                self.errors.take(data)
+            elif key.fd == self.reader:
+                self.selector.unregister(key.fd)
+        self.errors.let_go(after=1)
+        self.reap()
+
+    def reap(self) -> bool:
+        """Notes which children have ended; whether any is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.process.pid:
+                self.process.returncode = self.ended = os.waitstatus_to_exitcode(status)
+
+    def linger(self) -> None:
+        """Kills a launcher that stays after it has said that it ends, or after all its children."""
+        now = time.monotonic()
+        if self.kind.status and not self.expected:
+            self.expected = True
+            self.orders.append((now + min(LINGER_SECONDS, 10), signal.SIGKILL))
+        if children(self.process.pid):
+            self.busy = now
+        elif now - self.busy > LINGER_SECONDS and children(os.getpid()):  # where they can be seen
+            self.kill(signal.SIGKILL)
+
+    def run(self) -> int:
+        looked = 0.0
+        while self.ended is None:
+            self.look()
+            now = time.monotonic()
+            for order in [it for it in self.orders if it[0] <= now]:
+                self.orders.remove(order)
+                self.kill(order[1])
+            if self.lingers and now - looked >= 1:
+                looked = now
+                self.linger()
+        self.end_leftovers()
+        self.errors.let_go()
+        return self.tell()
+
+    def end_leftovers(self) -> None:
+        """Ends what the launcher has left: ranks, daemons, the srun or ssh that started them."""
+        start, told = time.monotonic(), set()
+        while self.reap() and (waited := time.monotonic() - start) < 15:
+            for pid in children(os.getpid()):
+                if waited > 7 or (waited > 2 and pid not in told):
+                    told.add(pid)
+                    os.kill(pid, signal.SIGKILL if waited > 7 else signal.SIGTERM)
+            self.look(0.1)
+        self.look(0)  # the last errors
+
+    def tell(self) -> int:
+        """The exit status; says so when the launcher has died of a fault of its own."""
+        assert self.ended is not None
+        if self.ended >= 0:
+            return self.kind.status or self.ended
+        if not self.killed:
+            died = f"{Path(self.command[0]).name} died of {signal.Signals(-self.ended).name}"
+            if self.kind.status:
+                self.say(f"{died} after the ranks had ended with status {self.kind.status}")
+            else:
+                self.say(f"{died} without saying how the ranks ended; all of them are ended")
+        return self.kind.status or 128 - self.ended
+
+
+if __name__ == "__main__":
+    name, kind, stop, end, *command = sys.argv[1:]
+    sys.exit(Launcher(name, kind, stop, end, command).run())
