@@ -361,5 +361,5 @@ def test_a_run_directory_that_cannot_be_made(tmp_path):
 
 
 def test_no_scripts_at_all(tmp_path):
-    with pytest.raises(ConfigError, match="use ba-dist from a clone"):
+    with pytest.raises(ConfigError, match="install ba_dist again"):
         submit.template("gpu", tmp_path)
