@@ -50,7 +50,7 @@ class RecipeCommand(click.Command):
 
 
 class _RegimeType(click.ParamType[Regime]):
-    name = "EPOCH:RATE,…"
+    name = "RATE or EPOCH:RATE,…"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Regime:
         return parse_regime(value) if isinstance(value, str) else value

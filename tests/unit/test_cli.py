@@ -188,7 +188,7 @@ def test_limits_are_said(ba_dist):
     refused(ba_dist("train", "quickstart", "--momentum", "1.5"), "0.0<=x<=1.0")
 
 
-@pytest.mark.parametrize("text", ["fast", "0.1", "5:0.1", "0:0.1,0:0.2"])
+@pytest.mark.parametrize("text", ["fast", "0.1,0.2", "5:0.1", "0:0.1,0:0.2"])
 def test_wrong_regimes(ba_dist, text):
     expected = "epochs must start at 0" if ":" in text else "EPOCH:RATE"
     refused(ba_dist("train", "quickstart", "--lr", text), "--lr", text, expected)
