@@ -50,6 +50,8 @@ class Job:
         run_dir: absolute path of the run directory.
         home: absolute path of the clone.
         work_dir: absolute path of the folder that relative paths start from.
+        source: the words of `ba-dist train` before the flags, where they are not the recipe alone:
+            the user's own recipe or file of settings, with absolute paths.
     """
 
     site: str
@@ -62,6 +64,7 @@ class Job:
     run_dir: str
     home: str
     work_dir: str
+    source: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
@@ -123,7 +126,7 @@ def train_flags(changes: dict[str, Any]) -> list[str]:
 
 def _words(job: Job) -> str:
     """The lines that set the arguments which plain `sbatch` would get after the script's name."""
-    words = [job.recipe, *train_flags(job.changes), f"--run-dir={job.run_dir}"]
+    words = [*(job.source or [job.recipe]), *train_flags(job.changes), f"--run-dir={job.run_dir}"]
     for word in (*words, job.home, job.work_dir):
         _check_word(word)
     lines = " \\\n  ".join(shlex.quote(word) for word in words)

@@ -38,9 +38,11 @@ def test_one_number_is_a_rate_that_stays():
         parse_regime("-0.1")
 
 
-@pytest.mark.parametrize("text", ["", "fast", "0.1,0.2", "0:0.1,", "0:0.1:step:3", "0:fast", "0=0.1", ","])
+@pytest.mark.parametrize(
+    "text", ["", "fast", "1,2", "0:0.1,", "0:0.1:step:3", "0:fast", "0=0.1", ","]
+)
 def test_unreadable_text(text):
-    with pytest.raises(ConfigError, match=r"--lr .* cannot be read; write a rate such as 0.1, or EPOCH:RATE"):
+    with pytest.raises(ConfigError, match=r"--lr .* cannot be read; write a rate .* or EPOCH:RATE"):
         parse_regime(text)
 
 
