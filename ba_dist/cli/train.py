@@ -2,22 +2,38 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from ba_dist.cli.flags import RecipeCommand, given, settings_flags
 from ba_dist.cli.saying import say_once
 from ba_dist.cli.settings import Settings, agreed_config
-from ba_dist.config import layout_of
+from ba_dist.config import Config, layout_of
 
 
 @click.command(cls=RecipeCommand)
 @click.option(
     "--inject", default="", hidden=True, help="faults to test with: ba_dist/health/inject.py"
 )
+@click.option(
+    "--dry-run", is_flag=True, help="print layout, steps, memory and learning rates; start nothing"
+)
+@click.option(
+    "-n",
+    "--ranks",
+    type=click.IntRange(1),
+    help="with --dry-run: for so many ranks, not those here",
+)
 @settings_flags
-def train(name: str | None, config_file: Path | None, inject: str, **flags: Any) -> None:
+def train(
+    name: str | None,
+    config_file: Path | None,
+    inject: str,
+    dry_run: bool,
+    ranks: int | None,
+    **flags: Any,
+) -> None:
     """Train RECIPE (`ba-dist recipes` lists them), with any of its values changed by a flag.
 
     \b
@@ -25,9 +41,14 @@ def train(name: str | None, config_file: Path | None, inject: str, **flags: Any)
     ba-dist train quickstart --steps 5        a very short run on one rank
     ba-dist train my_recipes.py:longer        a function of your own that gives a Config
     ba-dist train quickstart --config my.yaml --lr 0.1
+    ba-dist train quickstart --dry-run -n 4   what it would be on four ranks
     launch/mpirun.sh -n 4 -- train quickstart --multiplicity 4 --run-dir runs/first
     """
+    if ranks and not dry_run:
+        raise click.UsageError("--ranks is for --dry-run; launch/mpirun.sh -n starts ranks")
     config = agreed_config(Settings(name, config_file, given(flags)))
+    if dry_run:
+        _tell(config, ranks)
     from ba_dist import comm, runtime
     from ba_dist.health.inject import parse
     from ba_dist.run.report import table
@@ -44,6 +65,19 @@ def train(name: str | None, config_file: Path | None, inject: str, **flags: Any)
             sys.stdout,
         )
     say_once(table(outcome.summary, outcome.task, outcome.run_dir))
+
+
+def _tell(config: Config, ranks: int | None) -> NoReturn:
+    """Says on rank 0 what would be trained, and ends all ranks."""
+    from ba_dist import comm, runtime
+    from ba_dist.reports.outlook import outlook
+
+    runtime.quiet()
+    launch = comm.ranks()
+    text = ""
+    if launch is None or launch.rank == 0:
+        text = outlook(config, ranks or (launch.world_size if launch else 1))
+    comm.leave_together(text, 0, sys.stdout)
 
 
 @click.command(cls=RecipeCommand)

@@ -38,3 +38,9 @@ def test_ranks_with_other_settings_are_refused(tmp_path):
     done = warm(2, "train", f"{tmp_path}/mine.py:differs", check=False)
     assert done.returncode == 2
     assert "rank 1: " in done.stderr and "other settings here than on rank 0" in done.stderr
+
+
+@pytest.mark.mpi
+def test_a_dry_run_is_said_once_for_the_ranks_that_are_there():
+    done = warm(2, "train", "quickstart", "--dataset", "synthetic", "--dry-run")
+    assert done.stdout.count("2 ranks = 1 groups of 2") == 1 and done.stderr == ""

@@ -3,9 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ba_dist.data.catalog.dataset import Dataset, digest, open_dataset, open_source
+    from ba_dist.data.catalog.dataset import (
+        Dataset,
+        digest,
+        open_alone,
+        open_dataset,
+        open_source,
+    )
 
-__all__ = ["Dataset", "open_dataset", "open_source", "digest"]
+__all__ = ["Dataset", "open_dataset", "open_alone", "open_source", "digest"]
 
 
 def __getattr__(name: str) -> Any:

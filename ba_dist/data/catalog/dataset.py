@@ -11,7 +11,7 @@ from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
 from ba_dist.data.catalog.find import Found, Split, find, open_split
 from ba_dist.data.catalog.image_datasets import home
-from ba_dist.data.catalog.splits import FLAGS, wanted_samples
+from ba_dist.data.catalog.splits import FLAGS, SPLITS, wanted_samples
 from ba_dist.data.sources import DatasetInfo, Source
 from ba_dist.errors import ConfigError, DataError
 
@@ -68,6 +68,18 @@ def open_source(config: Data, split: str) -> Source:
     wanted = found.splits[split]
     arrays = {name: np.array(array) for name, array in wanted.arrays.items()}
     return open_split(found.info, dataclasses.replace(wanted, arrays=arrays))
+
+
+def open_alone(config: Data) -> Dataset:
+    """Both splits for this process alone, without other ranks.
+
+    Raises:
+        DataError: when it is not available.
+        ConfigError: when there are fewer samples than are asked for.
+    """
+    found = _limited(find(config), config)
+    train, validation = (open_split(found.info, found.splits[name]) for name in SPLITS)
+    return Dataset(train, validation, found.info, found.origin)
 
 
 def digest(source: Source) -> str:
