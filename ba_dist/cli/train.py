@@ -51,7 +51,7 @@ def train(
         _tell(config, ranks)
     from ba_dist import comm, runtime
     from ba_dist.health.inject import parse
-    from ba_dist.run.report import table
+    from ba_dist.run.report import short, table
     from ba_dist.train import RUN_AGAIN
     from ba_dist.train import train as run
 
@@ -64,6 +64,8 @@ def train(
             RUN_AGAIN,
             sys.stdout,
         )
+    if outcome.finished_before:
+        say_once(f"{short(outcome.run_dir)} was finished before; nothing was trained now")
     say_once(table(outcome.summary, outcome.task, outcome.run_dir))
 
 
