@@ -73,7 +73,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         injector = inject.Injector(faults or [], comm.rank)
         # --- what learns what: samples, task, network, step, evaluation ---------------------------
         config, dataset = _open_samples(config, comm)
-        plan = plan_steps(config, len(dataset.train))
+        plan = plan_steps(config, len(dataset.train), comm.world_size)
         made = experiment.assemble(
             config, dataset.info, layout.ghost_batch, layout.instances_per_rank
         )

@@ -26,7 +26,7 @@ def outlook(config: Config, ranks: int) -> str:
     experiment.check(config)
     runtime.prepare(0, 1)
     dataset = open_alone(config.data)
-    plan = plan_steps(config, len(dataset.train))
+    plan = plan_steps(config, len(dataset.train), ranks)
     if config.placement.microbatch is None:
         size = layout.microbatch_within(runtime.default_microbatch())
         layout = dataclasses.replace(layout, microbatch=size)

@@ -88,6 +88,9 @@ def digest(source: Source) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+_AND_BATCH = {"train": ", and no more than that for --batch-size", "validation": ""}
+
+
 def _limited(found: Found, config: Data) -> Found:
     """What was found, cut down to as many samples as the configuration wants."""
     splits = {}
@@ -96,7 +99,7 @@ def _limited(found: Found, config: Data) -> Found:
         if wanted and wanted > split.count:
             raise ConfigError(
                 f"{FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
-                f" {split.count}"
+                f" {FLAGS[name]} {split.count}{_AND_BATCH[name]}"
             )
         splits[name] = split.subset(wanted) if wanted else split
     return dataclasses.replace(found, splits=splits)
