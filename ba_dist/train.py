@@ -40,12 +40,14 @@ class Outcome:
         summary: as in summary.json; None when it was stopped on request.
         step: steps that are done.
         task: what was learned.
+        finished_before: whether there was nothing left to do.
     """
 
     run_dir: Path
     summary: dict[str, Any] | None
     step: int
     task: Task
+    finished_before: bool = False
 
 
 def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
@@ -71,7 +73,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         injector = inject.Injector(faults or [], comm.rank)
         # --- what learns what: samples, task, network, step, evaluation ---------------------------
         config, dataset = _open_samples(config, comm)
-        plan = plan_steps(config, len(dataset.train))
+        plan = plan_steps(config, len(dataset.train), comm.world_size)
         made = experiment.assemble(
             config, dataset.info, layout.ghost_batch, layout.instances_per_rank
         )
@@ -88,10 +90,13 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
             facts=record.identity(config, layout, dataset),
         )
         # --- an earlier job of the run may have come some way -------------------------------------
+        if not config.run.resume:
+            saving.begin_anew(folder, comm)
         _resume(run)
+        saving.check_not_beyond(folder, plan, run.position.step, config.run)
         if saving.is_finished(folder, plan, run.position.step, comm):
             earlier = run_dir.read_json(folder / "summary.json")
-            return Outcome(folder, earlier, run.position.step, made.task)
+            return Outcome(folder, earlier, run.position.step, made.task, finished_before=True)
         record.describe(
             folder, config, layout, dataset=dataset, plan=plan, done=run.position.step, comm=comm
         )

@@ -51,6 +51,7 @@ check_usage() {
   local how="sbatch slurm/$SITE.sbatch RECIPE [flags of ba-dist train]"
   [ -n "${SLURM_JOB_ID:-}" ] || refuse "this is a job script; submit it: $how"
   case ${1:-} in
+    --config=?* | ?*.py:?*) ;; # of the user's own
     "" | *[!A-Za-z0-9_.-]* | [.-]*) refuse "'${1:-}' is not the name of a recipe; usage: $how" ;;
   esac
 }
@@ -110,7 +111,7 @@ prepare_plain_srun() {
 
 # Sets RUN_DIR, the same at every start of this job, and ADDED, the flags that are needed to use it.
 choose_run_dir() {
-  local recipe=$1
+  local recipe=${1##*[:/=]}
   RUN_DIR=$(last_value --run-dir "$@")
   ADDED=()
   if [ -z "$RUN_DIR" ]; then

@@ -56,7 +56,8 @@ def _end(error: BaseException) -> NoReturn:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         comm.leave_together(error.format_message(), 2, sys.stderr)
     if isinstance(error, click.ClickException):
-        hint = "\nTry `ba-dist --help`, or --help behind a subcommand."
+        ctx = getattr(error, "ctx", None)
+        hint = f"\nTry `{ctx.command_path if ctx else 'ba-dist'} --help`."
         comm.leave_together(f"ba-dist: {error.format_message()}{hint}", 2, sys.stderr)
     if isinstance(error, UserError):
         status = 2 if isinstance(error, ConfigError) else 1

@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from ba_dist.data.catalog.names import DATASETS
+
 
 @click.group()
 def data() -> None:
@@ -83,13 +85,6 @@ def data_verify(name: str, data_dir: str | None) -> None:
 @data.command("list")
 def data_list() -> None:
     """List the datasets."""
-    from ba_dist.data.catalog.prepare import INFOS
-
-    for info in INFOS.values():
-        height, width, channels = info.image_shape
-        click.echo(f"{info.name:14} {height}x{width}x{channels}  {info.classes} classes")
-    click.echo("imagenet       images in --data-dir: a folder per class, TFRecord shards, or TFDS")
-    click.echo("pictures       any others: a folder per class, or TFRecord shards, in --data-dir")
-    click.echo("synthetic      any size (--image-size), made as it is read")
-    click.echo("synthetic-jpeg JPEGs of 500x375, made in memory")
+    for name, text in DATASETS.items():
+        click.echo(f"{name:14} {text}")
     click.echo("NAME           any classification of images in TensorFlow Datasets")

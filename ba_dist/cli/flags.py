@@ -1,11 +1,18 @@
 """Every field of the configuration as a flag, for the commands that take a recipe."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from ba_dist import models
+from ba_dist.cli.settings import did_you_mean
 from ba_dist.config import PARTS, Config, Option, options
+from ba_dist.data.catalog.names import DATASETS
 from ba_dist.recipes import RECIPES, recipe
+from ba_dist.recipes.own import is_own
 from ba_dist.rules.schedules import Regime, parse_regime
 
 
@@ -15,22 +22,19 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 class RecipeCommand(click.Command):
-    """Shows its flags by part, with the recipe's values; lists them when one is unknown."""
+    """Shows its flags by part, with the recipe's values; names a near one when one is unknown."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # --help is answered before RECIPE is read, wherever it stands.
-        ctx.meta[__name__] = next((word for word in args if word in RECIPES), None)
+        named = [word for word in args if word in RECIPES] or [w for w in args[:1] if is_own(w)]
+        ctx.meta[__name__] = next(iter(named), None)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             known = [p for p in self.params if isinstance(p, click.Option) and not p.hidden]
             flags = [flag for param in known for flag in (*param.opts, *param.secondary_opts)]
-            close = (
-                f" Did you mean {', '.join(error.possibilities)}?" if error.possibilities else ""
-            )
-            raise click.UsageError(
-                f"there is no flag {error.option_name}.{close}\nThe flags: {' '.join(flags)}", ctx
-            ) from None
+            near = did_you_mean(error.option_name, flags)
+            raise click.UsageError(f"there is no flag {error.option_name}{near}", ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own flags, then a section for each part of the configuration."""
@@ -50,22 +54,61 @@ class RecipeCommand(click.Command):
 
 
 class _RegimeType(click.ParamType[Regime]):
-    name = "EPOCH:RATE,…"
+    name = "RATE or EPOCH:RATE,…"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Regime:
         return parse_regime(value) if isinstance(value, str) else value
 
 
-def config_flags(command: Any) -> Any:
-    """One flag for every field of the configuration."""
+def settings_flags(command: Any) -> Any:
+    """RECIPE, --config, and one flag for every field of the configuration."""
     for option in reversed(options()):
         names = [option.flag, option.name]
         if option.type is bool:
             names[0] = f"{option.flag}/--no-{option.flag[2:]}"
         kind = _click_type(option)
-        made = click.option(*names, type=kind, default=None, show_default=True, help=option.help)
+        made = click.option(
+            *names,
+            type=kind,
+            default=None,
+            show_default=True,
+            help=option.help + _names_of(option),
+            shell_complete=_completes(option),
+        )
         command = made(command)
-    return command
+    command = click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="settings in YAML, or the config.json of a run; flags come before them",
+    )(command)
+    return click.argument(
+        "name", metavar="RECIPE", required=False, shell_complete=recipes_that_begin
+    )(command)
+
+
+# The names that a field may have, for --help and the shell. More may be entered in the tables.
+_NAMES: dict[str, Iterable[str]] = {"model": models.NETWORKS, "dataset": DATASETS}
+
+
+def _names_of(option: Option) -> str:
+    known = {"model": models.names(), "dataset": ", ".join(DATASETS)}
+    return f": {known[option.name]}" if option.name in known else ""
+
+
+def _completes(option: Option) -> Any:
+    if option.name not in _NAMES:
+        return None
+    names = _NAMES[option.name]
+    return lambda ctx, param, start: [name for name in names if name.startswith(start)]
+
+
+def recipes_that_begin(ctx: click.Context, param: click.Parameter, start: str) -> Any:
+    """Recipes, and where none begins like this the shell's own files: FILE.py:FUNCTION."""
+    return [name for name in RECIPES if name.startswith(start)] or [
+        CompletionItem(start, type="file")
+    ]
 
 
 def _click_type(option: Option) -> Any:

@@ -4,12 +4,13 @@ import sys
 
 import click
 
+from ba_dist.cli.flags import recipes_that_begin
 from ba_dist.config import options
 from ba_dist.recipes import RECIPES, recipe, summary
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=recipes_that_begin)
 def recipes(name: str | None) -> None:
     """List the recipes, or show every value of the recipe NAME."""
     if name is None:

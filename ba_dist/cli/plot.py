@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from ba_dist.cli.flags import RecipeCommand, config_flags, given
-from ba_dist.config import override
-from ba_dist.recipes import recipe
+from ba_dist.cli.flags import RecipeCommand, given, settings_flags
+from ba_dist.cli.settings import Settings
 
 _AUGMENTATIONS = "augmentations"
 
@@ -44,12 +43,13 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
 
 
 @click.command(cls=RecipeCommand)
-@click.argument("name", metavar="RECIPE")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="default augmentations-RECIPE.png, here"
 )
-@config_flags
-def plot_augmentations(name: str, output: Path | None, **flags: Any) -> None:
+@settings_flags
+def plot_augmentations(
+    name: str | None, config_file: Path | None, output: Path | None, **flags: Any
+) -> None:
     """Draw the augmented copies of a few samples of RECIPE beside each other as a PNG.
 
     They are those of the first step of training, with any value of the recipe changed by a flag.
@@ -59,7 +59,7 @@ def plot_augmentations(name: str, output: Path | None, **flags: Any) -> None:
     ba-dist plot augmentations resnet44-cifar10 --auto-augment cifar10 --data-dir data
     ba-dist plot augmentations resnet44-cifar10 --rand-augment 2 --data-dir data
     """
-    config = override(recipe(name), given(flags))
+    config = Settings(name, config_file, given(flags)).config()
     from ba_dist import runtime
 
     runtime.quiet()
@@ -67,4 +67,4 @@ def plot_augmentations(name: str, output: Path | None, **flags: Any) -> None:
     from ba_dist.reports.copies import plot_copies
 
     source = open_source(config.data, "train")
-    click.echo(plot_copies(config, source, output or Path(f"augmentations-{name}.png")))
+    click.echo(plot_copies(config, source, output or Path(f"augmentations-{config.recipe}.png")))

@@ -1,34 +1,57 @@
 """`ba-dist train` and `submit`: start a training here, or in a Slurm job."""
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
-from ba_dist.cli.flags import RecipeCommand, config_flags, given
+from ba_dist.cli.flags import RecipeCommand, given, settings_flags
 from ba_dist.cli.saying import say_once
-from ba_dist.config import layout_of, override
-from ba_dist.recipes import recipe
+from ba_dist.cli.settings import Settings, agreed_config
+from ba_dist.config import Config, layout_of
 
 
 @click.command(cls=RecipeCommand)
-@click.argument("name", metavar="RECIPE")
 @click.option(
     "--inject", default="", hidden=True, help="faults to test with: ba_dist/health/inject.py"
 )
-@config_flags
-def train(name: str, inject: str, **flags: Any) -> None:
+@click.option(
+    "--dry-run", is_flag=True, help="print layout, steps, memory and learning rates; start nothing"
+)
+@click.option(
+    "-n",
+    "--ranks",
+    type=click.IntRange(1),
+    help="with --dry-run: for so many ranks, not those here",
+)
+@settings_flags
+def train(
+    name: str | None,
+    config_file: Path | None,
+    inject: str,
+    dry_run: bool,
+    ranks: int | None,
+    **flags: Any,
+) -> None:
     """Train RECIPE (`ba-dist recipes` lists them), with any of its values changed by a flag.
 
     \b
     ba-dist train quickstart --help           shows the values of that recipe
     ba-dist train quickstart --steps 5        a very short run on one rank
+    ba-dist train my_recipes.py:longer        a function of your own that gives a Config
+    ba-dist train quickstart --config my.yaml --lr 0.1
+    ba-dist train quickstart --dry-run -n 4   what it would be on four ranks
     launch/mpirun.sh -n 4 -- train quickstart --multiplicity 4 --run-dir runs/first
     """
-    config = override(recipe(name), given(flags))
+    if ranks and not dry_run:
+        raise click.UsageError("--ranks is for --dry-run; launch/mpirun.sh -n starts ranks")
+    config = agreed_config(Settings(name, config_file, given(flags)))
+    if dry_run:
+        _tell(config, ranks)
     from ba_dist import comm, runtime
     from ba_dist.health.inject import parse
-    from ba_dist.run.report import table
+    from ba_dist.run.report import short, table
     from ba_dist.train import RUN_AGAIN
     from ba_dist.train import train as run
 
@@ -41,11 +64,25 @@ def train(name: str, inject: str, **flags: Any) -> None:
             RUN_AGAIN,
             sys.stdout,
         )
+    if outcome.finished_before:
+        say_once(f"{short(outcome.run_dir)} was finished before; nothing was trained now")
     say_once(table(outcome.summary, outcome.task, outcome.run_dir))
 
 
+def _tell(config: Config, ranks: int | None) -> NoReturn:
+    """Says on rank 0 what would be trained, and ends all ranks."""
+    from ba_dist import comm, runtime
+    from ba_dist.reports.outlook import outlook
+
+    runtime.quiet()
+    launch = comm.ranks()
+    text = ""
+    if launch is None or launch.rank == 0:
+        text = outlook(config, ranks or (launch.world_size if launch else 1))
+    comm.leave_together(text, 0, sys.stdout)
+
+
 @click.command(cls=RecipeCommand)
-@click.argument("name", metavar="RECIPE")
 @click.option("--site", required=True, help="a job script of slurm/: gpu, cpu, cray-xc …")
 @click.option("--nodes", required=True, type=click.IntRange(1), help="nodes of the job")
 @click.option("--ranks-per-node", type=click.IntRange(1), help="default as the site's script says")
@@ -57,9 +94,15 @@ def train(name: str, inject: str, **flags: Any) -> None:
 @click.option("--constraint", help="features that the nodes must have")
 @click.option("--job-name", help="default RECIPE")
 @click.option("--dry-run", is_flag=True, help="print the job script and do nothing")
-@config_flags
+@settings_flags
 def submit(
-    name: str, site: str, nodes: int, ranks_per_node: int | None, dry_run: bool, **flags: Any
+    name: str | None,
+    config_file: Path | None,
+    site: str,
+    nodes: int,
+    ranks_per_node: int | None,
+    dry_run: bool,
+    **flags: Any,
 ) -> None:
     """Submit the training of RECIPE to Slurm, with the job script of a site and flags of `train`.
 
@@ -76,12 +119,21 @@ def submit(
 
     wishes = {key: flags.pop(key) for key in job_script.WISHES}
     changes = given(flags)
-    config = override(recipe(name), changes)
+    settings = Settings(name, config_file, changes)
+    config = settings.config()
     template = slurm.template(site)
     ranks = ranks_per_node or job_script.ranks_per_node(template)
     layout = layout_of(config, nodes * ranks)
     job = job_script.Job(
-        site, template, name, nodes, ranks, given(wishes), changes, **slurm.job_paths(config)
+        site=site,
+        template=template,
+        recipe=config.recipe,
+        nodes=nodes,
+        ranks_per_node=ranks,
+        wishes=given(wishes),
+        changes=changes,
+        source=tuple(settings.words()),
+        **slurm.job_paths(config),
     )
     text = job_script.render(job)
     if dry_run:

@@ -51,6 +51,8 @@ class Job:
         home: absolute path of the clone, or of the scripts in the installed package.
         work_dir: absolute path of the folder that relative paths start from.
         python: absolute path of the Python that has ba_dist, where it is not the clone's.
+        source: the words of `ba-dist train` before the flags, where they are not the recipe alone:
+            the user's own recipe or file of settings, with absolute paths.
     """
 
     site: str
@@ -64,6 +66,7 @@ class Job:
     home: str
     work_dir: str
     python: str = ""
+    source: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
@@ -125,7 +128,7 @@ def train_flags(changes: dict[str, Any]) -> list[str]:
 
 def _words(job: Job) -> str:
     """The lines that set the arguments which plain `sbatch` would get after the script's name."""
-    words = [job.recipe, *train_flags(job.changes), f"--run-dir={job.run_dir}"]
+    words = [*(job.source or [job.recipe]), *train_flags(job.changes), f"--run-dir={job.run_dir}"]
     for word in (*words, job.home, job.work_dir, job.python):
         _check_word(word)
     python = f"export BA_DIST_PYTHON={shlex.quote(job.python)}\n" if job.python else ""

@@ -125,8 +125,8 @@ class Optimizer:
     optimizer: str = setting("sgd", "update rule: sgd, adam or adamw")
     lr: Regime = setting(
         ((0.0, 0.1),),
-        "learning rate as EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says how it goes"
-        " to the next point",
+        "learning rate: one number, or EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says"
+        " how it goes to the next point",
     )
     lr_shape: Literal["step", "linear", "cosine"] = setting(
         "step", "how the rate goes from a point of --lr that names no shape"

@@ -61,20 +61,23 @@ def layout_of(config: Config, world_size: int) -> Layout:
         group_size=config.placement.group_size or 0,
         ghost_batch_size=config.batch.ghost_batch_size,
         microbatch=config.placement.microbatch or 0,
+        samples=config.data.train_samples or 0,
     )
 
 
-def plan_steps(config: Config, samples: int) -> Plan:
+def plan_steps(config: Config, samples: int, world_size: int) -> Plan:
     """The steps of a run; known before the first one.
 
+    Args:
+        config: of the run.
+        samples: to train on.
+        world_size: its ranks.
+
     Raises:
-        ConfigError: when an epoch has not a single whole batch.
+        LayoutError: when an epoch has not a single whole batch.
     """
     per_epoch = steps_per_epoch(samples, config.batch.batch_size)
     if per_epoch == 0:
-        raise ConfigError(
-            f"--batch-size {config.batch.batch_size} is more than the {samples} training samples;"
-            f" use at most {samples}"
-        )
+        layout_of(override(config, {"train_samples": samples}), world_size)
     run = config.run
     return Plan(per_epoch, run.steps or run.epochs * per_epoch, run.eval_every)

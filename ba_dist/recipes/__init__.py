@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError
-from ba_dist.recipes import cifar, imagenet, quickstart
+from ba_dist.recipes import cifar, imagenet, own, quickstart
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "quickstart": quickstart.quickstart,
@@ -17,14 +17,24 @@ RECIPES: dict[str, Callable[[], Config]] = {
 def recipe(name: str) -> Config:
     """The configuration of a recipe.
 
+    Args:
+        name: one of RECIPES, or `FILE.py:FUNCTION` of somebody's own.
+
     Raises:
-        ConfigError: listing the recipes when there is none of this name.
+        ConfigError: listing the recipes when there is none of this name; with the line where
+            somebody's own fails.
     """
+    if own.is_own(name):
+        return own.config_of(name)
     if name not in RECIPES:
-        raise ConfigError(f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}")
+        raise ConfigError(
+            f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}, or name a function of"
+            " your own as FILE.py:FUNCTION"
+        )
     return RECIPES[name]()
 
 
 def summary(name: str) -> str:
     """The first line of what its author says of a recipe."""
-    return (RECIPES[name].__doc__ or "").strip().splitlines()[0]
+    function = own.function_of(name) if own.is_own(name) else RECIPES[name]
+    return ((function.__doc__ or "").strip().splitlines() or [name])[0]

@@ -8,7 +8,8 @@ Source: "Augment Your Batch", section 4.5 (there R = M, K = 1).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
+from typing import NoReturn
 
 from ba_dist.errors import LayoutError
 
@@ -29,9 +30,10 @@ class Layout:
         group_size: R, the consecutive ranks that share a batch; default gcd(M, W).
         ghost_batch_size: instances that are normalised together, where a group has as many samples.
         microbatch: instances that go through the network at once; default all of a rank's.
+        samples: training samples, where the number is known; a batch may not have more.
 
     Raises:
-        LayoutError: naming the numbers that do not fit and the values that would.
+        LayoutError: naming the numbers that do not fit, and values that fit all the others.
     """
 
     world_size: int
@@ -40,15 +42,18 @@ class Layout:
     group_size: int = 0
     ghost_batch_size: int = 32
     microbatch: int = 0
+    samples: InitVar[int] = 0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, samples: int) -> None:
         for name in ("world_size", "multiplicity", "batch_size", "ghost_batch_size"):
             if getattr(self, name) < 1:
                 raise LayoutError(f"{_flag(name)} is {getattr(self, name)}; it must be at least 1")
         if self.group_size == 0:
             object.__setattr__(self, "group_size", math.gcd(self.multiplicity, self.world_size))
-        self._check_group_size()
-        self._check_batch_size()
+        self._check_group_size(samples)
+        self._check_batch_size(samples)
+        if 0 < samples < self.batch_size:
+            self._refuse_batch(samples)
         if self.microbatch == 0:
             object.__setattr__(self, "microbatch", self.instances_per_rank)
         self._check_microbatch()
@@ -124,18 +129,45 @@ class Layout:
             f" fewer groups, or with --ghost-batch-size {self.ghost_batch}, the numbers differ."
         )
 
-    def _check_group_size(self) -> None:
-        world, copies, size = self.world_size, self.multiplicity, self.group_size
-        if size < 1 or world % size or copies % size:
-            raise LayoutError(
-                f"--group-size {size} must divide both the number of ranks ({world}) and"
-                f" --multiplicity ({copies}); values that work: {_join(group_sizes(world, copies))}"
-            )
+    def _works(self, **changed: int) -> bool:
+        """Whether the layout with some other values passes every check."""
+        names = ("world_size", "multiplicity", "batch_size", "group_size", "ghost_batch_size")
+        values = {name: getattr(self, name) for name in (*names, "microbatch")}
+        try:
+            Layout(**{**values, **changed})
+        except LayoutError:
+            return False
+        return True
 
-    def _check_batch_size(self) -> None:
+    def _check_group_size(self, samples: int) -> None:
+        world, copies, size = self.world_size, self.multiplicity, self.group_size
+        if size >= 1 and world % size == 0 and copies % size == 0:
+            return
+        valid = group_sizes(world, copies)
+        if works := [size for size in valid if self._works(group_size=size, samples=samples)]:
+            advice = f"--group-size values that work: {_join(works)}"
+        else:
+            advice = f"with --group-size {valid[-1]}, {self._batch_sizes(valid[-1], samples)}"
+        raise LayoutError(
+            f"--group-size {size} must divide both the number of ranks ({world}) and"
+            f" --multiplicity ({copies}); {advice}"
+        )
+
+    def _batch_sizes(self, group_size: int, samples: int) -> str:
+        """Advice: the nearest batch sizes that work with all else."""
+        most = min(self.batch_size, samples) if samples else self.batch_size
+        near = batch_sizes_near(most, self.world_size // group_size, self.ghost_batch_size)
+        near = [size for size in near if not samples or size <= samples]
+        limit = "" if samples else " (up to the number of training samples)"
+        for without, microbatch in (("", self.microbatch), ("without --microbatch, ", 0)):
+            changed = {"group_size": group_size, "microbatch": microbatch}
+            if works := [size for size in near if self._works(batch_size=size, **changed)]:
+                return f"{without}--batch-size values that work{limit}: {_join(works)}"
+        return "use fewer ranks: each group needs a sample"
+
+    def _check_batch_size(self, samples: int) -> None:
         if fits(self.batch_size, self.groups, self.ghost_batch_size):
             return
-        near = batch_sizes_near(self.batch_size, self.groups, self.ghost_batch_size)
         if self.batch_size % self.groups:
             reason = (
                 f"must divide by the number of groups, {self.groups}"
@@ -146,14 +178,28 @@ class Layout:
                 f"gives each of {self.groups} group(s) {self.batch_size // self.groups} samples,"
                 f" which must divide by --ghost-batch-size {self.ghost_batch_size}"
             )
-        raise LayoutError(f"--batch-size {self.batch_size} {reason}; values that work: {near}")
+        advice = self._batch_sizes(self.group_size, samples)
+        raise LayoutError(f"--batch-size {self.batch_size} {reason}; {advice}")
+
+    def _refuse_batch(self, samples: int) -> NoReturn:
+        """Raises LayoutError where a batch has more samples than there are, with the largest."""
+        found = f"--batch-size {self.batch_size} is more than the {samples} training samples"
+        sizes = [self.groups * part for part in range(samples // self.groups, 0, -1)]
+        for without, microbatch in (("", self.microbatch), ("without --microbatch, ", 0)):
+            for size in sizes:
+                if self._works(batch_size=size, microbatch=microbatch):
+                    raise LayoutError(
+                        f"{found}; {without}the largest that works is --batch-size {size}"
+                    )
+        raise LayoutError(f"{found}, too few for {self.groups} groups; use fewer ranks")
 
     def _check_microbatch(self) -> None:
         size, whole, ghost = self.microbatch, self.instances_per_rank, self.ghost_batch
         if size < 1 or whole % size or size % ghost:
             raise LayoutError(
                 f"--microbatch {size} must divide a rank's {whole} instances and hold whole ghost"
-                f" batches of {ghost}; values that work: {_join(microbatches(whole, ghost))}"
+                f" batches of {ghost}; --microbatch values that work:"
+                f" {_join(microbatches(whole, ghost))}"
             )
 
 
@@ -175,17 +221,18 @@ def fits(batch_size: int, groups: int, ghost_batch_size: int) -> bool:
     return samples <= ghost_batch_size or samples % ghost_batch_size == 0
 
 
-def batch_sizes_near(batch_size: int, groups: int, ghost_batch_size: int, count: int = 3) -> str:
+def batch_sizes_near(
+    batch_size: int, groups: int, ghost_batch_size: int, count: int = 3
+) -> list[int]:
     """The valid batch sizes nearest to one that is not valid: up to `count` below and above it."""
     # For a ghost batch size g a group may hold 1, 2, … g, 2g, 3g, … samples; `position` is the
     # position in this list.
     samples = batch_size // groups
     position = min(samples, ghost_batch_size) + max(0, samples // ghost_batch_size - 1)
-    near = [
+    return [
         groups * (i if i <= ghost_batch_size else (i - ghost_batch_size + 1) * ghost_batch_size)
         for i in range(max(1, position - count + 1), position + count + 1)
     ]
-    return _join(near)
 
 
 def _divisors(number: int) -> list[int]:

@@ -11,17 +11,24 @@ from ba_dist.errors import ConfigError
 
 Regime = tuple[tuple[float, float] | tuple[float, float, str], ...]
 SHAPES = ("step", "linear", "cosine")
-_FORM = "EPOCH:RATE or EPOCH:RATE:SHAPE points such as 0:0.1,81:0.01 or 0:0.1:linear,5:0.4,30:0.04"
+_FORM = (
+    "a rate such as 0.1, or EPOCH:RATE or EPOCH:RATE:SHAPE points such as 0:0.1,81:0.01 or"
+    " 0:0.1:linear,5:0.4,30:0.04"
+)
 
 
 def parse_regime(text: str) -> Regime:
     """Reads `0:0.1,81:0.01` as ((0, 0.1), (81, 0.01)); `0:0.1:linear,5:0.4` has a shape as well.
 
+    One number alone is a rate that stays: `0.1` is ((0, 0.1),).
+
     Raises:
         ConfigError: when it is not of this form, does not start at epoch 0, or goes back in time.
     """
     try:
-        points = tuple(_parse_point(*point.split(":")) for point in text.split(","))
+        alone = ":" not in text and "," not in text
+        words = [f"0:{text}"] if alone else text.split(",")
+        points = tuple(_parse_point(*word.split(":")) for word in words)
     except (ValueError, TypeError):
         raise ConfigError(f"--lr {text!r} cannot be read; write {_FORM}") from None
     check_regime(points)

@@ -66,11 +66,11 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
         f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
         task.headline: _shown(result[task.judged_by], ".2%"),
-        f"{task.unit} per second": _shown(result[f"{task.unit}_per_second"], ".0f"),
+        f"{task.unit} per second": _speed(result[f"{task.unit}_per_second"]),
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
         "seconds of training": _shown(result["seconds"], ".1f"),
-        "run directory": str(_short(run_dir)),
+        "run directory": str(short(run_dir)),
     }
     if read["records_skipped"]:
         rows["corrupt records"] = f"{read['records_skipped']}, another sample in the place of each"
@@ -83,11 +83,16 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
 
 
+def _speed(value: float | None) -> str:
+    """Units a second; summary.json has 0 where no step came after the warm-up."""
+    return f"{value:.0f}" if value else "–"
+
+
 def _shown(value: float | None, form: str) -> str:
     """A number of summary.json, where one that was not finite is null."""
     return "not finite" if value is None else f"{value:{form}}"
 
 
-def _short(path: Path) -> Path:
-    """From the current folder where it lies in it, as a person would type it."""
+def short(path: Path) -> Path:
+    """A path from the current folder where it lies in it, as a person would type it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

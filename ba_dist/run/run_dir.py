@@ -1,5 +1,6 @@
 """The folder of a run: one job at a time, old runs kept, files cut back when a run goes on."""
 
+import contextlib
 import json
 import math
 import re
@@ -41,17 +42,45 @@ def claim(run_dir: Path) -> Lock:
         raise UserError(f"the run directory {run_dir} cannot be used: {error}") from None
 
 
-def set_aside(run_dir: Path) -> None:
-    """Moves what an older run left into `previous-N` beside the new files; deletes nothing."""
+def missing(run_dir: Path) -> list[Path]:
+    """The folders that `claim` will make, the outermost first."""
+    return [path for path in (*reversed(run_dir.parents), run_dir) if not path.exists()]
+
+
+def unclaim(run_dir: Path, made: list[Path]) -> None:
+    """Takes away the folders that `claim` has made, where the run came to nothing.
+
+    Args:
+        run_dir: that is held.
+        made: what `missing` said before.
+    """
+    if not made:
+        return
+    with contextlib.suppress(OSError):  # a folder that something was written to stays
+        files = list(run_dir.iterdir())
+        if all(file.name.startswith(_LOCK) for file in files):
+            for file in files:
+                file.unlink()
+            for path in reversed(made):
+                path.rmdir()
+
+
+def set_aside(run_dir: Path) -> Path | None:
+    """Moves what an older run left into `previous-N` beside the new files; deletes nothing.
+
+    Returns:
+        The folder that it is in now; None where there was nothing.
+    """
     earlier = {path: _PREVIOUS.fullmatch(path.name) for path in run_dir.iterdir()}
     leftovers = [path for path, match in earlier.items() if not match and not _stays(path.name)]
     if not leftovers:
-        return
+        return None
     number = 1 + max((int(match[1]) for match in earlier.values() if match), default=0)
     place = run_dir / f"previous-{number}"
     place.mkdir()
     for path in leftovers:
         path.rename(place / path.name)
+    return place
 
 
 def _stays(name: str) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ba_dist.comm import Comm
-from ba_dist.config import Config, check_computation, differences
-from ba_dist.errors import CheckpointError, agreed
+from ba_dist.config import Config, Run, check_computation, differences
+from ba_dist.errors import CheckpointError, ConfigError, UserError, agreed
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import checkpoint, instance_state, run_dir, trace
@@ -95,17 +95,52 @@ class Saver:
 
 
 def open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
-    """Agrees on the run directory and holds it; rank 0 alone touches it before the others do."""
+    """Agrees on the run directory and holds it; rank 0 alone touches it before the others do.
+
+    One that is new is taken away again when the run is refused before anything is written.
+    """
     folder = Path(config.run.run_dir or run_dir.default(config.recipe))
     folder = comm.world.share_object(folder.absolute())
 
     def claim() -> None:
+        made = run_dir.missing(folder)
         stack.callback(run_dir.claim(folder).release)
-        if not config.run.resume:
-            run_dir.set_aside(folder)
+        stack.push(lambda kind, *_: run_dir.unclaim(folder, made) if kind else None)
 
     comm.together(claim if comm.rank == 0 else lambda: None)
     return folder
+
+
+def begin_anew(folder: Path, comm: Comm) -> None:
+    """Puts an older run of the folder aside and says where it is; collective over the world."""
+
+    def move() -> None:
+        try:
+            moved = run_dir.set_aside(folder)
+        except OSError as error:
+            raise UserError(f"the older run in {folder} cannot be moved: {error}") from None
+        if moved:
+            print(f"the older run of {folder} is in {moved} now", flush=True)
+
+    comm.together(move if comm.rank == 0 else lambda: None)
+
+
+def check_not_beyond(folder: Path, plan: Plan, done: int, run: Run) -> None:
+    """Refuses a run that is already further than it is asked to go.
+
+    Raises:
+        ConfigError: with the lengths that would work.
+    """
+    if done <= plan.total_steps:
+        return
+    epochs = -(-done // plan.steps_per_epoch)
+    asked, works = f"--epochs {run.epochs}", f"--epochs {epochs}"
+    if run.steps is not None:
+        asked, works = f"--steps {run.steps}", f"--steps {done}"
+    raise ConfigError(
+        f"the run in {folder} is at step {done}, beyond step {plan.total_steps}, the last of"
+        f" {asked}; nothing was trained. Give {works} or more, another --run-dir, or --no-resume"
+    )
 
 
 def check_same_run(saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -91,6 +91,28 @@ def test_a_finished_run_is_not_trained_again(run):
     again = warm(2, "train", "quickstart", "--run-dir", folder, *flags)
     assert (folder / "metrics.jsonl").read_text() == before
     assert done.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
+    assert f"{folder} was finished before; nothing was trained now\n" in again.stdout
+    flags[1] = 3
+    shorter = warm(2, "train", "quickstart", "--run-dir", folder, *flags, check=False)
+    assert (shorter.returncode, shorter.stdout) == (2, "")
+    assert "is at step 4, beyond step 3, the last of --steps 3" in shorter.stderr
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.mpi
+def test_a_refused_run_leaves_no_folder_and_an_older_one_is_told_where_it_went(tmp_path):
+    folder = tmp_path / "new" / "run"
+    words = ["train", "quickstart", "--dataset", "synthetic", "--steps", 1, "--run-dir", folder]
+    refused = warm(2, *words, "--train-samples", 20, check=False)
+    assert refused.returncode == 2 and not list(tmp_path.iterdir())
+    flags = ["--train-samples", 64, "--val-samples", 10]
+    done = warm(2, *words, *flags)
+    assert "images per second    –\n" in done.stdout
+    refused = warm(2, *words, "--no-resume", "--train-samples", 20, check=False)
+    assert refused.returncode == 2 and not list(folder.glob("previous-*"))
+    again = warm(2, *words, *flags, "--no-resume")
+    assert f"the older run of {folder} is in {folder}/previous-1 now\n" in again.stdout
+    assert (folder / "previous-1" / "summary.json").exists()
 
 
 @pytest.mark.mpi

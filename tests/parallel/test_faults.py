@@ -83,7 +83,7 @@ def test_resumed_on_other_numbers_of_ranks(tmp_path, promise):
     same = (steps, problems) == (9, []) and instances[0] == instances[1] and close
     promise(5, "resumed on 4 and on 1 instead of 2 ranks: the same instances", 2 * same, 2)
     refused = warm(3, *shallow(run, *flags, "--steps", 12), check=False)
-    told = refused.returncode == 2 and "values that work: " in refused.stderr
+    told = refused.returncode == 2 and "--batch-size values that work" in refused.stderr
     promise(5, "resumed on 3 ranks, which cannot work: refused, sizes listed", int(told), 1)
 
 

@@ -36,7 +36,12 @@ def test_a_trace_broken_on_one_rank_is_caught(traces, tmp_path):
     ("ranks", "flags", "found", "valid"),
     [
         (4, ["--multiplicity", 2, "--batch-size", 65], "--batch-size 65", ["64", "128"]),
-        (3, ["--multiplicity", 2, "--group-size", 2], "--group-size 2", ["values that work: 1"]),
+        (
+            3,
+            ["--multiplicity", 2, "--group-size", 2],
+            "--group-size 2",
+            ["--group-size values that work: 1"],
+        ),
         (2, ["--microbatch", 48], "--microbatch 48", ["32, 64"]),
         (
             *(2, ["--auto-augment", "cifar10", "--rand-augment", 2]),

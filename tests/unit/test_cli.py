@@ -159,11 +159,10 @@ def test_a_bare_group_shows_its_help(ba_dist, words):
 
 
 def test_unknown_flags(ba_dist):
-    flags = [o.flag for o in OPTIONS]
     answer = ba_dist("train", "quickstart", "--batchsize", "3")
-    refused(answer, "--batchsize", "Did you mean --batch-size", *flags, "--no-resume")
-    refused(ba_dist("train", "quickstart", "--xyzzy"), "there is no flag --xyzzy", *flags)
-    assert "--inject" not in answer[2]
+    refused(answer, "there is no flag --batchsize; did you mean --batch-size?\n")
+    refused(ba_dist("train", "quickstart", "--foo"), "there is no flag --foo\n")
+    assert "mean" not in ba_dist("train", "quickstart", "--injekt", "x")[2]
 
 
 def test_unknown_commands(ba_dist):
@@ -188,7 +187,7 @@ def test_limits_are_said(ba_dist):
     refused(ba_dist("train", "quickstart", "--momentum", "1.5"), "0.0<=x<=1.0")
 
 
-@pytest.mark.parametrize("text", ["fast", "0.1", "5:0.1", "0:0.1,0:0.2"])
+@pytest.mark.parametrize("text", ["fast", "0.1,0.2", "5:0.1", "0:0.1,0:0.2"])
 def test_wrong_regimes(ba_dist, text):
     expected = "epochs must start at 0" if ":" in text else "EPOCH:RATE"
     refused(ba_dist("train", "quickstart", "--lr", text), "--lr", text, expected)

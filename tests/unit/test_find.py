@@ -157,7 +157,9 @@ def test_a_subset_takes_an_even_share(tmp_path, make):
         "--train-samples 7": {"train_samples": 7},
         "--val-samples 9": {"val_samples": 9},
     }.items():
-        with pytest.raises(ConfigError, match=f"{flag} is more than imagenet has; use at most 6"):
+        with pytest.raises(
+            ConfigError, match=f"{flag} is more than imagenet has; use at most {flag.split()[0]} 6"
+        ):
             open_source(config(tmp_path, **changes), "train")
 
 

@@ -232,3 +232,23 @@ def test_a_file_is_no_run(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(UserError, match="cannot be read"):
         run_dir.read_json(tmp_path / "config.json")
+
+
+def test_a_run_that_came_to_nothing_leaves_no_folder(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("there/a/b", "there"):
+        made = run_dir.missing(tmp_path / name)
+        with run_dir.claim(tmp_path / name):
+            run_dir.unclaim(tmp_path / name, made)
+    assert [path.name for path in tmp_path.rglob("*")] == ["there", ".lock"]
+
+
+def test_a_folder_that_something_was_written_to_stays(tmp_path):
+    made = run_dir.missing(tmp_path / "run")
+    assert made == [tmp_path / "run"]
+    with run_dir.claim(tmp_path / "run"):
+        (tmp_path / "run" / "config.json").write_text("{}")
+        run_dir.unclaim(tmp_path / "run", made)
+    assert (tmp_path / "run" / "config.json").exists()
+    assert run_dir.set_aside(tmp_path / "run") == tmp_path / "run" / "previous-1"
+    assert run_dir.set_aside(tmp_path / "run") is None

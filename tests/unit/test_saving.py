@@ -2,10 +2,14 @@
 
 import threading
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ba_dist.config import Run
+from ba_dist.errors import ConfigError
+from ba_dist.rules.plan import Plan
 from ba_dist.run import checkpoint, saving
 from ba_dist.run.position import Position, from_facts
 
@@ -105,3 +109,20 @@ def test_the_position_of_a_checkpoint_of_version_0_1_0_is_read():
     assert from_facts(old).epoch_means() == {"loss": 1.0, "accuracy": 0.5}
     new = Position(step=7, epoch_steps=3, epoch_loss=3.0, epoch_metrics={"accuracy": 1.5})
     assert from_facts(asdict(new)) == new
+
+
+@pytest.mark.parametrize(
+    ("run", "asked", "works"),
+    [
+        (Run(epochs=1), "--epochs 1", "--epochs 2"),
+        (Run(epochs=9, steps=200), "--steps 200", "--steps 243"),
+    ],
+)
+def test_a_run_that_is_further_than_it_is_asked_to_go(run, asked, works):
+    plan = Plan(156, run.steps or 156 * run.epochs)
+    with pytest.raises(ConfigError) as caught:
+        saving.check_not_beyond(Path("runs/x"), plan, 243, run)
+    assert f"step 243, beyond step {plan.total_steps}, the last of {asked};" in str(caught.value)
+    assert f"Give {works} or more" in str(caught.value)
+    for steps in (243, 312):
+        saving.check_not_beyond(Path("runs/x"), Plan(156, steps), 243, run)

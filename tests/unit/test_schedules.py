@@ -31,9 +31,18 @@ def test_text_is_what_a_person_would_write():
     assert parse_regime(" 0:1e-1, 2.5:0 ") == ((0.0, 0.1), (2.5, 0.0))
 
 
-@pytest.mark.parametrize("text", ["", "0.1", "0:0.1,", "0:0.1:step:3", "0:fast", "0=0.1", ","])
+def test_one_number_is_a_rate_that_stays():
+    assert parse_regime("0.1") == parse_regime(" 1e-1 ") == ((0.0, 0.1),)
+    assert {learning_rate(parse_regime("0.1"), 10)(step) for step in range(100)} == {0.1}
+    with pytest.raises(ConfigError, match="finite and at least 0"):
+        parse_regime("-0.1")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "1,2", "0:0.1,", "0:0.1:step:3", "0:fast", "0=0.1", ","]
+)
 def test_unreadable_text(text):
-    with pytest.raises(ConfigError, match=r"--lr .* cannot be read; write EPOCH:RATE"):
+    with pytest.raises(ConfigError, match=r"--lr .* cannot be read; write a rate .* or EPOCH:RATE"):
         parse_regime(text)
 
 

@@ -322,7 +322,7 @@ def test_mistakes(ba_dist, sbatch, tmp_path):  # noqa: F811
     refused(ba_dist(*start, "--nodes", 1), "--site")
     refused(ba_dist(*start, "--site", "gpu", "--nodes", 0), "--nodes")
     refused(ba_dist(*start, *good, "--ranks-per-node", 0), "--ranks-per-node")
-    refused(ba_dist(*start, *good, "--batch-sise", 3), "Did you mean --batch-size", "--dry-run")
+    refused(ba_dist(*start, *good, "--batch-sise", 3), "did you mean --batch-size?\n")
     refused(ba_dist(*start, *good, "--batch-size", 0), "--batch-size")
     refused(ba_dist(*start, *good, "--io", "magic"), "cooperative")
     refused(ba_dist(*start, *good, "--account", "a b"), "--account is 'a b'; allowed: letters")

@@ -31,7 +31,7 @@ def refusal(**arguments: int) -> str:
 
 def offered(message: str) -> list[int]:
     """The values that a message says would work."""
-    values = [int(word) for word in message.split("values that work: ")[1].split(",")]
+    values = [int(word) for word in re.split("values that work[^:]*: ", message)[1].split(",")]
     assert values
     return values
 
@@ -114,7 +114,7 @@ def test_offered_batch_sizes_are_the_nearest():
         valid = [b for b in range(1, 400) if batch_works(b, groups, ghost)]
         for size in set(range(1, 80)) - set(valid):
             expected = [b for b in valid if b < size][-3:] + [b for b in valid if b > size][:3]
-            assert batch_sizes_near(size, groups, ghost) == ", ".join(map(str, expected))
+            assert batch_sizes_near(size, groups, ghost) == expected
 
 
 @given(st.integers(1, 2**40), st.integers(1, 2**12), st.integers(1, 2**40), st.integers(1, 2**12))

@@ -49,7 +49,7 @@ def produce(folder, config, ranks=RANKS, steps=STEPS, augmentation=None, source=
     """
     layout = layout_of(config, ranks)
     data = open_source(config.data, "train")
-    per_epoch = plan_steps(config, len(data)).steps_per_epoch
+    per_epoch = plan_steps(config, len(data), ranks).steps_per_epoch
     facts = record.facts(
         config,
         Dataset(data, data, data.info, "here"),

@@ -11,7 +11,7 @@ from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
 from ba_dist.data.catalog.find import Found, Split, find, open_split
 from ba_dist.data.catalog.image_datasets import home
-from ba_dist.data.catalog.splits import FLAGS, wanted_samples
+from ba_dist.data.catalog.splits import FLAGS, SPLITS, wanted_samples
 from ba_dist.data.sources import DatasetInfo, Source
 from ba_dist.errors import ConfigError, DataError
 
@@ -70,10 +70,25 @@ def open_source(config: Data, split: str) -> Source:
     return open_split(found.info, dataclasses.replace(wanted, arrays=arrays))
 
 
+def open_alone(config: Data) -> Dataset:
+    """Both splits for this process alone, without other ranks.
+
+    Raises:
+        DataError: when it is not available.
+        ConfigError: when there are fewer samples than are asked for.
+    """
+    found = _limited(find(config), config)
+    train, validation = (open_split(found.info, found.splits[name]) for name in SPLITS)
+    return Dataset(train, validation, found.info, found.origin)
+
+
 def digest(source: Source) -> str:
     """SHA-256 of the number of samples and of `contents`, 64 hexadecimal digits."""
     lines = [f"{len(source)} samples", *source.contents]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+_AND_BATCH = {"train": ", and no more than that for --batch-size", "validation": ""}
 
 
 def _limited(found: Found, config: Data) -> Found:
@@ -84,7 +99,7 @@ def _limited(found: Found, config: Data) -> Found:
         if wanted and wanted > split.count:
             raise ConfigError(
                 f"{FLAGS[name]} {wanted} is more than {found.info.name} has; use at most"
-                f" {split.count}"
+                f" {FLAGS[name]} {split.count}{_AND_BATCH[name]}"
             )
         splits[name] = split.subset(wanted) if wanted else split
     return dataclasses.replace(found, splits=splits)

@@ -1,0 +1,212 @@
+"""What a command trains: a recipe, then what a file changes of it, then the flags."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ba_dist.config import PARTS, Config, Option, check, from_dict, options, override, to_dict
+from ba_dist.errors import ConfigError
+from ba_dist.recipes import RECIPES, own, recipe
+from ba_dist.rules.schedules import parse_regime
+
+# Where a run is, and that it goes on, is not what the run is.
+_OF_ONE_RUN = ("run_dir", "resume")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the settings of a command come from; `config()` reads them.
+
+    Args:
+        name: of the recipe; None where the file says it.
+        file: given by --config.
+        flags: flat name → value, of the flags that were given.
+    """
+
+    name: str | None
+    file: Path | None
+    flags: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.name is None and self.file is None:
+            raise click.UsageError("RECIPE is missing; `ba-dist recipes` lists them")
+
+    def config(self) -> Config:
+        """Recipe, then file, then flags.
+
+        Raises:
+            ConfigError: naming the file and the key, or the line of a recipe of somebody's own.
+        """
+        said = read(self.file) if self.file else Said(None, {})
+        name = self.name or said.recipe
+        if name is None:
+            raise ConfigError(f"{self.file} names no `recipe:`; give RECIPE before the flags")
+        # A run of somebody's own recipe knows the name and all values, but not the file.
+        known = name in RECIPES or own.is_own(name) or not said.of_run
+        return override(recipe(name) if known else Config(name), {**said.values, **self.flags})
+
+    def words(self) -> list[str]:
+        """The words of `ba-dist train` that say the same from any folder, without the flags."""
+        name = self.name and (own.absolute(self.name) if own.is_own(self.name) else self.name)
+        file = [f"--config={self.file.absolute()}"] if self.file else []
+        return [name, *file] if name else file
+
+
+def agreed_config(settings: Settings) -> Config:
+    """The configuration on all ranks, collective over those that were started.
+
+    Every rank reads the files, since somebody's own recipe may enter networks in tables.
+
+    Raises:
+        ConfigError: on all ranks, when it fails on one of them, or the ranks' files differ.
+    """
+    if not settings.file and not own.is_own(settings.name or ""):
+        return settings.config()
+    from ba_dist import comm
+
+    if comm.ranks() is None:
+        return settings.config()
+    world = comm.start()
+    config = world.together(settings.config)
+    first = world.world.share_object(to_dict(config))
+
+    def compare() -> None:
+        if to_dict(config) != first:
+            raise ConfigError(
+                f"{' '.join(settings.words())} gives other settings here than on rank 0"
+            )
+
+    world.together(compare)
+    return config
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a file says.
+
+    Args:
+        recipe: its name, where the file has one.
+        values: flat name → value.
+        of_run: whether it is the config.json of a run, which has every value.
+    """
+
+    recipe: str | None
+    values: dict[str, Any]
+    of_run: bool = False
+
+
+def read(path: Path) -> Said:
+    """Reads YAML, or the config.json of a run.
+
+    Raises:
+        ConfigError: naming the file and the key that is wrong.
+    """
+    tree = _load(path)
+    if isinstance(tree.get("config"), dict) and "layouts" in tree:
+        return _of_run(path, tree["config"])
+    values, named = {}, tree.pop("recipe", None)
+    if not isinstance(named, str | None):
+        raise ConfigError(f"{path}: recipe is {named!r}; expected a name")
+    # Beside the file, from wherever it is called.
+    if named and own.is_own(named) and not Path(named).is_absolute():
+        named = f"{path.absolute().parent / named}"
+    for key, value in _pairs(path, tree):
+        values[key] = value
+    return Said(named, values)
+
+
+def _of_run(path: Path, tree: dict[str, Any]) -> Said:
+    try:
+        config = from_dict(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    flat = {option.name: option.of(config) for option in options()}
+    return Said(config.recipe, {k: v for k, v in flat.items() if k not in _OF_ONE_RUN}, True)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+        tree = json.loads(text) if path.suffix == ".json" else _yaml(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise ConfigError(f"--config {path} cannot be read: {reason}") from None
+    except ValueError as error:
+        raise ConfigError(f"--config {path} cannot be read: {_one_line(error)}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"--config {path} holds no settings; expected lines such as `epochs: 5`")
+    return {str(key): value for key, value in tree.items()}
+
+
+def _yaml(text: str) -> Any:
+    """YAML without code, whose numbers are those of JSON: 1e-4 is one, and 5:0.1 is not."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, form) for tag, form in pairs if not tag.endswith((":int", ":float"))]
+            for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise ValueError(f"{twice[0]} is there twice")
+            return super().construct_mapping(node, deep)
+
+    start = list("-+.0123456789")
+    forms = {"int": r"[-+]?(0|[1-9]\d*)", "float": r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"}
+    for kind, form in forms.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"{form}$"), start)
+    try:
+        return yaml.load(text, Loader)  # no more than safe_load
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None
+
+
+def _pairs(path: Path, tree: dict[str, Any], part: str = "") -> Iterator[tuple[str, Any]]:
+    """Flat name → checked value, of a flat file, of one in parts, or of a part."""
+    known = {option.name: option for option in options() if part in ("", option.part)}
+    for key, value in tree.items():
+        if not part and key in PARTS and (isinstance(value, dict) or key not in known):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path}: {key} is {value!r}; expected settings of this part")
+            yield from _pairs(path, {str(name): v for name, v in value.items()}, key)
+            continue
+        name = key.replace("-", "_")
+        if name not in known:
+            where = f" in {part}" if part else ""
+            near = did_you_mean(name, known)
+            raise ConfigError(f"{path}: there is no setting {key!r}{where}{near}")
+        try:
+            yield name, _typed(known[name], value)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {key}: {error}") from None
+
+
+def _typed(option: Option, value: Any) -> Any:
+    """The value as the configuration has it, checked; rates are written as for --lr."""
+    if option.type is tuple and isinstance(value, (str, int, float)):
+        value = parse_regime(f"{value}")
+    check(option, value)
+    return value
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """`; did you mean …?` where one is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{error}".split())

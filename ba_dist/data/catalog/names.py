@@ -1,0 +1,12 @@
+"""The names of datasets, with a line for a person. Loads nothing, so that --help is quick."""
+
+DATASETS = {
+    "fashion_mnist": "28x28x1  10 classes",
+    "cifar10": "32x32x3  10 classes",
+    "cifar100": "32x32x3  100 classes",
+    "digits": "8x8x1  10 classes",
+    "imagenet": "images in --data-dir: a folder per class, TFRecord shards, or TFDS",
+    "pictures": "any others: a folder per class, or TFRecord shards, in --data-dir",
+    "synthetic": "any size (--image-size), made as it is read",
+    "synthetic-jpeg": "JPEGs of 500x375, made in memory",
+}
