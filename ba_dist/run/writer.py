@@ -88,7 +88,7 @@ class Writer:
         speed = self.clock.recent()
         values = {"loss": result.loss, **result.metrics}
         per_second = speed[f"{self._task.unit}_per_second"]
-        self._progress.step(done, report.step_line(values, self._task, per_second))
+        self._progress.step(done, report.step_parts(values, self._task, per_second))
         if self._metrics:
             self._metrics.write(
                 "step",
