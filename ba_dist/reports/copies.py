@@ -1,5 +1,6 @@
 """A page of images: augmented copies of a few samples."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.order import shuffle
 
 _SAMPLES, _COPIES = 4, 8
+_LEFT, _TOP = 1.3, 0.6  # inches that words take
 
 
 def plot_copies(config: Config, source: Source, output: Path) -> Path:
@@ -43,16 +45,33 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
         for copy in range(copies)
     ]
     rows = min(_SAMPLES, together)
-    size = (1.5 * (copies + 1), 1.6 * rows + 0.4)
+    size = (1.5 * (copies + 1) + _LEFT, 1.5 * rows + _TOP)
     figure, axes = plt.subplots(rows, copies + 1, figsize=size, squeeze=False)
-    figure.subplots_adjust(0.5 / size[0], 0.02, 1 - 0.05 / size[0], 1 - 0.6 / size[1], 0.05, 0.05)
+    sides = _LEFT / size[0], 0.05 / size[1], 1 - 0.05 / size[0], 1 - _TOP / size[1]
+    figure.subplots_adjust(*sides, 0.05, 0.05)
     for row in range(rows):
         _show(axes[row, 0], images[row] / 255, "original" if row == 0 else "")
-        axes[row, 0].set_ylabel(f"sample {ids[row]}\nclass {labels[row]}", fontsize=8)
+        axes[row, 0].set_ylabel(
+            f"sample {ids[row]}\n{_class_name(source.info, labels[row])}",
+            fontsize=8,
+            rotation="horizontal",
+            horizontalalignment="right",
+            verticalalignment="center",
+            parse_math=False,
+        )
         for copy, shown in enumerate(columns):
             _show(axes[row, copy + 1], shown[row], f"copy {copy}" if row == 0 else "")
-    figure.suptitle(f"{config.recipe} on {source.info.name}", fontsize=10)
-    return save(figure, output)
+    of_all = f"the first {copies} of " * (copies < config.batch.multiplicity)
+    title = f"{config.recipe} on {source.info.name}\n{of_all}M = {config.batch.multiplicity}"
+    figure.suptitle(title, fontsize=10, y=1 - 0.05 / size[1])
+    return save(figure, output, f"ba-dist plot augmentations {config.recipe}")
+
+
+def _class_name(info: ImageInfo, label: int) -> str:
+    """What a class is called, in up to three short lines; its number where it has no name."""
+    if not info.class_names:
+        return f"class {label}"
+    return textwrap.fill(info.class_names[label], 18, max_lines=3, placeholder="…")
 
 
 def copies_of(

@@ -9,6 +9,11 @@ from typing import Any
 from ba_dist.run.run_dir import to_json
 
 
+def common_name(name: str) -> str:
+    """What a number of an evaluation is called in training, so that both are in one picture."""
+    return {"val_top1": "accuracy"}.get(name, name.removeprefix("val_"))
+
+
 class Metrics:
     """Writes down events on rank 0; on other ranks it is never made.
 

@@ -83,7 +83,7 @@ def facts(
         "data": {
             "origin": dataset.origin,
             "train_digest": digest(dataset.train),
-            "info": dataclasses.asdict(dataset.info),
+            "info": dataset.info.stored(),
         },
         "versions": runtime.versions(),
         "hosts": hosts,

@@ -89,6 +89,22 @@ def test_samples_are_those_of_the_first_step(tmp_path, monkeypatch):
     assert np.array_equal(shown[8], expected)
 
 
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [((), "class 1"), (("cat", "$dog$"), "$dog$"), (("cat", "n" * 80), "n" * 18 + "\n")],
+)
+def test_rows_say_what_a_sample_shows(tmp_path, monkeypatch, names, text):
+    figures = []
+    monkeypatch.setattr(copies, "save", lambda figure, *_: figures.append(figure))
+    info = dataclasses.replace(INFOS["photographs"], class_names=names)
+    source = ArraySource(info, PICTURES["photographs"], np.ones(12, np.int64), "some")
+    copies.plot_copies(recipe("quickstart"), source, tmp_path / "page.png")
+    (figure,) = figures
+    figure.savefig(tmp_path / "page.png")  # where a dollar would begin a formula
+    assert text in figure.axes[0].get_ylabel()
+    plt.close(figure)
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -156,7 +172,7 @@ def test_any_other_word_is_a_run(ba_dist, tmp_path, monkeypatch):
     for name in ("first", "augmentations"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").write_text('{"event":"step","step":1,"loss":2.0}\n')
-    assert ba_dist("plot", "first", "augmentations").output == "first/curves.png\n"
+    assert ba_dist("plot", "first", "augmentations").output == "curves-first-augmentations.png\n"
     assert ba_dist("plot", "./augmentations").output == "augmentations/curves.png\n"
     assert ba_dist("plot", "--output", "all.png", "first").output == "all.png\n"
     assert (tmp_path / "all.png").exists() and isinstance(cli.cli.commands["plot"], click.Command)
