@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ba_dist.errors import UserError
-from ba_dist.run.metrics import common_name
+from ba_dist.run.names import common_name
 
 Events = list[dict[str, Any]]
 Floats = npt.NDArray[np.float64]
