@@ -21,7 +21,7 @@ from ba_dist.health.watch import Watch, open_watch
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
-from ba_dist.run import instance_state, record, run_dir, saving
+from ba_dist.run import instance_state, loggers, record, run_dir, saving
 from ba_dist.run.position import Position
 from ba_dist.run.writer import Writer, open_writer
 from ba_dist.storage.cache import data_dir
@@ -67,6 +67,8 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
     comm = start()
     layout = layout_of(config, comm.world_size)
     experiment.check(config)
+    if logger := config.run.logger:
+        comm.together(lambda: loggers.find(logger) if comm.rank == 0 else None)
     with ExitStack() as stack:
         folder = saving.open_run_dir(config, comm, stack)
         layout = _start_devices(config, layout, comm)
@@ -102,9 +104,12 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         )
         # --- the steps ----------------------------------------------------------------------------
         writer = stack.enter_context(_open_writer(run))
+        writer.start(dataset.train, run.position.step)
         stopped = _train(run, writer, injector.source(dataset.train), injector)
         # --- the end ------------------------------------------------------------------------------
         summary = None if stopped else _summarise(run, writer, dataset)
+        if summary is not None:
+            writer.end(summary)
         return Outcome(folder, summary, run.position.step, made.task)
 
 

@@ -29,9 +29,16 @@ class _PlotCommand(click.Command):
 
 @click.command(cls=_PlotCommand)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), help="default RUN/curves.png")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="default RUN/curves.png; of several runs curves-RUN-RUN.png, here",
+)
 def plot(runs: tuple[Path, ...], output: Path | None) -> None:
     """Draw loss, accuracy, learning rate and gradient norm of one or more RUNS as a PNG.
+
+    Single steps are light, their running mean is strong; validation is beside training. A file
+    that is there is replaced only if it is an earlier plot of the same runs.
 
     \b
     ba-dist plot runs/first runs/second      the curves of two runs
@@ -39,7 +46,7 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
     """
     from ba_dist.reports.plots import plot_runs
 
-    click.echo(plot_runs(list(runs), output or runs[0] / "curves.png"))
+    click.echo(plot_runs(list(runs), output))
 
 
 @click.command(cls=RecipeCommand)

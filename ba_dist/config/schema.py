@@ -182,6 +182,9 @@ class Run:
     run_dir: str | None = setting(None, "run directory; default runs/RECIPE-DATE-TIME")
     resume: bool = setting(True, "go on from the newest checkpoint of the run directory")
     trace: bool = setting(False, "write down every instance of every step, for `ba-dist audit`")
+    logger: str | None = setting(
+        None, "also log to wandb, mlflow, or what MODULE:FUNCTION of your own gives"
+    )
     log_every: int = setting(10, "steps between two lines of metrics.jsonl", low=1)
     eval_every: int = setting(1, "epochs between two evaluations; the last is always done", low=1)
     checkpoint_every: int | None = setting(

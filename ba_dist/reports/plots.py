@@ -1,64 +1,163 @@
 """Plots of runs."""
 
+import hashlib
 import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ba_dist.errors import UserError
+from ba_dist.run.names import common_name
 
-_PANELS = (
-    ("step", "loss", "training loss", "log"),
-    ("epoch", "val_top1", "validation accuracy", "linear"),
-    ("step", "lr", "learning rate", "linear"),
-    ("step", "grad_norm", "gradient norm", "log"),
-)
+Events = list[dict[str, Any]]
+Floats = npt.NDArray[np.float64]
+
+_WINDOWS = 30  # windows that the longest run has: each averages so small a part of it
+_LETTERS = 140  # that a line of the legend holds
+_NAMED = 3  # runs that the name of a file has
+_COLORS = matplotlib.colormaps["tab10"](range(10))
+_Look = dict[str, Any]
+_RAW: _Look = {"alpha": 0.25, "linewidth": 0.8}
+_SMOOTH: _Look = {"linewidth": 1.8}
+_EVALUATED: _Look = {"marker": "o", "markersize": 4, "linestyle": "--", "linewidth": 1}
 
 
-def plot_runs(runs: list[Path], output: Path) -> Path:
-    """Draws loss, accuracy, learning rate and gradient norm of runs over steps.
+@dataclass(frozen=True)
+class _Run:
+    """What is drawn of a run.
 
     Args:
-        runs: run directories; each becomes a line.
-        output: the file to write; its suffix chooses the format.
+        label: name, recipe, B and M.
+        steps_per_epoch: 0 where the run does not say.
+        events: of metrics.jsonl.
+        color: of its lines.
+    """
+
+    label: str
+    steps_per_epoch: int
+    events: Events
+    color: Any
+
+    def series(self, event: str, name: str) -> tuple[Floats, Floats]:
+        """(steps, values) of a number; null, which was not finite, is left out."""
+        points = [
+            (e["step"], e[name])
+            for e in self.events
+            if e["event"] == event and e.get(name) is not None
+        ]
+        steps, values = np.array(points, float).reshape(-1, 2).T
+        return steps, values
+
+
+def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
+    """Draws loss, accuracy, learning rate and gradient norm of runs.
+
+    Single steps are light; over them lies the mean of the steps around. What was found in
+    validation is in the panel of the same number of training. Epochs count from 1: the first has
+    ended at 1.
+
+    Args:
+        runs: run directories; each has a colour.
+        output: the file to write; its suffix chooses the format. By default `curves.png` in the
+            directory of the one run, or `curves-NAME-NAME.png` in the current folder.
 
     Raises:
         UserError: when a folder has no metrics, or the plot cannot be written.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), constrained_layout=True)
-    for run in runs:
-        events = _events(run)
-        for axis, (event, value, _, _) in zip(axes.flat, _PANELS, strict=True):
-            # A value that was not finite is null.
-            points = [
-                (e["step"], e[value])
-                for e in events
-                if e["event"] == event and e.get(value) is not None
-            ]
-            if points:
-                marker = "o" if event == "epoch" else ""
-                axis.plot(*zip(*points, strict=True), label=run.name, marker=marker, markersize=3)
-    for axis, (_, _, title, scale) in zip(axes.flat, _PANELS, strict=True):
-        axis.set(title=title, xlabel="step", yscale=scale)
-        axis.grid(alpha=0.3)
-    if axes.flat[0].lines:
-        axes.flat[0].legend()
-    return save(figure, output)
+    output = output or _default_output(runs)
+    few = len(runs) <= len(_COLORS)
+    colors = _COLORS if few else plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(runs)))
+    drawn = [_read(run, color) for run, color in zip(runs, colors, strict=False)]
+    judged = _judged(drawn)
+    panels: list[tuple[str, str, str]] = [
+        ("loss", "loss", "log"),
+        (judged, judged, "linear"),
+        ("lr", "learning rate", "linear"),
+        ("grad_norm", "gradient norm", "log"),
+    ]
+    window = 1 + 2 * (max(len(run.series("step", "loss")[0]) for run in drawn) // (2 * _WINDOWS))
+    label, length = _axis(drawn)
+    figure, axes = plt.subplots(2, 2, sharex=True, layout="constrained")
+    figure.set_size_inches(11, 7.2 + 0.2 * len(runs))
+    for axis, (name, title, scale) in zip(axes.flat, panels, strict=True):
+        for below, run in zip(reversed(range(len(drawn))), drawn, strict=True):
+            unit = run.steps_per_epoch if length == "epoch" else 1
+            steps, values = run.series("step", name)
+            if name == "lr":  # not measured: nothing to smooth, but often the same in all runs
+                width = 2 + below * min(2, 10 / len(drawn))
+                axis.plot(steps / unit, values, color=run.color, linewidth=width)
+                continue
+            if window > 1:
+                axis.plot(steps / unit, values, color=run.color, **_RAW)
+            axis.plot(steps / unit, smooth(values, window), color=run.color, **_SMOOTH)
+            for found in _validations(run, name):
+                steps, values = run.series("epoch", found)
+                look = {**_EVALUATED, "markersize": 4 if len(steps) <= 30 else 2}
+                axis.plot(steps / unit, values, color=run.color, **look)
+        _scale(axis, scale)
+        axis.set(title=title, xlabel=label)
+    _legends(figure, axes.flat[:2], drawn, window)
+    return save(figure, output, _mark(runs, output))
 
 
-def save(figure: Any, output: Path) -> Path:
+def _scale(axis: Any, scale: str) -> None:
+    """Ticks that are read at a glance: whole epochs; 0.2, 0.5, 1, 2 … where y is logarithmic."""
+    axis.set_yscale(scale)
+    if scale == "log":
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axis.tick_params(labelbottom=True)  # also where the axis is shared with the panel below
+    axis.grid(alpha=0.3)
+
+
+def smooth(values: Floats, window: int) -> Floats:
+    """The mean of each value and those around it.
+
+    Args:
+        values: [n].
+        window: an odd number of values; fewer are averaged where some would lie beyond an end.
+    """
+    index, sums = np.arange(len(values)), np.concatenate([[0.0], np.cumsum(values)])
+    begin = np.maximum(index - window // 2, 0)
+    end = np.minimum(index + window // 2 + 1, len(values))
+    return (sums[end] - sums[begin]) / (end - begin)
+
+
+def save(figure: Any, output: Path, mark: str) -> Path:
     """Writes a plot; its suffix chooses the format.
 
+    Args:
+        figure: of matplotlib.
+        output: the file; one that is there is replaced if it is an earlier plot of the same.
+        mark: what the plot shows, as the file itself keeps it.
+
     Raises:
-        UserError: when it cannot be written.
+        UserError: when it cannot be written, or another file is there.
     """
     try:
-        figure.savefig(output, dpi=130)
+        if output.exists() and mark.encode() not in output.read_bytes():
+            raise UserError(
+                f"{output} is there and is not a plot of the same; remove it, or choose another"
+                " file by --output"
+            )
+        # Other formats keep no words.
+        keeps = output.suffix.lower() in (".png", ".pdf", ".svg")
+        figure.savefig(output, dpi=130, metadata={"Title": mark} if keeps else None)
     except (OSError, ValueError) as error:
         raise UserError(f"the plot cannot be written: {error}") from None
     finally:
@@ -66,8 +165,78 @@ def save(figure: Any, output: Path) -> Path:
     return output
 
 
-def _events(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
+def _default_output(runs: list[Path]) -> Path:
+    if len(runs) == 1:
+        return runs[0] / "curves.png"
+    names = [run.resolve().name for run in runs]
+    more = [f"and-{len(names) - _NAMED}-more"] if len(names) > _NAMED else []
+    return Path("-".join(["curves", *(name[:60] for name in names[:_NAMED]), *more]) + ".png")
+
+
+def _mark(runs: list[Path], output: Path) -> str:
+    """Tells plots of these runs from others, also after all of it has moved together."""
+    paths = [os.path.relpath(run.resolve(), output.resolve().parent) for run in runs]
+    return "ba-dist plot " + hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16]
+
+
+def _read(run: Path, color: Any) -> _Run:
+    path, name = run / "metrics.jsonl", f"{run}"
+    name = name if len(name) <= 70 else f"…{name[-69:]}"
     if not path.is_file():
         raise UserError(f"{run} is not a run directory: it has no metrics.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    try:
+        facts = json.loads((run / "config.json").read_text())
+        config, steps = facts["config"], int(facts["steps_per_epoch"])
+        batch = config["batch"]
+        says = f"{config['recipe']}, B = {batch['batch_size']}, M = {batch['multiplicity']}"
+    except (OSError, ValueError, KeyError, TypeError):  # curves can be drawn all the same
+        return _Run(name, 0, events, color)
+    return _Run(f"{name}: {says}", steps, events, color)
+
+
+def _validations(run: _Run, name: str) -> Iterator[str]:
+    """What evaluations have found that is to be compared with a number of training."""
+    names = dict.fromkeys(key for e in run.events if e["event"] == "epoch" for key in e)
+    return (key for key in names if key.startswith("val_") and common_name(key) == name)
+
+
+def _judged(runs: list[_Run]) -> str:
+    """The first number beside the loss that an evaluation has found."""
+    names = (common_name(key) for run in runs for e in run.events for key in e if "val_" in key)
+    return next((name for name in names if name != "loss"), "accuracy")
+
+
+def _axis(runs: list[_Run]) -> tuple[str, str]:
+    """(label, unit) of the x axes: epochs if every run knows them and one was long enough."""
+    lengths = {run.steps_per_epoch for run in runs}
+    ended = any(
+        e["event"] == "epoch" and e["step"] >= run.steps_per_epoch
+        for run in runs
+        for e in run.events
+    )
+    if 0 in lengths or not ended:
+        return "step", "step"
+    same = f" ({lengths.pop()} steps each)" if len(lengths) == 1 else ""
+    return f"epoch{same}", "epoch"
+
+
+def _legends(figure: Any, panels: Any, runs: list[_Run], window: int) -> None:
+    """Colours are runs, below; kinds of lines are in the panels that have several."""
+    steps = [Line2D([], [], color="black", **_RAW)] if window > 1 else []
+    lines = [*steps, Line2D([], [], color="black", **_SMOOTH)]
+    texts = ["training, single steps"] * (window > 1)
+    texts += [f"training, mean of {window} logged steps" if window > 1 else "training"]
+    for axis in panels:
+        axis.legend(
+            [*lines, Line2D([], [], color="black", **_EVALUATED)],
+            [*texts, "validation"],
+            fontsize=8,
+        )
+    keys = [Line2D([], [], color=run.color, linewidth=3) for run in runs]
+    columns = max(1, min(3, _LETTERS // (8 + max(len(run.label) for run in runs))))
+    places = [f"{i}" for i in range(len(runs))]
+    legend = figure.legend(keys, places, loc="outside lower center", ncols=columns, fontsize=9)
+    for text, run in zip(legend.get_texts(), runs, strict=True):
+        text.set_parse_math(False)  # a dollar in the name of a folder is one
+        text.set_text(run.label)

@@ -1,11 +1,12 @@
-"""The numbers of a run in files: metrics.jsonl and events of TensorBoard."""
+"""The numbers of a run: metrics.jsonl, events of TensorBoard, and a logger if asked for."""
 
 import contextlib
-import errno
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ba_dist.run.board import Board
+from ba_dist.run.loggers import Guarded
 from ba_dist.run.run_dir import to_json
 
 
@@ -14,14 +15,24 @@ class Metrics:
 
     Args:
         run_dir: the run's folder.
+        logger: that also gets them.
     """
 
-    def __init__(self, run_dir: Path):
-        import tensorflow as tf
-
-        self._tf, self._folder = tf, run_dir / "tensorboard"
+    def __init__(self, run_dir: Path, logger: Guarded | None = None):
         self._file = (run_dir / "metrics.jsonl").open("a")
-        self._board = tf.summary.create_file_writer(str(self._folder))
+        self.board, self._logger = Board(run_dir), logger
+        self._summary: Mapping[str, Any] | None = None
+
+    def start(self, settings: Mapping[str, Any], judged_by: str) -> None:
+        """Notes the values of the run, for programs that compare runs by them.
+
+        Args:
+            settings: name → value.
+            judged_by: the number of evaluation that says how good a network is.
+        """
+        self.board.start(settings, judged_by)
+        if self._logger:
+            self._logger.start(settings)
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one object `{"event", "step", …}`; numbers also go to TensorBoard.
@@ -29,7 +40,7 @@ class Metrics:
         A number that is not finite is null in the file, as JSON has no word for it.
 
         Args:
-            event: start, step, epoch, checkpoint or end.
+            event: step, epoch or straggler.
             step: steps that are done.
         """
         try:
@@ -37,24 +48,18 @@ class Metrics:
             self._file.flush()
         except OSError as error:  # which does not say what file it was
             raise OSError(error.errno, error.strerror, self._file.name) from None
-        try:
-            with self._board.as_default(step=step):
-                for name, value in values.items():
-                    if isinstance(value, (int, float)) and not isinstance(value, bool):
-                        self._tf.summary.scalar(f"{event}/{name}", value)
-        except self._tf.errors.OpError as error:  # its own kind, without a number
-            raise _os_error(str(error), self._folder) from None
+        self.board.log(event, step, values)
+        if self._logger:
+            self._logger.log(event, step, values)
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """The run has come to its end, with these results."""
+        self._summary = summary
 
     def close(self) -> None:
-        """Flushes and closes both files."""
-        # A disk that was full has been told of before; nothing more can be saved here.
-        with contextlib.suppress(OSError, self._tf.errors.OpError):
-            self._board.close()
+        """Flushes and closes all of them."""
+        self.board.close()
+        if self._logger:
+            self._logger.close(self._summary)
         with contextlib.suppress(OSError):
             self._file.close()
-
-
-def _os_error(text: str, path: Path) -> OSError:
-    """What TensorFlow says of a write that failed, as Python says it."""
-    number = next((n for n in errno.errorcode if os.strerror(n) in text), errno.EIO)
-    return OSError(number, os.strerror(number), str(path))

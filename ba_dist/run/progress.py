@@ -3,10 +3,13 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+WIDTH = 78  # columns that a line takes at most, whatever its numbers are
 _LINE_SECONDS = 30.0
+_BAR = 10  # columns of ` 65%|███| `, the least that the bar itself takes
 
 
 class Progress:
@@ -31,22 +34,42 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 initial=done,
-                unit="step",
                 file=self._terminal,
-                dynamic_ncols=True,
+                ncols=self._columns(),
+                bar_format="{percentage:3.0f}%|{bar}| {desc}",
                 leave=False,
             )
 
-    def step(self, done: int, text: str) -> None:
-        """Shows that so many steps are done, and how training goes."""
+    def step(self, done: int, parts: Sequence[str]) -> None:
+        """Shows that so many steps are done, and how training goes.
+
+        Args:
+            done: steps that are done.
+            parts: what to say beside it; the last of them go where the line would be too long.
+        """
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.ncols = self._columns()
+            line = fitted(
+                [f"{done}/{self._total}", *self._left(done), *parts], self._bar.ncols - _BAR
+            )
+            self._bar.set_description_str(line, refresh=False)
             self._bar.update(done - self._bar.n)
         elif self._shown and time.monotonic() - self._last_line > _LINE_SECONDS:
             self._last_line = time.monotonic()
-            rate = (self._last_line - self._start) / (done - self._first)
-            left = (self._total - done) * rate
-            print(f"step {done}/{self._total}  {text}  {_clock(left)} left", flush=True)
+            line = fitted([f"step {done}/{self._total}", *self._left(done), *parts], WIDTH)
+            print(line, flush=True)
+
+    def _left(self, done: int) -> list[str]:
+        """The time until the end, if training goes on as it has since the start of this job."""
+        if done == self._first:
+            return []
+        seconds = (time.monotonic() - self._start) / (done - self._first)
+        return [f"{_clock((self._total - done) * seconds)} left"]
+
+    def _columns(self) -> int:
+        """Columns that a line may take on the terminal; one of unknown width says 0."""
+        columns = os.get_terminal_size(self._terminal.fileno()).columns if self._terminal else 0
+        return min(columns - 1, WIDTH) if columns else WIDTH
 
     def say(self, text: str) -> None:
         """Shows a line beside the bar."""
@@ -75,6 +98,18 @@ def _terminal() -> TextIO | None:
         return None
 
 
+def fitted(parts: Sequence[str], width: int) -> str:
+    """One line of the first part and as many of the next ones as fit into so many columns."""
+    line, *rest = parts
+    for part in rest:
+        if len(line) + 2 + len(part) > width:
+            break
+        line += f"  {part}"
+    return line[:width]
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 100 * 60:
+        return f"{minutes / (24 * 60):.3g} days"
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

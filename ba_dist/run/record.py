@@ -7,8 +7,9 @@ from typing import Any
 
 from ba_dist import runtime
 from ba_dist.comm import Comm
-from ba_dist.config import COMPUTATION, Config, computed_part, from_dict, to_dict
+from ba_dist.config import COMPUTATION, PARTS, Config, computed_part, from_dict, to_dict
 from ba_dist.data.catalog import Dataset, digest
+from ba_dist.recipes import RECIPES
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import run_dir
@@ -83,11 +84,27 @@ def facts(
         "data": {
             "origin": dataset.origin,
             "train_digest": digest(dataset.train),
-            "info": dataclasses.asdict(dataset.info),
+            "info": dataset.info.stored(),
         },
         "versions": runtime.versions(),
         "hosts": hosts,
     }
+
+
+def settings(config: Config, layout: Layout) -> dict[str, Any]:
+    """Name → value of all that is computed, and of what else is not as the recipe has it.
+
+    Args:
+        config: of the run.
+        layout: of its ranks.
+    """
+    named = RECIPES[config.recipe]() if config.recipe in RECIPES else Config(config.recipe)
+    usual, mine = (
+        {k: v for part in PARTS for k, v in to_dict(c)[part].items()} for c in (named, config)
+    )
+    found = {k: v for part in computed_part(config, layout).values() for k, v in part.items()}
+    found |= {name: value for name, value in mine.items() if value != usual[name]}
+    return {"recipe": config.recipe, "ranks": layout.world_size, **found}
 
 
 def add_layout(path: Path, step: int, layout: Layout) -> Layouts:

@@ -36,22 +36,25 @@ def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) 
     return lines
 
 
-def step_line(values: Mapping[str, float], task: Task, speed: float) -> str:
-    """How training goes, beside the bar.
+def step_parts(values: Mapping[str, float], task: Task, speed: float) -> list[str]:
+    """How training goes, beside the bar: what matters most comes first.
 
     Args:
         values: loss and metrics of the step.
         task: says which metrics there are, and how they look.
         speed: units a second.
     """
-    metrics = [f"{name} {format(values[name], form):>6}" for name, form in task.metrics.items()]
-    return "  ".join([f"loss {values['loss']:.3f}", *metrics, f"{speed:.0f} {task.unit}/s"])
+    metrics = [f"{name} {brief(values[name], form):>6}" for name, form in task.metrics.items()]
+    rate = brief(speed, ".0f" if speed >= 100 else ".2g")
+    return [f"loss {brief(values['loss'], '.3f')}", *metrics, f"{rate} {task.unit}/s"]
 
 
 def epoch_line(values: Mapping[str, Any], task: Task, epochs: int) -> str:
     """What is said after an epoch."""
     forms = {"loss": ".3f", **task.metrics, **task.validation}
-    parts = [f"{name} {values[name]:{form}}" for name, form in forms.items() if name in values]
+    parts = [
+        f"{name} {brief(values[name], form)}" for name, form in forms.items() if name in values
+    ]
     return "  ".join([f"epoch {values['epoch'] + 1}/{epochs}", *parts])
 
 
@@ -86,6 +89,12 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
 def _speed(value: float | None) -> str:
     """Units a second; summary.json has 0 where no step came after the warm-up."""
     return f"{value:.0f}" if value else "–"
+
+
+def brief(value: float, form: str) -> str:
+    """A number in this format, or where that takes more than seven characters, as 1.2e+09."""
+    text = f"{value:{form}}"
+    return text if len(text) <= 7 else f"{value:.1e}"
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -6,11 +6,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ba_dist.config import Config
 from ba_dist.data.batch import Batch
+from ba_dist.data.copies import first_copies
+from ba_dist.data.sources import ImageInfo, Source
+from ba_dist.errors import UserError
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
-from ba_dist.run import checkpoint, report, trace
+from ba_dist.run import checkpoint, loggers, record, report, trace
 from ba_dist.run.checkpoint import Arrays
 from ba_dist.run.clock import StepClock
 from ba_dist.run.metrics import Metrics
@@ -56,6 +61,37 @@ class Writer:
         self._metrics, self._saver = metrics, saver
         self._again: tuple[Any, ...] = ()  # what was last given to the saver
 
+    def start(self, source: Source, done: int) -> None:
+        """Notes the values of the run and, at its very start, the copies of a few samples.
+
+        Args:
+            source: the training samples; what is read for the pictures is not counted.
+            done: steps that an earlier job has done.
+        """
+        if self._metrics is None:
+            return
+        settings = record.settings(self._config, self._layout)
+        self._metrics.start(settings, self._task.judged_by)
+        if done or not isinstance(source.info, ImageInfo):
+            return
+        before = source.counters.as_dict()
+        try:
+            samples = first_copies(self._config, self._task, source)
+        except UserError as error:  # a corrupt record: training has its own rule for these
+            self.say(f"no images for TensorBoard: {error}")
+        else:
+            strips = {
+                f"copies/sample {s.sample}, {s.label}": np.concatenate(s.copies, 1) for s in samples
+            }
+            self._metrics.board.images(strips)
+        after = source.counters.as_dict()
+        source.counters.add(**{name: before[name] - after[name] for name in after})
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """The run has come to its end, with these results."""
+        if self._metrics:
+            self._metrics.end(summary)
+
     @property
     def checkpoint_seconds(self) -> float:
         """That training has waited for checkpoints."""
@@ -88,7 +124,7 @@ class Writer:
         speed = self.clock.recent()
         values = {"loss": result.loss, **result.metrics}
         per_second = speed[f"{self._task.unit}_per_second"]
-        self._progress.step(done, report.step_line(values, self._task, per_second))
+        self._progress.step(done, report.step_parts(values, self._task, per_second))
         if self._metrics:
             self._metrics.write(
                 "step",
@@ -167,7 +203,7 @@ def open_writer(
         progress = Progress(rank == 0, done, plan.total_steps)
         stack.callback(progress.close)
         if rank == 0:
-            metrics = Metrics(folder)
+            metrics = Metrics(folder, _logger(run.logger, folder, progress))
             stack.callback(metrics.close)
             saver = Saver(
                 checkpoint.folder_of(folder),
@@ -188,3 +224,9 @@ def open_writer(
             metrics=metrics,
             saver=saver,
         )
+
+
+def _logger(name: str | None, folder: Path, progress: Progress) -> loggers.Guarded | None:
+    if name is None:
+        return None
+    return loggers.Guarded(name, lambda: loggers.find(name)(folder), progress.say)

@@ -60,8 +60,8 @@ def read_info(name: str, facts: Mapping[str, Any]) -> DatasetInfo:
         key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()
     }
     kind: Any = _entry(name).info
-    known = {field.name for field in dataclasses.fields(kind)}
-    if missing := known - lists.keys():
+    needed = {f.name for f in dataclasses.fields(kind) if f.metadata.get("stored", True)}
+    if missing := needed - lists.keys():
         raise KeyError(min(missing))
     info: DatasetInfo = kind(**lists)
     return info

@@ -22,7 +22,8 @@ def run(tmp_path_factory):
     """A short run on two ranks."""
     folder = tmp_path_factory.mktemp("run")
     flags = ["--steps", 4, "--val-samples", 501, "--log-every", 1, "--trace"]
-    done = mpirun(2, "train", "quickstart", "--run-dir", folder, *flags)
+    logger = ["--logger", "tests.parallel.programs.recorder:Recorder"]
+    done = mpirun(2, "train", "quickstart", "--run-dir", folder, *flags, *logger)
     return folder, done
 
 
@@ -51,10 +52,21 @@ def test_a_run_leaves_what_the_readme_says(run):
     for name in ("loss", "lr", "grad_norm", "images_per_second", "input_wait", "instances"):
         assert all(name in event for event in steps)
     assert any("val_top1" in event for event in events)
-    assert list((folder / "tensorboard").glob("events*"))
+    for part in ("", "train", "validation"):
+        assert list((folder / "tensorboard" / part).glob("events*"))
     facts = json.loads((folder / "config.json").read_text())
     assert facts["layout"]["group_size"] == 2 and len(facts["hosts"]) == 2
     assert {"python", "keras", "horovod"} <= set(facts["versions"])
+
+
+@pytest.mark.mpi
+def test_a_logger_gets_on_rank_0_what_the_files_hold(run):
+    folder, _ = run
+    events = [json.loads(line) for line in (folder / "recorder.jsonl").open()]
+    config, *logged, summary = events  # one each: of one rank only
+    assert config["batch_size"] == 64 and config["ranks"] == 2
+    assert logged == [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    assert summary == json.loads((folder / "summary.json").read_text())
 
 
 @pytest.mark.mpi
@@ -159,7 +171,7 @@ def test_a_terminal_shows_a_progress_bar(tmp_path):
             break
     assert job.wait() == 0, shown.decode()
     # The bar is redrawn in place while it runs, not printed once at the end.
-    assert b"images/s" in shown and shown.count(b"/12 [") > 2
+    assert b"images/s" in shown and shown.count(b"/12  ") > 2
 
 
 @pytest.mark.mpi

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import gcd
 
 import numpy as np
 import pytest
 
+from ba_dist import tasks
 from ba_dist.analysis import audit as module
 from ba_dist.config import Config, override, to_dict
 from ba_dist.data.sources import ImageInfo
@@ -339,6 +340,14 @@ def test_lines_that_cannot_be_read(tmp_path, right, line, message):
     path.write_text(path.read_text().splitlines()[0] + "\n" + line + "\n")
     with pytest.raises(UserError, match=f"rank-00001.jsonl {message}"):
         audit(tmp_path)
+
+
+@pytest.mark.parametrize("extra", [{}, {"class_names": list("abcdefghij")}])
+def test_facts_of_a_dataset_with_names_and_without(extra):
+    info = replace(INFO, class_names=tuple(extra.get("class_names", ())))
+    assert "class_names" not in info.stored()
+    stored = json.loads(json.dumps({**info.stored(), **extra}))
+    assert tasks.read_info("classification", stored) == info
 
 
 @pytest.mark.parametrize("facts", ["{}", '{"layout": {}}', '{"layout": 3}'])

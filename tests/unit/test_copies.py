@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from ba_dist.cli import commands as cli
 from ba_dist.config import Augment, Batch
 from ba_dist.data.augment import Augmentation
+from ba_dist.data.copies import copies_of
 from ba_dist.data.sources import ArraySource
 from ba_dist.recipes import recipe
 from ba_dist.reports import copies
@@ -48,10 +49,10 @@ def task_of(augment):
 def test_nothing_but_scaling_lies_between_copies_and_pixels():
     images = tuple(PICTURES["photographs"])
     keys = augmentation_keys(0, 0, np.arange(12), 0)
-    found = copies.copies_of(task_of(Augment()), INFOS["photographs"], images, keys)
+    found = copies_of(task_of(Augment()), INFOS["photographs"], images, keys)
     np.testing.assert_allclose(found, np.stack(images) / 255, atol=1e-6)
     config = Augment(lighting=50.0, mixup=0.5)
-    found = copies.copies_of(task_of(config), INFOS["photographs"], images, keys)
+    found = copies_of(task_of(config), INFOS["photographs"], images, keys)
     assert found.min() == 0 and found.max() == 1
 
 
@@ -85,8 +86,24 @@ def test_samples_are_those_of_the_first_step(tmp_path, monkeypatch):
     (place,) = np.flatnonzero((PICTURES["photographs"] / 255 == shown[0]).all(axis=(1, 2, 3)))
     keys = augmentation_keys(config.run.seed, 0, [place], 7)
     picture = PICTURES["photographs"][place]
-    (expected,) = copies.copies_of(task_of(config.augment), INFOS["photographs"], (picture,), keys)
+    (expected,) = copies_of(task_of(config.augment), INFOS["photographs"], (picture,), keys)
     assert np.array_equal(shown[8], expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [((), "class 1"), (("cat", "$dog$"), "$dog$"), (("cat", "n" * 80), "n" * 18 + "\n")],
+)
+def test_rows_say_what_a_sample_shows(tmp_path, monkeypatch, names, text):
+    figures = []
+    monkeypatch.setattr(copies, "save", lambda figure, *_: figures.append(figure))
+    info = dataclasses.replace(INFOS["photographs"], class_names=names)
+    source = ArraySource(info, PICTURES["photographs"], np.ones(12, np.int64), "some")
+    copies.plot_copies(recipe("quickstart"), source, tmp_path / "page.png")
+    (figure,) = figures
+    figure.savefig(tmp_path / "page.png")  # where a dollar would begin a formula
+    assert text in figure.axes[0].get_ylabel()
+    plt.close(figure)
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -156,7 +173,7 @@ def test_any_other_word_is_a_run(ba_dist, tmp_path, monkeypatch):
     for name in ("first", "augmentations"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").write_text('{"event":"step","step":1,"loss":2.0}\n')
-    assert ba_dist("plot", "first", "augmentations").output == "first/curves.png\n"
+    assert ba_dist("plot", "first", "augmentations").output == "curves-first-augmentations.png\n"
     assert ba_dist("plot", "./augmentations").output == "augmentations/curves.png\n"
     assert ba_dist("plot", "--output", "all.png", "first").output == "all.png\n"
     assert (tmp_path / "all.png").exists() and isinstance(cli.cli.commands["plot"], click.Command)

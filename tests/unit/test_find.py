@@ -79,6 +79,8 @@ def test_whatever_is_there_is_found(tmp_path, make, name):
     assert found.origin.startswith(f"{origin}{tmp_path / 'data'} (2 classes")
     assert found.info.name == name and found.info.image_shape == (0, 0, 3)
     assert found.info.classes == 2 and found.info.mean == (0.485, 0.456, 0.406)
+    folders = sorted(path.name for path in (tmp_path / "data" / "train").glob("*/"))
+    assert found.info.class_names == (tuple(folders) if "folders" in origin else ())
     assert_samples(found, made)
 
 
@@ -213,13 +215,14 @@ def builders():
         VERSION = tfds.core.Version("1.0.0")
         SPLITS = ("train", "test")
         KEYS = ("image", "label")
+        CLASSES = {"num_classes": 5}
 
         def _info(self):
             image, label = self.KEYS
             features = {
                 "file_name": tfds.features.Text(),
                 image: tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-                label: tfds.features.ClassLabel(num_classes=5),
+                label: tfds.features.ClassLabel(**self.CLASSES),
             }
             return tfds.core.DatasetInfo(
                 builder=self,
@@ -243,6 +246,7 @@ def builders():
     class Birds(Base, skip_registration=True):
         SPLITS = ("train", "validation", "test")
         KEYS = ("picture", "species")
+        CLASSES = {"names": list("abcde")}
 
     class Imagenet2012(Base, skip_registration=True):
         SPLITS = ("train", "validation")
@@ -282,6 +286,8 @@ def test_datasets_of_tfds(prepared, name, file_format):
     found = find(config(folder, asked))
     assert found.origin.startswith(f"TensorFlow Datasets in {folder}/{name}/1.0.0")
     assert found.info.name == asked and found.info.classes == 5
+    named = tuple("abcde") if name == "birds" else ()
+    assert found.info.class_names == named
     assert found.info.image_shape == (0, 0, 3)
     keys = ("picture", "species") if name == "birds" else ("image", "label")
     one_file_at_a_time = tfds.ReadConfig(interleave_cycle_length=1)

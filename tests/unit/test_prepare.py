@@ -133,6 +133,14 @@ def test_files_of_a_person_become_arrays(cache, tmp_path, fashion, zipped):
         assert array.shape == expected
         assert array.dtype == (np.uint8 if "images" in key else np.int64)
     assert prepare("fashion_mnist", str(tmp_path / "data")) == made
+    assert "class_names" not in (made.folder / "info.json").read_text()  # old versions read it too
+
+
+@pytest.mark.parametrize("name", INFOS)
+def test_a_name_for_every_class_or_none(name):
+    names = INFOS[name].class_names
+    assert len(set(names)) == len(names) and len(names) in (0, INFOS[name].classes)
+    assert name != "cifar100" or list(names) == sorted(names)
 
 
 def test_the_digest_names_the_content(cache, tmp_path, fashion):

@@ -246,7 +246,7 @@ def _folders(located: Located) -> Found:
         splits[split] = Split(count, _open_folder, facts, arrays, located.root, sample)
         ignored += listing.ignored
     others = f", {ignored} files that are no images left aside" if ignored else ""
-    info = located.info_of(len(classes))
+    info = dataclasses.replace(located, class_names=tuple(classes)).info_of(len(classes))
     return Found(info, f"{located.origin} ({len(classes)} classes{others})", splits)
 
 

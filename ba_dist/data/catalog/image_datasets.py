@@ -40,6 +40,7 @@ class Located:
         classes: number of classes, 0 where only the files say.
         size: (H, W) of every image; zeros where the size varies.
         features: names of the features in Examples, where they are known.
+        class_names: in order of the labels, where they are known.
     """
 
     name: str
@@ -51,10 +52,11 @@ class Located:
     classes: int = 0
     size: tuple[int, int] = (0, 0)
     features: Features | None = None
+    class_names: tuple[str, ...] = ()
 
     def info_of(self, classes: int) -> ImageInfo:
         """The facts of the dataset, once the number of classes is known."""
-        return ImageInfo(self.name, (*self.size, 3), classes, MEAN, STD)
+        return ImageInfo(self.name, (*self.size, 3), classes, MEAN, STD, self.class_names)
 
 
 def locate(name: str, given_dir: str | None) -> Located:
@@ -225,7 +227,14 @@ def _tfds(name: str, folder: Path, command: str) -> Located:
         builder.info.features[label].num_classes,
         (shape[0] or 0, shape[1] or 0),
         replace(TFDS, image=image, label=label),
+        _class_names(builder.info.features[label]),
     )
+
+
+def _class_names(label: Any) -> tuple[str, ...]:
+    """What TensorFlow Datasets calls the classes; where it does not know, it counts them."""
+    names = tuple(label.names)
+    return () if names == tuple(map(str, range(len(names)))) else names
 
 
 def _prepared(name: str, folder: Path) -> Any:

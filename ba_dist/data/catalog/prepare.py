@@ -17,12 +17,13 @@ import subprocess
 import tempfile
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ba_dist.data.catalog import class_names
 from ba_dist.data.catalog.splits import SPLITS
 from ba_dist.data.sources import ImageInfo
 from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
@@ -45,9 +46,25 @@ _KEYS = [array_name(split, kind) for split in SPLITS for kind in KINDS]
 INFOS = {
     info.name: info
     for info in (
-        ImageInfo("fashion_mnist", (28, 28, 1), 10, (0.2860,), (0.3530,)),
-        ImageInfo("cifar10", (32, 32, 3), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-        ImageInfo("cifar100", (32, 32, 3), 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        ImageInfo(
+            "fashion_mnist", (28, 28, 1), 10, (0.2860,), (0.3530,), class_names.FASHION_MNIST
+        ),
+        ImageInfo(
+            "cifar10",
+            (32, 32, 3),
+            10,
+            (0.4914, 0.4822, 0.4465),
+            (0.2470, 0.2435, 0.2616),
+            class_names.CIFAR10,
+        ),
+        ImageInfo(
+            "cifar100",
+            (32, 32, 3),
+            100,
+            (0.5071, 0.4865, 0.4409),
+            (0.2673, 0.2564, 0.2762),
+            class_names.CIFAR100,
+        ),
         ImageInfo("digits", (8, 8, 1), 10, (0.3053,), (0.3761,)),
     )
 }
@@ -93,12 +110,12 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
     """
     path = data_dir(given_dir)
     folder = _prepared_folder(name, path)
-    if found := _load(folder):
+    if found := _load(folder, name):
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock.hold(folder.with_name(f"{folder.name}.lock"), wait=True):
-            if found := _load(folder):
+            if found := _load(folder, name):
                 return found
             arrays, origin = _acquire(name, path, install)
             return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
@@ -121,7 +138,7 @@ def _prepared_folder(name: str, path: Path | None) -> Path:
     return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
 
 
-def _load(folder: Path) -> Prepared | None:
+def _load(folder: Path, name: str) -> Prepared | None:
     """The arrays in the folder of a dataset; None when it was not prepared.
 
     Raises:
@@ -135,7 +152,8 @@ def _load(folder: Path) -> Prepared | None:
         arrays = {key: np.load(folder / f"{key}.npy", "r", allow_pickle=False) for key in _KEYS}
         if _digest(arrays) != facts["digest"]:
             raise ValueError("its content does not match its digest")
-        return Prepared(folder, ImageInfo(**info), facts["digest"], facts["origin"])
+        named = replace(ImageInfo(**info), class_names=INFOS[name].class_names)
+        return Prepared(folder, named, facts["digest"], facts["origin"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not (folder / "info.json").exists():
             return None
@@ -180,7 +198,7 @@ def _store(folder: Path, info: ImageInfo, arrays: Arrays, origin: str) -> Prepar
     try:
         for key in _KEYS:
             np.save(temporary / f"{key}.npy", arrays[key])
-        facts = {"info": asdict(info), "digest": digest, "origin": origin}
+        facts = {"info": info.stored(), "digest": digest, "origin": origin}
         (temporary / "info.json").write_text(json.dumps(facts, indent=2))
         temporary.chmod(0o755)
         temporary.rename(folder)

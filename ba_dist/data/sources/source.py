@@ -6,7 +6,7 @@ holds the label. Several threads call both at a time.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -47,6 +47,11 @@ class DatasetInfo:
 
     name: str
 
+    def stored(self) -> dict[str, Any]:
+        """Field → value as config.json keeps it: without what the data itself says again."""
+        kept = (f.name for f in fields(self) if f.metadata.get("stored", True))
+        return {name: getattr(self, name) for name in kept}
+
 
 @dataclass(frozen=True)
 class ImageInfo(DatasetInfo):
@@ -58,12 +63,14 @@ class ImageInfo(DatasetInfo):
         classes: number of classes.
         mean: of the pixels in 0 … 1, one for each channel.
         std: standard deviation of the same, one for each channel.
+        class_names: in order of the labels; empty where the dataset has none.
     """
 
     image_shape: tuple[int, int, int]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    class_names: tuple[str, ...] = field(default=(), metadata={"stored": False})
 
 
 @dataclass
