@@ -22,7 +22,9 @@ def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
     from ba_dist import experiment
 
     dataset = open_dataset(config.data, comm)
-    made = experiment.assemble(config, dataset.info, facts["layout"]["ghost_batch_size"])
+    home = facts.get("folder") and Path(facts["folder"])
+    ghost_batch = facts["layout"]["ghost_batch_size"]
+    made = comm.together(lambda: experiment.assemble(config, dataset.info, ghost_batch, home=home))
     place = checkpoint.folder_of(folder)
     mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ba_dist import models, optim, runtime, tasks
@@ -45,7 +46,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: listing the names that there are, or naming the flags.
     """
-    models.network(config.model.model)
+    models.check(config.model.model)
     optim.check(config.optimizer)
     augment.check(config.augment)
 
@@ -63,7 +64,13 @@ def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
     return tasks.build(models.network(config.model.model).task, config, info)
 
 
-def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int = 1) -> Experiment:
+def assemble(
+    config: Config,
+    info: DatasetInfo,
+    ghost_batch: int,
+    instances: int = 1,
+    home: Path | None = None,
+) -> Experiment:
     """Builds the network with the weights of the run's seed, the same on every rank.
 
     Args:
@@ -72,9 +79,11 @@ def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int
         ghost_batch: instances that are normalised together.
         instances: b·K, that this rank trains on in a step; only a network that keeps a state for
             each of them asks for it.
+        home: the folder that the run was started in, for a network of somebody's own.
 
     Raises:
-        ConfigError: when network, augmentation and dataset do not fit each other.
+        ConfigError: when network, augmentation and dataset do not fit each other, or the network
+            of somebody's own cannot be made.
     """
     from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
     from ba_dist.models.precision import set_precision
@@ -86,7 +95,7 @@ def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int
     )
     # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
     runtime.seed(config.run.seed)
-    model = models.build(config.model.model, norm, instances=instances, **task.facts)
+    model = models.build(config.model.model, norm, instances=instances, home=home, **task.facts)
     return Experiment(config, task, model, precision)
 
 

@@ -72,8 +72,11 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         # --- what learns what: samples, task, network, step, evaluation ---------------------------
         config, dataset = _open_samples(config, comm)
         plan = plan_steps(config, len(dataset.train))
-        made = experiment.assemble(
-            config, dataset.info, layout.ghost_batch, layout.instances_per_rank
+        # Together, because a network of somebody's own may lie on some of the nodes only.
+        made = comm.together(
+            lambda: experiment.assemble(
+                config, dataset.info, layout.ghost_batch, layout.instances_per_rank
+            )
         )
         run = Run(
             config=config,

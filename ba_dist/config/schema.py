@@ -114,7 +114,9 @@ class Augment:
 class Model:
     """The network."""
 
-    model: str = setting("resnet8", "name of the network")
+    model: str = setting(
+        "resnet8", "name of the network, or FILE.py:FUNCTION or MODULE:FUNCTION of your own"
+    )
     bn_momentum: float = setting(0.9, "share of the old moving statistics kept by a step", 0.0, 1.0)
 
 

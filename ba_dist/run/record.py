@@ -87,6 +87,8 @@ def facts(
         },
         "versions": runtime.versions(),
         "hosts": hosts,
+        # Where a network of somebody's own is found again.
+        "folder": str(Path.cwd()),
     }
 
 
