@@ -17,8 +17,11 @@ from ba_dist.config import Config
 from ba_dist.data import augment
 from ba_dist.data.pipeline import io_threads
 from ba_dist.data.sources import DatasetInfo, Source, workers
+from ba_dist.errors import ConfigError
+from ba_dist.models import variables, weights
 from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
+from ba_dist.run import checkpoint
 
 # What a step and an evaluation are is imported where they are made: audits need no TensorFlow.
 
@@ -97,6 +100,48 @@ def assemble(
     runtime.seed(config.run.seed)
     model = models.build(config.model.model, norm, instances=instances, home=home, **task.facts)
     return Experiment(config, task, model, precision)
+
+
+def start_from(made: Experiment, comm: Comm) -> tuple[str, str]:
+    """Sets the network to the weights of `--init-from` on rank 0; collective over the world.
+
+    Returns:
+        The digest of what was read, and a line that says what was taken.
+
+    Raises:
+        UserError: on all ranks, naming the first variable that does not fit.
+    """
+    name = made.config.model.init_from or ""
+
+    def take() -> tuple[str, str]:
+        arrays = _weights(Path(name), made.model)
+        try:
+            count, new = weights.put(arrays, made.model)
+        except weights.Unfit as error:
+            raise ConfigError(
+                f"--init-from {name} does not fit {made.config.model.model}: {error}"
+                f"{weights.explain(arrays)}"
+            ) from None
+        fresh = f"; new for its {made.task.facts.get('classes')} classes: {', '.join(new)}"
+        return weights.digest(arrays), f"{count} variables from {name}{fresh if new else ''}"
+
+    found = comm.together(lambda: take() if comm.rank == 0 else None)
+    digest, line = comm.world.share_object(found)
+    return digest, line
+
+
+def _weights(path: Path, model: Any) -> weights.Arrays:
+    """The weights of a run's newest checkpoint, of one checkpoint, or of another file."""
+    if not path.exists():
+        raise ConfigError(f"--init-from {path} is not there")
+    if path.is_dir():
+        found = checkpoint.newest_good(checkpoint.folder_of(path))
+    elif path.suffix == ".safetensors":
+        found = checkpoint.load(path)
+    else:
+        return weights.read(path, model)
+    arrays = variables.of_network(variables.fitting(found.arrays, model))
+    return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
 
 
 def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:

@@ -78,6 +78,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
                 config, dataset.info, layout.ghost_batch, layout.instances_per_rank
             )
         )
+        weights, taken = experiment.start_from(made, comm) if config.model.init_from else (None, "")
         run = Run(
             config=config,
             layout=layout,
@@ -88,7 +89,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
             step=experiment.train_step(made, layout, comm),
             hyper=experiment.hyperparameters(config, plan.steps_per_epoch),
             evaluate=stack.enter_context(experiment.evaluator(made, dataset.validation, comm)),
-            facts=record.identity(config, layout, dataset),
+            facts=record.identity(config, layout, dataset, weights),
         )
         # --- an earlier job of the run may have come some way -------------------------------------
         _resume(run)
@@ -98,6 +99,8 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         record.describe(
             folder, config, layout, dataset=dataset, plan=plan, done=run.position.step, comm=comm
         )
+        if taken and comm.rank == 0 and run.position.step == 0:
+            print(f"starting from {taken}", flush=True)
         # --- the steps ----------------------------------------------------------------------------
         writer = stack.enter_context(_open_writer(run))
         stopped = _train(run, writer, injector.source(dataset.train), injector)

@@ -117,6 +117,9 @@ class Model:
     model: str = setting(
         "resnet8", "name of the network, or FILE.py:FUNCTION or MODULE:FUNCTION of your own"
     )
+    init_from: str | None = setting(
+        None, "start from the weights of a run directory, .npz, .keras or .h5 file"
+    )
     bn_momentum: float = setting(0.9, "share of the old moving statistics kept by a step", 0.0, 1.0)
 
 

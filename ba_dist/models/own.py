@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -162,8 +163,9 @@ def _told(name: str) -> Iterator[None]:
 
 
 def _is_of_others(file: str) -> bool:
-    """Whether a line of code is of this file, of a package or of Python's imports."""
-    return file == __file__ or any(part in file for part in ("site-packages", "/importlib/", "<"))
+    """Whether a line of code is of this file, of a package or of Python."""
+    library = sysconfig.get_path("stdlib")
+    return file == __file__ or file.startswith((library, "<")) or "site-packages" in file
 
 
 @contextmanager

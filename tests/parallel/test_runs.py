@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from ba_dist.models import variables
+from ba_dist.run import checkpoint
 from tests.parallel.ranks import warm
 
 SMALL = ["--steps", 6, "--val-samples", 301, "--batch-size", 32]
@@ -44,3 +47,62 @@ def test_its_name_is_part_of_the_run(own):
     words = ["--model", f"{own}/net.py:network", "--run-dir", own / "run", *SMALL]
     done = warm(1, "train", "quickstart", *words, check=False)
     assert done.returncode == 1 and "model was net.py:network, now /" in done.stderr
+
+
+# --- weights to start from ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def started(own):
+    """A run on two ranks from the weights of that one, at a rate of 0; and what it said."""
+    words = [
+        "--model",
+        f"{own}/net.py:network",
+        "--init-from",
+        own / "run",
+        "--lr",
+        "0:0",
+        "--warmup-epochs",
+        0,
+    ]
+    words += ["--run-dir", own / "started", *SMALL, "--steps", 1]
+    return words, warm(2, "train", "quickstart", *words)
+
+
+@pytest.mark.mpi
+def test_a_run_starts_from_the_weights_of_another_on_every_rank(own, started):
+    """A rate of 0 leaves them; the ranks' replicas are compared at the start and at the end."""
+    _, done = started
+    assert done.stdout.count("starting from 7 variables from") == 1
+    before, after = (newest(own / name) for name in ("run", "started"))
+    for path in before:
+        assert np.array_equal(before[path], after[path]) == ("moving" not in path), path
+
+
+@pytest.mark.mpi
+def test_it_goes_on_from_those_weights_only(own, started):
+    words, _ = started
+    words = [*words, "--steps", 2]
+    arrays = newest(own / "run")
+    np.savez(own / "same.npz", **arrays)
+    np.savez(own / "other.npz", **{path: array + 1 for path, array in arrays.items()})
+    for name in ("other.npz", "gone.npz"):
+        words[words.index("--init-from") + 1] = own / name
+        refused = warm(2, "train", "quickstart", *words, check=False)
+        expected = "init_from was " if name == "other.npz" else "gone.npz is not there"
+        assert refused.returncode and refused.stderr.count(expected) == 1
+    words[words.index("--init-from") + 1] = own / "same.npz"
+    done = warm(1, "train", "quickstart", *words)
+    assert "going on at step 1" in done.stdout and "starting from" not in done.stdout
+
+
+@pytest.mark.mpi
+def test_weights_of_another_network_are_refused_before_training(own):
+    words = ["--init-from", own / "run", "--run-dir", own / "none", *SMALL]
+    done = warm(2, "train", "quickstart", *words, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("does not fit resnet8: only the network has stem/kernel") == 1
+
+
+def newest(run):
+    return variables.of_network(checkpoint.newest_good(checkpoint.folder_of(run)).arrays)
