@@ -288,6 +288,17 @@ def _save(run: Run, writer: Writer, watch: Watch) -> None:
     run.saved = done
 
 
+def _keep_best(run: Run, writer: Writer, watch: Watch) -> None:
+    """Begins to write the best checkpoint, if this evaluation is the best one; collective."""
+    # All ranks have the same result. What was saved before this evaluation does not know of it, so
+    # a job that goes on from there comes here once more.
+    if not run.position.is_best(run.position.val[run.made.task.judged_by]):
+        return
+    watch.beat("saving", run.position.step)
+    rows = instance_state.gather(run.step.instance_state(), run.layout, run.comm.world)
+    writer.best_checkpoint(run.position, run.step.state(), rows, run.facts)
+
+
 def _compare_replicas(run: Run, writer: Writer, watch: Watch) -> None:
     """Ends the run where the ranks' weights differ; collective over the world."""
     done = run.position.step
@@ -314,6 +325,8 @@ def _end_epoch(run: Run, writer: Writer, watch: Watch, stop: StopRequest) -> boo
             position.val = found
             values |= found
         writer.epoch(position, values)
+    if due and run.config.run.keep_best:
+        _keep_best(run, writer, watch)
     position.ended = done
     if plan.fills_epoch(done):
         position.begin_epoch()
@@ -337,6 +350,7 @@ def _ended_by_an_earlier_job(run: Run, due: bool) -> bool:
 def _summarise(run: Run, writer: Writer, dataset: Dataset) -> dict[str, Any]:
     """Writes summary.json on rank 0 and returns it everywhere; collective over the world."""
     counters = dataset.train.counters.as_dict()
+    best = {"best": run.position.best, "best_step": run.position.best_step}
     *totals, waited = run.comm.sum([*counters.values(), writer.clock.waited()])
     summary = record.summary(
         run.config,
@@ -345,6 +359,7 @@ def _summarise(run: Run, writer: Writer, dataset: Dataset) -> dict[str, Any]:
         run.plan.steps_per_epoch,
         skipped_updates=run.position.skipped,
         **run.position.val,
+        **(best if run.config.run.keep_best else {}),
         **writer.clock.speed(),
         seconds=run.position.seconds,
         checkpoint_seconds=writer.checkpoint_seconds,

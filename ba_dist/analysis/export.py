@@ -9,8 +9,13 @@ from ba_dist.models import variables
 from ba_dist.run import checkpoint
 
 
-def export(folder: Path, output: Path) -> tuple[int, int]:
-    """Writes the variables of a run's newest good checkpoint as .npz.
+def export(folder: Path, output: Path, which: str = "newest") -> tuple[int, int]:
+    """Writes the variables of a checkpoint as .npz.
+
+    Args:
+        folder: of the run.
+        output: the file.
+        which: checkpoint: `newest`, `best`, or the number of a step.
 
     Returns:
         The step it is of, and how many variables were written.
@@ -19,7 +24,7 @@ def export(folder: Path, output: Path) -> tuple[int, int]:
         CheckpointError: when there is no checkpoint that can be read.
         UserError: when the output cannot be written.
     """
-    found = checkpoint.newest_good(checkpoint.folder_of(folder))
+    found = checkpoint.choose(checkpoint.folder_of(folder), which)
     weights = variables.of_network(found.arrays)
     try:
         with output.open("wb") as file:

@@ -10,27 +10,58 @@ from ba_dist.cli.saying import say_once
 RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
+CHECKPOINT = click.option(
+    "--checkpoint",
+    "which",
+    default="newest",
+    show_default=True,
+    metavar="newest|best|STEP",
+    help="which of the run's checkpoints; best needs a run with --keep-best",
+)
+DATA_DIR = click.option(
+    "--data-dir", help="where the data is now; default where it was in training"
+)
+
+
 @click.command("eval")
 @RUN
-def evaluate(run: Path) -> None:
-    """Evaluate the newest checkpoint of RUN on the validation samples."""
+@CHECKPOINT
+@DATA_DIR
+@click.option("--per-class", is_flag=True, help="also the samples and answers of each class")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def evaluate(run: Path, which: str, data_dir: str | None, per_class: bool, as_json: bool) -> None:
+    """Evaluate a checkpoint of RUN on the validation samples, on any number of ranks.
+
+    \b
+    ba-dist eval runs/first --per-class
+    launch/mpirun.sh -n 4 -- eval runs/first --checkpoint best --json
+    """
     from ba_dist import runtime
 
     runtime.quiet()
     from ba_dist.evaluate_run import evaluate_run
+    from ba_dist.run.run_dir import to_json
 
-    step, result = evaluate_run(run)
-    say_once(f"step {step}  val_top1 {result['val_top1']:.2%}  val_loss {result['val_loss']:.4f}")
+    result = evaluate_run(run, which, data_dir, classes=per_class)
+    if as_json:
+        say_once(to_json({"run": str(run), "checkpoint": which, **result.as_dict()}))
+        return
+    say_once(result.line())
+    if result.counts is not None:
+        from ba_dist.rules.confusion import table
+
+        say_once(table(result.counts, result.class_names))
 
 
 @click.command()
 @RUN
+@CHECKPOINT
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="FILE.npz to write")
-def export(run: Path, output: Path) -> None:
-    """Write every variable of RUN's newest checkpoint under its own name, as numpy arrays."""
+def export(run: Path, which: str, output: Path) -> None:
+    """Write every variable of a checkpoint of RUN under its own name, as numpy arrays."""
     from ba_dist.analysis.export import export as write
 
-    step, count = write(run, output)
+    step, count = write(run, output, which)
     click.echo(f"{output}: {count} variables of step {step}")
 
 

@@ -196,6 +196,7 @@ class Run:
         None, "minutes between two checkpoints, beside --checkpoint-every", low=0.0
     )
     keep_checkpoints: int = setting(2, "checkpoints that are kept", low=1)
+    keep_best: bool = setting(False, "keep the checkpoint of the best evaluation as well")
     on_nonfinite: Literal["stop", "skip"] = setting(
         "stop", "a gradient with NaN or infinity: stop, or leave that update out"
     )

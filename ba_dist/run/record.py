@@ -98,6 +98,7 @@ def facts(
         },
         "versions": runtime.versions(),
         "hosts": hosts,
+        "class_names": list(getattr(dataset.info, "class_names", ())),
         # Where a network of somebody's own is found again.
         "folder": str(Path.cwd()),
     }

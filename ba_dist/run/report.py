@@ -66,6 +66,7 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
         f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
         task.headline: _shown(result[task.judged_by], ".2%"),
+        **_best(result),
         f"{task.unit} per second": _shown(result[f"{task.unit}_per_second"], ".0f"),
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
@@ -81,6 +82,13 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         )
     width = max(map(len, rows))
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
+
+
+def _best(result: Mapping[str, Any]) -> dict[str, str]:
+    """Of a run with --keep-best whose result could be told at least once."""
+    if result.get("best") is None:
+        return {}
+    return {"best checkpoint": f"{result['best']:.2%}, of step {result['best_step']}"}
 
 
 def _shown(value: float | None, form: str) -> str:

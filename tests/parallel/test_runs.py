@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from ba_dist import trained
+from ba_dist.data.catalog import open_source
 from ba_dist.models import variables
 from ba_dist.run import checkpoint
 from tests.parallel.ranks import warm
@@ -106,3 +108,67 @@ def test_weights_of_another_network_are_refused_before_training(own):
 
 def newest(run):
     return variables.of_network(checkpoint.newest_good(checkpoint.folder_of(run)).arrays)
+
+
+# --- the best checkpoint, and evaluation ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(own):
+    """A run of three evaluations that gets no better after the first, stopped after two."""
+    words = ["train", "quickstart", "--model", f"{own}/net.py:network", "--run-dir", own / "kept"]
+    words += ["--train-samples", 192, "--batch-size", 32, "--val-samples", 301, "--keep-best"]
+    words += ["--keep-checkpoints", 1, "--lr", "0:0.05,1:0", "--warmup-epochs", 0]
+    warm(2, *words, "--steps", 12)
+    before = newest_position(own / "kept")
+    warm(2, *words, "--steps", 18)
+    return own / "kept", before
+
+
+def newest_position(run):
+    return checkpoint.newest_good(checkpoint.folder_of(run)).facts["position"]
+
+
+@pytest.mark.mpi
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(kept):
+    run, before = kept
+    events = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    results = {e["step"]: e["val_top1"] for e in events if "val_top1" in e}
+    assert list(results) == [6, 12, 18]
+    best = max(results, key=lambda step: (results[step], -step))
+    assert checkpoint.choose(checkpoint.folder_of(run), "best").step == best
+    assert (summary(run)["best"], summary(run)["best_step"]) == (results[best], best)
+    assert checkpoint.names(checkpoint.folder_of(run)) == ["best", "18"]
+    assert before["best_step"] == 6  # at step 12 the evaluation of step 6 was the only one
+
+
+@pytest.mark.mpi
+def test_evaluation_counts_every_sample_once_on_any_number_of_ranks(kept):
+    run, _ = kept
+    texts = {
+        warm(ranks, "eval", run, "--checkpoint", "best", "--per-class", "--json").stdout
+        for ranks in (1, 2, 3)
+    }
+    found, *others = [json.loads(text) for text in texts]
+    for other in others:  # the loss is a sum whose order differs
+        assert other.pop("val_loss") == pytest.approx(found["val_loss"], rel=1e-6)
+        assert other == {name: value for name, value in found.items() if name != "val_loss"}
+    counts = np.array(found["confusion"])
+    assert counts.sum() == found["samples"] == 301
+    assert np.trace(counts) == pytest.approx(found["val_top1"] * 301)
+    labels = open_source(trained.read_config(run)[0].data, "validation")
+    labels = [labels.decode(labels.read(i))[1] for i in range(301)]
+    assert counts.sum(1).tolist() == np.bincount(labels, minlength=10).tolist()
+    assert found["step"] == summary(run)["best_step"] and found["val_top1"] == summary(run)["best"]
+
+
+@pytest.mark.mpi
+def test_an_evaluation_for_people_and_a_picture(kept, tmp_path):
+    run, _ = kept
+    moved = warm(1, "eval", run, "--data-dir", tmp_path / "gone", check=False)
+    assert moved.returncode == 1 and str(tmp_path / "gone") in moved.stderr
+    lines = warm(2, "eval", run, "--per-class").stdout.splitlines()
+    assert lines[0].startswith("step 18  val_top1 ") and len(lines) == 12
+    done = warm(2, "plot", "confusion", run, "--output", tmp_path / "confusion.png")
+    assert done.stdout == f"{tmp_path / 'confusion.png'}\n"
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")

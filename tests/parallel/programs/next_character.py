@@ -216,11 +216,11 @@ def main(out, plans):
     for name, changes in plans:
         config = override(Config("characters"), {**SMALL, **changes, "run_dir": str(out / name)})
         outcome = train(config)
-        step, metrics = evaluate_run(outcome.run_dir)
+        result = evaluate_run(outcome.run_dir)
         if start().rank == 0:
             found = {
                 "audit": audit(outcome.run_dir),
-                "evaluated": [step, metrics],
+                "evaluated": [result.step, result.metrics],
             }
             (outcome.run_dir / "found.json").write_text(json.dumps(found))
 
