@@ -1,5 +1,6 @@
 """The network of a run, as one of its checkpoints has it; without the data it was trained on."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def load(folder: Path, which: str = "newest") -> Trained:
     """
     config, facts = read_config(folder)
     found = checkpoint.choose(checkpoint.folder_of(folder), which)
-    runtime.prepare(0, 1)
+    # A script that has TensorFlow already has set it up as it likes.
+    if "tensorflow" not in sys.modules:
+        runtime.prepare(0, 1)
     info = read_info(folder, config, facts)
     made = network(config, facts, info)
     restore(made, found)

@@ -56,13 +56,29 @@ def evaluate(run: Path, which: str, data_dir: str | None, per_class: bool, as_js
 @click.command()
 @RUN
 @CHECKPOINT
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="FILE.npz to write")
-def export(run: Path, which: str, output: Path) -> None:
-    """Write every variable of a checkpoint of RUN under its own name, as numpy arrays."""
+@click.option("--output", required=True, help="FILE.npz, FILE.keras or FOLDER/ to write")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["npz", "keras", "savedmodel"]),
+    help="default as the ending of --output tells",
+)
+def export(run: Path, which: str, output: str, form: str | None) -> None:
+    """Write the network of a checkpoint of RUN for other programs, or its weights alone.
+
+    \b
+    ba-dist export runs/first --output weights.npz    every variable under its own name, for numpy
+    ba-dist export runs/first --output first.keras    the network, for Keras
+    ba-dist export runs/first --output first/         the network, as a SavedModel
+
+    The network takes pixels 0 … 255 and gives logits; it loads where ba_dist is not installed.
+    """
+    from ba_dist import runtime
+
+    runtime.quiet()
     from ba_dist.analysis.export import export as write
 
-    step, count = write(run, output, which)
-    click.echo(f"{output}: {count} variables of step {step}")
+    click.echo(write(run, output, which, form))
 
 
 @click.command()

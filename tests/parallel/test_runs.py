@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -172,3 +173,28 @@ def test_an_evaluation_for_people_and_a_picture(kept, tmp_path):
     done = warm(2, "plot", "confusion", run, "--output", tmp_path / "confusion.png")
     assert done.stdout == f"{tmp_path / 'confusion.png'}\n"
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.mpi
+def test_a_network_is_exported_by_the_ending_of_its_name(own, tmp_path):
+    written = {
+        name: warm(1, "export", own / "run", "--output", f"{tmp_path}/{name}").stdout
+        for name in ("net.keras", "net/")
+    }
+    for said in written.values():
+        assert "pixels 0 … 255 [n, 28, 28, 1] -> logits [n, 10]" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net", "net.keras"]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.uint8)
+    found = keras.models.load_model(tmp_path / "net.keras").predict(pixels, verbose=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        run = trained.load(own / "run")
+    inputs = run.made.task.finish_plain(pixels, np.zeros(3, np.int64))
+    expected = run.made.task.predict(run.made.model, inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for name, text in (("net/", "is there already"), ("net", "tells no format")):
+        done = warm(1, "export", own / "run", "--output", f"{tmp_path}/{name}", check=False)
+        assert done.returncode and text in done.stderr
