@@ -1,4 +1,4 @@
-"""`ba-dist eval`, `export`, `audit`: what is done with a run directory."""
+"""`ba-dist eval`, `predict`, `export`, `audit`: what is done with a run directory."""
 
 import sys
 from pathlib import Path
@@ -79,6 +79,46 @@ def export(run: Path, which: str, output: str, form: str | None) -> None:
     from ba_dist.analysis.export import export as write
 
     click.echo(write(run, output, which, form))
+
+
+@click.command()
+@RUN
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@CHECKPOINT
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="classes to tell")
+@click.option("--json", "as_json", is_flag=True, help="print a JSON object for each image")
+def predict(run: Path, images: tuple[Path, ...], which: str, top: int, as_json: bool) -> None:
+    """Tell the class of IMAGES, files or folders of them, as a checkpoint of RUN sees it.
+
+    They are brought to the size of the network as in evaluation. One that cannot be read is told,
+    the others go on, and the exit status is then 1.
+    """
+    from ba_dist import runtime, trained
+
+    runtime.quiet()
+    from ba_dist.predict import Predictor, best, image_files
+    from ba_dist.run.run_dir import to_json
+
+    paths = image_files(images)
+    predictor = Predictor(trained.load(run, which))
+    failed = 0
+    for path, logits in predictor.files(paths):
+        if isinstance(logits, Exception):
+            failed += 1
+            click.echo(f"{path}: {logits}", err=True)
+            continue
+        found = best(logits, predictor.trained.class_names, top)
+        if as_json:
+            click.echo(to_json({"image": str(path), "step": predictor.trained.step, "top": found}))
+            continue
+        told = (
+            f"{row['class']}{' ' + row['name'] if row['name'] else ''} {row['probability']:.1%}"
+            for row in found
+        )
+        click.echo(f"{path}  {'  '.join(told)}")
+    if failed:
+        click.echo(f"{failed} of {len(paths)} images could not be read", err=True)
+        sys.exit(1)
 
 
 @click.command()

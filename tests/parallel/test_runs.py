@@ -1,10 +1,12 @@
 """What is done with a run afterwards, as a person does it: on other ranks, in other folders."""
 
 import json
+import re
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image as pillow
 
 from ba_dist import trained
 from ba_dist.data.catalog import open_source
@@ -189,12 +191,59 @@ def test_a_network_is_exported_by_the_ending_of_its_name(own, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net", "net.keras"]
     pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.uint8)
     found = keras.models.load_model(tmp_path / "net.keras").predict(pixels, verbose=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        run = trained.load(own / "run")
+    run = trained.load(own / "run")
     inputs = run.made.task.finish_plain(pixels, np.zeros(3, np.int64))
     expected = run.made.task.predict(run.made.model, inputs)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     for name, text in (("net/", "is there already"), ("net", "tells no format")):
         done = warm(1, "export", own / "run", "--output", f"{tmp_path}/{name}", check=False)
         assert done.returncode and text in done.stderr
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images(own, tmp_path_factory):
+    """Validation images in files, one of them corrupt, one of another size; and their labels."""
+    folder = tmp_path_factory.mktemp("images")
+    source = open_source(trained.read_config(own / "run")[0].data, "validation")
+    labels = []
+    for i in range(4):
+        image, label = source.decode(source.read(i))
+        pillow.fromarray(image[..., 0]).save(folder / f"{i}.png")
+        labels.append(label)
+    pillow.fromarray(np.zeros((30, 28), np.uint8)).save(folder / "size.png")
+    (folder / "torn.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.mark.mpi
+def test_predictions_are_those_of_the_evaluation_and_corrupt_files_are_told(own, images):
+    done = warm(1, "predict", own / "run", images, "--top", 3, "--json", check=False)
+    assert done.returncode == 1
+    assert "size.png: an image of fashion_mnist is 30x28x1, the network takes" in done.stderr
+    assert "torn.png: " in done.stderr and "2 of 6 images could not be read" in done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [entry["image"] for entry in found] == [str(images / f"{i}.png") for i in range(4)]
+    source = open_source(trained.read_config(own / "run")[0].data, "validation")
+    pixels = np.stack([source.decode(source.read(i))[0] for i in range(4)])
+    run = trained.load(own / "run")
+    answers = run.made.model(run.made.task.finish_plain(pixels, np.zeros(4, int))["images"])
+    shares = np.asarray(keras.ops.softmax(answers))
+    for entry, row in zip(found, shares, strict=True):
+        top = np.argsort(-row)[:3]
+        assert [told["class"] for told in entry["top"]] == top.tolist()
+        told = [told["probability"] for told in entry["top"]]
+        np.testing.assert_allclose(told, row[top], rtol=1e-4)
+
+
+@pytest.mark.mpi
+def test_predictions_for_people(own, images):
+    words = ["predict", own / "run", images / "0.png", "--top", 2]
+    (line,) = warm(1, *words).stdout.splitlines()
+    assert re.fullmatch(rf"{images}/0.png  \d [\d.]+%  \d [\d.]+%", line)
+    (images / "empty").mkdir(exist_ok=True)
+    done = warm(1, "predict", own / "run", images / "empty", check=False)
+    assert done.returncode == 1 and "there is no image" in done.stderr
