@@ -35,7 +35,7 @@ class Predictor:
             raise UserError(f"{trained.folder} has learned something else than classes of images")
         self._channels = self._task.facts["image_shape"][2]
 
-    def logits(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+    def logits(self, images: Sequence[Image] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """The logits of images, float32 [n, classes].
 
         Args:

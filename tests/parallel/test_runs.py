@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
+import ba_dist
 from ba_dist import trained
 from ba_dist.data.catalog import open_source
+from ba_dist.errors import CorruptRecord, UserError
 from ba_dist.models import variables
 from ba_dist.run import checkpoint
-from tests.parallel.ranks import warm
+from tests.parallel.ranks import ROOT, warm
 
 SMALL = ["--steps", 6, "--val-samples", 301, "--batch-size", 32]
 NET = """
@@ -247,3 +249,33 @@ def test_predictions_for_people(own, images):
     (images / "empty").mkdir(exist_ok=True)
     done = warm(1, "predict", own / "run", images / "empty", check=False)
     assert done.returncode == 1 and "there is no image" in done.stderr
+
+
+# --- in Python ------------------------------------------------------------------------------------
+
+
+@pytest.mark.mpi
+def test_the_example_of_a_run_in_a_script_runs(tmp_path):
+    done = warm(2, "python", ROOT / "docs" / "examples" / "run.py", tmp_path / "run")
+    said, predicted = done.stdout.splitlines()[-2:]
+    found = summary(tmp_path / "run")
+    step, best = found["best_step"], found["best"]
+    assert said == f"['best', '46', '60'] step {step}  val_top1 {best:.1%}"
+    assert predicted.startswith("resnet8: classes [") and done.stderr == ""
+
+
+def test_a_run_as_an_object(own, images):
+    run = ba_dist.load_run(own / "run")
+    assert run.config.model.model == "net.py:network" and run.checkpoints == ["6"]
+    paths = [images / f"{i}.png" for i in range(4)]
+    shares = run.predict(paths)
+    pixels = [np.asarray(pillow.open(path))[:, :, None] for path in paths]
+    np.testing.assert_array_equal(run.predict(np.stack(pixels)), shares)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert shares.shape == (4, 10) and run.step == 6 and len(run.model.variables) == 7
+    with pytest.raises(CorruptRecord, match="torn.png"):
+        run.predict([images / "torn.png"])
+    with pytest.raises(UserError, match="trace"):
+        run.audit()
+    with pytest.raises(UserError, match="is not a run directory"):
+        ba_dist.load_run(images)

@@ -211,7 +211,7 @@ SMALL = {
 def main(out, plans):
     from ba_dist.analysis.audit import audit
     from ba_dist.evaluate_run import evaluate_run
-    from ba_dist.train import train
+    from ba_dist.training import train
 
     for name, changes in plans:
         config = override(Config("characters"), {**SMALL, **changes, "run_dir": str(out / name)})
