@@ -13,9 +13,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Augment": "config",
+    "Config": "config",
     "Layout": "rules.layout",
     "Permutation": "rules.order",
     "augmentation_keys": "rules.keys",
+    "override": "config",
+    "recipe": "recipes",
+    "train": "training",
+    "load_run": "api_runs",
     "start": "comm",
     "GhostBatchNormalization": "models.layers.ghost_batch_norm",
     "input_pipeline": "api",

@@ -13,11 +13,30 @@ from ba_dist.comm import Comm
 from ba_dist.data.sources import Source, Workers
 from ba_dist.errors import CorruptRecord, agreed
 from ba_dist.tasks import Task
+from ba_dist.tasks.classification import Classification
 
 _MOST_ROWS, _MOST_ELEMENTS = 250, 3 * 2**22
 
 # Rows, labels, and which of them are samples and no filling.
 Rows = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+
+
+class Answers:
+    """Label and answer of every sample, in no particular order."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.int32]] = []
+
+    def add(self, pairs: npt.NDArray[Any]) -> None:
+        """Label and answer of some samples of this rank, [n, 2]."""
+        self._parts.append(pairs.astype(np.int32))
+
+    def gather(self, comm: Comm) -> npt.NDArray[np.int32]:
+        """Those of all ranks, int32 [N, 2], on every rank; collective over the world."""
+        mine = np.concatenate([np.empty((0, 2), np.int32), *self._parts])
+        sizes = comm.world.gather_all(np.array(mine.nbytes, np.int64))
+        whole = comm.world.concatenate(mine.reshape(-1).view(np.uint8), sizes)
+        return whole.view(np.int32).reshape(-1, 2)
 
 
 class Evaluator:
@@ -52,13 +71,17 @@ class Evaluator:
         self._size = max(1, min(_MOST_ROWS, _MOST_ELEMENTS // task.allocate(1).size))
 
     def __call__(
-        self, beat: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False
+        self,
+        beat: Callable[[], None] = lambda: None,
+        stop: Callable[[], bool] = lambda: False,
+        answers: Answers | None = None,
     ) -> dict[str, float] | None:
         """Collective over the world.
 
         Args:
             beat: is called after every batch.
             stop: whether this rank wishes to stop; asked after every batch.
+            answers: gets the answer to every sample of this rank.
 
         Returns:
             The metrics of the task over all samples, for classification `val_top1`, the share of
@@ -72,7 +95,10 @@ class Evaluator:
         samples = 0
         for left, (rows, labels, counted) in self._batches():
             # Also of a batch that counts for nothing: every rank must know all names.
-            for name, pair in self._measure(rows, labels).items():
+            scores, pairs = self._measure(rows, labels)
+            if answers is not None:
+                answers.add(pairs.numpy()[counted])
+            for name, pair in scores.items():
                 part = [float(row.numpy()[counted].astype(np.float64).sum()) for row in pair]
                 sums[name] = sums.get(name, np.zeros(2)) + part
             samples += int(counted.sum())
@@ -82,8 +108,8 @@ class Evaluator:
         total, *numbers = self._comm.sum([samples, *np.concatenate([*sums.values()])])
         if not total:
             raise agreed(CorruptRecord("not one validation sample can be read"))
-        pairs = zip(sums, numbers[::2], numbers[1::2], strict=True)
-        return {name: above / below for name, above, below in pairs}
+        ratios = zip(sums, numbers[::2], numbers[1::2], strict=True)
+        return {name: above / below for name, above, below in ratios}
 
     def _batches(self) -> Iterator[tuple[int, Rows]]:
         """(how many batches are left behind this one, batch), as many on every rank."""
@@ -120,8 +146,12 @@ class Evaluator:
         self._workers.map(read, list(range(len(ids))))
         return rows, labels, counted
 
-    def _forward(self, rows: Any, labels: Any) -> dict[str, tuple[Any, Any]]:
+    def _forward(self, rows: Any, labels: Any) -> tuple[dict[str, tuple[Any, Any]], Any]:
+        """(numerators and denominators of the metrics, labels and answers) of a batch."""
         dtype = self._model.variables[0].dtype
         batch = self._task.finish_plain(rows, labels)
         batch = {n: tf.cast(t, dtype) if t.dtype.is_floating else t for n, t in batch.items()}
-        return self._task.scores(self._task.predict(self._model, batch), batch)
+        answers = self._task.predict(self._model, batch)
+        classes = isinstance(self._task, Classification)
+        pairs = tf.stack([labels, tf.argmax(answers, 1)], 1) if classes else tf.zeros((0, 2))
+        return self._task.scores(answers, batch), pairs

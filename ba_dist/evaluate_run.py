@@ -1,35 +1,98 @@
 """Evaluates a finished or stopped run, on any number of ranks."""
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ba_dist import runtime
+from ba_dist import experiment, runtime, trained
 from ba_dist.comm import start
-from ba_dist.config import check_computation
 from ba_dist.data.catalog import open_dataset
+from ba_dist.errors import ConfigError
+from ba_dist.evaluate import Answers
 from ba_dist.health import devices
-from ba_dist.models import variables
+from ba_dist.rules.confusion import Counts, confusion, per_class
 from ba_dist.run import checkpoint
-from ba_dist.run.record import load_config
+from ba_dist.tasks import Task
 
 
-def evaluate_run(folder: Path) -> tuple[int, dict[str, float]]:
-    """The step and the metrics of the newest good checkpoint; collective over the world."""
+@dataclass(frozen=True)
+class Result:
+    """How good the network of a run is.
+
+    Args:
+        step: of the checkpoint.
+        metrics: over all validation samples.
+        task: what was learned.
+        samples: that the dataset has for evaluation.
+        class_names: in order of the labels; empty where they are not known.
+        counts: int64 [classes, classes], rows by label, columns by answer, where they were asked
+            for.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    task: Task
+    samples: int
+    class_names: tuple[str, ...]
+    counts: Counts | None
+
+    def line(self) -> str:
+        """The metrics for a person."""
+        forms = {name: ".2%" if "%" in f else ".4f" for name, f in self.task.validation.items()}
+        order = sorted(self.metrics, key=lambda name: name != self.task.judged_by)
+        shown = [f"{name} {self.metrics[name]:{forms[name]}}" for name in order]
+        return "  ".join([f"step {self.step}", *shown])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON holds it."""
+        found: dict[str, Any] = {"step": self.step, "samples": self.samples, **self.metrics}
+        if self.counts is not None:
+            found["per_class"] = per_class(self.counts, self.class_names)
+            found["confusion"] = self.counts.tolist()
+        return found
+
+
+def evaluate_run(
+    folder: Path, which: str = "newest", data_dir: str | None = None, classes: bool = False
+) -> Result:
+    """Evaluates a checkpoint of a run on its validation samples; collective over the world.
+
+    Args:
+        folder: of the run.
+        which: checkpoint: `newest`, `best`, or the number of a step.
+        data_dir: where the data is now; None for where it was in training.
+        classes: whether to count which classes were answered for which.
+
+    Raises:
+        UserError: on all ranks.
+    """
     comm = start()
-    config, facts = comm.together(lambda: load_config(folder))
-    comm.together(lambda: check_computation(facts.get("computation", 1)))
-    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
-    devices.check(comm)
-    from ba_dist import experiment
-
-    dataset = open_dataset(config.data, comm)
-    made = experiment.assemble(config, dataset.info, facts["layout"]["ghost_batch_size"])
+    config, facts = comm.together(lambda: trained.read_config(folder))
+    if data_dir is not None:
+        config = dataclasses.replace(
+            config, data=dataclasses.replace(config.data, data_dir=data_dir)
+        )
     place = checkpoint.folder_of(folder)
-    mine = comm.together(lambda: checkpoint.newest_good(place) if comm.rank == 0 else None)
+    mine = comm.together(lambda: checkpoint.choose(place, which) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)
     assert found is not None  # rank 0 had one, or all ranks have raised
-    weights = variables.fitting(found.arrays, made.model)
-    comm.together(lambda: checkpoint.restore(weights, variables.alike(made.model)))
+    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+    devices.check(comm)
+    dataset = open_dataset(config.data, comm)
+    made = comm.together(lambda: trained.network(config, facts, dataset.info))
+    comm.together(lambda: trained.restore(made, found))
+    if classes and "classes" not in made.task.facts:
+        raise ConfigError(f"{folder} has learned something else than classes")
     with experiment.evaluator(made, dataset.validation, comm) as evaluate:
-        result = evaluate()
-        assert result is not None  # nobody asks it to stop
-        return found.step, result
+        kept = Answers()
+        metrics = evaluate(answers=kept if classes else None)
+    assert metrics is not None  # nobody asks it to stop
+    return Result(
+        found.step,
+        metrics,
+        made.task,
+        len(dataset.validation),
+        trained.class_names(facts),
+        confusion(kept.gather(comm), made.task.facts["classes"]) if classes else None,
+    )

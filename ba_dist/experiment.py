@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ba_dist import models, optim, runtime, tasks
@@ -16,8 +17,11 @@ from ba_dist.config import Config
 from ba_dist.data import augment
 from ba_dist.data.pipeline import io_threads
 from ba_dist.data.sources import DatasetInfo, Source, workers
+from ba_dist.errors import ConfigError
+from ba_dist.models import variables, weights
 from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
+from ba_dist.run import checkpoint
 
 # What a step and an evaluation are is imported where they are made: audits need no TensorFlow.
 
@@ -45,7 +49,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: listing the names that there are, or naming the flags.
     """
-    models.network(config.model.model)
+    models.check(config.model.model)
     optim.check(config.optimizer)
     augment.check(config.augment)
 
@@ -63,7 +67,13 @@ def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
     return tasks.build(models.network(config.model.model).task, config, info)
 
 
-def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int = 1) -> Experiment:
+def assemble(
+    config: Config,
+    info: DatasetInfo,
+    ghost_batch: int,
+    instances: int = 1,
+    home: Path | None = None,
+) -> Experiment:
     """Builds the network with the weights of the run's seed, the same on every rank.
 
     Args:
@@ -72,9 +82,11 @@ def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int
         ghost_batch: instances that are normalised together.
         instances: b·K, that this rank trains on in a step; only a network that keeps a state for
             each of them asks for it.
+        home: the folder that the run was started in, for a network of somebody's own.
 
     Raises:
-        ConfigError: when network, augmentation and dataset do not fit each other.
+        ConfigError: when network, augmentation and dataset do not fit each other, or the network
+            of somebody's own cannot be made.
     """
     from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
     from ba_dist.models.precision import set_precision
@@ -86,8 +98,50 @@ def assemble(config: Config, info: DatasetInfo, ghost_batch: int, instances: int
     )
     # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
     runtime.seed(config.run.seed)
-    model = models.build(config.model.model, norm, instances=instances, **task.facts)
+    model = models.build(config.model.model, norm, instances=instances, home=home, **task.facts)
     return Experiment(config, task, model, precision)
+
+
+def start_from(made: Experiment, comm: Comm) -> tuple[str, str]:
+    """Sets the network to the weights of `--init-from` on rank 0; collective over the world.
+
+    Returns:
+        The digest of what was read, and a line that says what was taken.
+
+    Raises:
+        UserError: on all ranks, naming the first variable that does not fit.
+    """
+    name = made.config.model.init_from or ""
+
+    def take() -> tuple[str, str]:
+        arrays = _weights(Path(name), made.model)
+        try:
+            count, new = weights.put(arrays, made.model)
+        except weights.Unfit as error:
+            raise ConfigError(
+                f"--init-from {name} does not fit {made.config.model.model}: {error}"
+                f"{weights.explain(arrays)}"
+            ) from None
+        fresh = f"; new for its {made.task.facts.get('classes')} classes: {', '.join(new)}"
+        return weights.digest(arrays), f"{count} variables from {name}{fresh if new else ''}"
+
+    found = comm.together(lambda: take() if comm.rank == 0 else None)
+    digest, line = comm.world.share_object(found)
+    return digest, line
+
+
+def _weights(path: Path, model: Any) -> weights.Arrays:
+    """The weights of a run's newest checkpoint, of one checkpoint, or of another file."""
+    if not path.exists():
+        raise ConfigError(f"--init-from {path} is not there")
+    if path.is_dir():
+        found = checkpoint.newest_good(checkpoint.folder_of(path))
+    elif path.suffix == ".safetensors":
+        found = checkpoint.load(path)
+    else:
+        return weights.read(path, model)
+    arrays = variables.of_network(variables.fitting(found.arrays, model))
+    return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
 
 
 def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:

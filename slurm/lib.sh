@@ -10,7 +10,7 @@
 #   BA_DIST_MAX_FRUITLESS  requeues in a row without a new checkpoint before it gives up; default 3
 # shellcheck shell=bash
 
-RUN_AGAIN=75      # exit status of ba-dist: stopped on request, run me again (ba_dist/train.py)
+RUN_AGAIN=75      # exit status of ba-dist: stopped on request, run me again (ba_dist/training.py)
 STEP_OPTIONS=()   # options of srun, set by `site`
 RANK_WRAPPER=()   # a command that each rank is started through, set by `site`
 

@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from ba_dist.cli.flags import RecipeCommand, given, settings_flags
+from ba_dist.cli.runs import CHECKPOINT, DATA_DIR, RUN
+from ba_dist.cli.saying import is_first
 from ba_dist.cli.settings import Settings
-
-_AUGMENTATIONS = "augmentations"
 
 
 class _PlotCommand(click.Command):
-    """`plot augmentations …` is a command of its own; any other first word is a run."""
+    """A first word of `_NAMED` is a command of its own; any other one is a run."""
 
     def make_context(
         self,
@@ -21,9 +21,9 @@ class _PlotCommand(click.Command):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        if args[:1] == [_AUGMENTATIONS]:
-            name = f"{info_name} {_AUGMENTATIONS}"
-            return plot_augmentations.make_context(name, args[1:], parent, **extra)
+        if args and args[0] in _NAMED:
+            name = f"{info_name} {args[0]}"
+            return _NAMED[args[0]].make_context(name, args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
 
@@ -43,6 +43,7 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
     \b
     ba-dist plot runs/first runs/second      the curves of two runs
     ba-dist plot augmentations quickstart    what a recipe makes of its samples; see its own --help
+    ba-dist plot confusion runs/first        which classes it takes for which; see its own --help
     """
     from ba_dist.reports.plots import plot_runs
 
@@ -75,3 +76,27 @@ def plot_augmentations(
 
     source = open_source(config.data, "train")
     click.echo(plot_copies(config, source, output or Path(f"augmentations-{config.recipe}.png")))
+
+
+@click.command()
+@RUN
+@CHECKPOINT
+@DATA_DIR
+@click.option("--output", type=click.Path(path_type=Path), help="default RUN/confusion.png")
+def plot_confusion(run: Path, which: str, data_dir: str | None, output: Path | None) -> None:
+    """Evaluate a checkpoint of RUN and draw which classes it takes for which others as a PNG."""
+    from ba_dist import runtime
+
+    runtime.quiet()
+    from ba_dist.evaluate_run import evaluate_run
+
+    result = evaluate_run(run, which, data_dir, classes=True)
+    assert result.counts is not None
+    if is_first():
+        from ba_dist.reports.confusion import plot_confusion as draw
+
+        title = f"{run.name}, {result.line()}"
+        click.echo(draw(result.counts, result.class_names, title, output or run / "confusion.png"))
+
+
+_NAMED = {"augmentations": plot_augmentations, "confusion": plot_confusion}

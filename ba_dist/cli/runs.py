@@ -1,4 +1,4 @@
-"""`ba-dist eval`, `export`, `audit`: what is done with a run directory."""
+"""`ba-dist eval`, `predict`, `export`, `audit`: what is done with a run directory."""
 
 import sys
 from pathlib import Path
@@ -10,28 +10,115 @@ from ba_dist.cli.saying import say_once
 RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
+CHECKPOINT = click.option(
+    "--checkpoint",
+    "which",
+    default="newest",
+    show_default=True,
+    metavar="newest|best|STEP",
+    help="which of the run's checkpoints; best needs a run with --keep-best",
+)
+DATA_DIR = click.option(
+    "--data-dir", help="where the data is now; default where it was in training"
+)
+
+
 @click.command("eval")
 @RUN
-def evaluate(run: Path) -> None:
-    """Evaluate the newest checkpoint of RUN on the validation samples."""
+@CHECKPOINT
+@DATA_DIR
+@click.option("--per-class", is_flag=True, help="also the samples and answers of each class")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def evaluate(run: Path, which: str, data_dir: str | None, per_class: bool, as_json: bool) -> None:
+    """Evaluate a checkpoint of RUN on the validation samples, on any number of ranks.
+
+    \b
+    ba-dist eval runs/first --per-class
+    launch/mpirun.sh -n 4 -- eval runs/first --checkpoint best --json
+    """
     from ba_dist import runtime
 
     runtime.quiet()
     from ba_dist.evaluate_run import evaluate_run
+    from ba_dist.run.run_dir import to_json
 
-    step, result = evaluate_run(run)
-    say_once(f"step {step}  val_top1 {result['val_top1']:.2%}  val_loss {result['val_loss']:.4f}")
+    result = evaluate_run(run, which, data_dir, classes=per_class)
+    if as_json:
+        say_once(to_json({"run": str(run), "checkpoint": which, **result.as_dict()}))
+        return
+    say_once(result.line())
+    if result.counts is not None:
+        from ba_dist.rules.confusion import table
+
+        say_once(table(result.counts, result.class_names))
 
 
 @click.command()
 @RUN
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="FILE.npz to write")
-def export(run: Path, output: Path) -> None:
-    """Write every variable of RUN's newest checkpoint under its own name, as numpy arrays."""
+@CHECKPOINT
+@click.option("--output", required=True, help="FILE.npz, FILE.keras or FOLDER/ to write")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["npz", "keras", "savedmodel"]),
+    help="default as the ending of --output tells",
+)
+def export(run: Path, which: str, output: str, form: str | None) -> None:
+    """Write the network of a checkpoint of RUN for other programs, or its weights alone.
+
+    \b
+    ba-dist export runs/first --output weights.npz    every variable under its own name, for numpy
+    ba-dist export runs/first --output first.keras    the network, for Keras
+    ba-dist export runs/first --output first/         the network, as a SavedModel
+
+    The network takes pixels 0 … 255 and gives logits; it loads where ba_dist is not installed.
+    """
+    from ba_dist import runtime
+
+    runtime.quiet()
     from ba_dist.analysis.export import export as write
 
-    step, count = write(run, output)
-    click.echo(f"{output}: {count} variables of step {step}")
+    click.echo(write(run, output, which, form))
+
+
+@click.command()
+@RUN
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@CHECKPOINT
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="classes to tell")
+@click.option("--json", "as_json", is_flag=True, help="print a JSON object for each image")
+def predict(run: Path, images: tuple[Path, ...], which: str, top: int, as_json: bool) -> None:
+    """Tell the class of IMAGES, files or folders of them, as a checkpoint of RUN sees it.
+
+    They are brought to the size of the network as in evaluation. One that cannot be read is told,
+    the others go on, and the exit status is then 1.
+    """
+    from ba_dist import runtime, trained
+
+    runtime.quiet()
+    from ba_dist.predict import Predictor, best, image_files
+    from ba_dist.run.run_dir import to_json
+
+    paths = image_files(images)
+    predictor = Predictor(trained.load(run, which))
+    failed = 0
+    for path, logits in predictor.files(paths):
+        if isinstance(logits, Exception):
+            failed += 1
+            click.echo(f"{path}: {logits}", err=True)
+            continue
+        found = best(logits, predictor.trained.class_names, top)
+        if as_json:
+            click.echo(to_json({"image": str(path), "step": predictor.trained.step, "top": found}))
+            continue
+        told = (
+            f"{row['class']}{' ' + row['name'] if row['name'] else ''} {row['probability']:.1%}"
+            for row in found
+        )
+        click.echo(f"{path}  {'  '.join(told)}")
+    if failed:
+        click.echo(f"{failed} of {len(paths)} images could not be read", err=True)
+        sys.exit(1)
 
 
 @click.command()

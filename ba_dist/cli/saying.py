@@ -3,10 +3,15 @@
 import click
 
 
-def say_once(text: str) -> None:
-    """Prints on rank 0."""
+def is_first() -> bool:
+    """Whether this is rank 0, or the only process."""
     from ba_dist.comm import ranks
 
     launch = ranks()
-    if launch is None or launch.rank == 0:
+    return launch is None or launch.rank == 0
+
+
+def say_once(text: str) -> None:
+    """Prints on rank 0."""
+    if is_first():
         click.echo(text)

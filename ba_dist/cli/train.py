@@ -52,8 +52,8 @@ def train(
     from ba_dist import comm, runtime
     from ba_dist.health.inject import parse
     from ba_dist.run.report import short, table
-    from ba_dist.train import RUN_AGAIN
-    from ba_dist.train import train as run
+    from ba_dist.training import RUN_AGAIN
+    from ba_dist.training import train as run
 
     runtime.quiet()
     outcome = run(config, parse(inject))

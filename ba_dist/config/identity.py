@@ -32,6 +32,7 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     tree = to_dict(config)
     computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
     computed["batch"]["ghost_batch_size"] = layout.ghost_batch
+    del computed["model"]["init_from"]  # what is in the file counts, not where it lies
     # A run that stopped at a corrupt record may go on without it.
     free = ("data_dir", "val_samples", "on_corrupt", "corrupt_budget")
     computed["data"] = {name: v for name, v in tree["data"].items() if name not in free}

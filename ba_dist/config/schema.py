@@ -114,7 +114,12 @@ class Augment:
 class Model:
     """The network."""
 
-    model: str = setting("resnet8", "name of the network")
+    model: str = setting(
+        "resnet8", "name of the network, or FILE.py:FUNCTION or MODULE:FUNCTION of your own"
+    )
+    init_from: str | None = setting(
+        None, "start from the weights of a run directory, .npz, .keras or .h5 file"
+    )
     bn_momentum: float = setting(0.9, "share of the old moving statistics kept by a step", 0.0, 1.0)
 
 
@@ -194,6 +199,7 @@ class Run:
         None, "minutes between two checkpoints, beside --checkpoint-every", low=0.0
     )
     keep_checkpoints: int = setting(2, "checkpoints that are kept", low=1)
+    keep_best: bool = setting(False, "keep the checkpoint of the best evaluation as well")
     on_nonfinite: Literal["stop", "skip"] = setting(
         "stop", "a gradient with NaN or infinity: stop, or leave that update out"
     )

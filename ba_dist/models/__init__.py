@@ -6,9 +6,12 @@ the names imports no Keras. Tests and scripts may add their own: `NETWORKS["mine
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ba_dist.errors import ConfigError
+from ba_dist.models import own
 from ba_dist.models.tags import tag
 
 _HE = "He et al. 2015, arXiv:1512.03385"
@@ -64,6 +67,8 @@ NETWORKS: dict[str, Network] = {
 }
 # 50 and 152 are 6n+2 as well: these names mean the networks for ImageNet.
 NETWORKS |= {
+    "resnet18": Network(_imagenet(18), 11_689_512, _TORCHVISION),
+    "resnet34": Network(_imagenet(34), 21_797_672, _TORCHVISION),
     "resnet50": Network(_imagenet(50), 25_557_032, _TORCHVISION),
     "resnet101": Network(_imagenet(101), 44_549_160, _TORCHVISION),
     "resnet152": Network(_imagenet(152), 60_192_808, _TORCHVISION),
@@ -75,36 +80,61 @@ _FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"
 def names() -> str:
     """The networks, for a person."""
     single = [name for name, entry in NETWORKS.items() if not _of_family(name)]
-    return f"{', '.join(single)}, and {_FAMILY}"
+    return f"{', '.join(single)}, {_FAMILY}, and FILE.py:FUNCTION or MODULE:FUNCTION of your own"
 
 
 def network(name: str) -> Network:
-    """The entry of a network.
+    """The entry of a network; one of somebody's own learns to classify.
 
     Raises:
         ConfigError: listing the networks when there is none of this name.
     """
+    if own.is_own(name):
+        return Network(partial(own.build, name), None, name)
     if name not in NETWORKS:
         raise ConfigError(f"--model {name!r} is unknown; choose from {names()}")
     return NETWORKS[name]
 
 
-def build(name: str, norm: Callable[..., Any], *, instances: int = 1, **facts: Any) -> Any:
+def check(name: str) -> None:
+    """Looks whether there is a network of this name, without building it.
+
+    Raises:
+        ConfigError: listing the networks, or saying where a function was looked for.
+    """
+    network(name)
+    if own.is_own(name):
+        own.check(name)
+
+
+def build(
+    name: str,
+    norm: Callable[..., Any],
+    *,
+    instances: int = 1,
+    home: Path | None = None,
+    **facts: Any,
+) -> Any:
     """Builds a Keras model whose variables carry their tags.
 
     Args:
         name: of the network.
         norm: makes a normalisation layer, called with the arguments of Keras' own.
         instances: of this rank; counts only for a network that keeps a state for each.
+        home: the folder that the run was started in, where a network of somebody's own is looked
+            for before the current one.
         facts: of the task; for classification `image_shape` (H, W, C) and `classes`, which give
             images [n, H, W, C] → logits [n, classes].
 
     Raises:
-        ConfigError: listing the networks when there is none of this name.
+        ConfigError: listing the networks when there is none of this name; saying what is wrong
+            with one of somebody's own.
     """
     entry = network(name)
-    state = {"instances": instances} if entry.keeps_state else {}
-    model = entry.build(norm=norm, **state, **facts)
+    more: dict[str, Any] = {"instances": instances} if entry.keeps_state else {}
+    if own.is_own(name):
+        more["home"] = home
+    model = entry.build(norm=norm, **more, **facts)
     tag(model)
     return model
 

@@ -60,20 +60,28 @@ def _basic_block(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> A
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))
 
 
-# Blocks in each of the four stages.
-IMAGENET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# Blocks in each of the four stages; from 50 layers on they are bottlenecks.
+IMAGENET_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
 def imagenet_resnet(
     depth: int, *, image_shape: tuple[int, int, int], classes: int, norm: Norm
 ) -> Any:
-    """The ImageNet family with bottlenecks, the stride in the 3x3 convolution (torchvision's v1.5).
+    """The ImageNet family: basic blocks of two 3x3 convolutions up to 34 layers, then bottlenecks.
 
+    A basic block has its stride in the first convolution, as in the paper; a bottleneck in the 3x3
+    one (torchvision's v1.5). Shortcuts are of option B, a projection where the shape changes.
     Each block begins as its shortcut, and the logits begin small (Goyal et al. 2017, section 5.1):
     otherwise the first steps at the rate 0.1 go up.
 
     Args:
-        depth: 50, 101 or 152.
+        depth: 18, 34, 50, 101 or 152.
         image_shape: (H, W, C).
         classes: how many logits.
         norm: makes a normalisation layer, called with the arguments of Keras' own.
@@ -81,6 +89,7 @@ def imagenet_resnet(
     Returns:
         A Keras model: images [n, H, W, C] → logits [n, classes].
     """
+    block_of = _bottleneck if depth >= 50 else _projected_block
     images = keras.Input(image_shape, name="images")
     x = _conv(64, 7, 2, "stem")(images)
     x = keras.layers.ReLU()(norm(name="stem_norm")(x))
@@ -90,13 +99,21 @@ def imagenet_resnet(
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
             name = f"stage{stage}_block{block}"
-            x = _bottleneck(x, 64 * 2**stage, stride, norm=norm, name=name)
+            x = block_of(x, 64 * 2**stage, stride, norm=norm, name=name)
     x = keras.layers.GlobalAveragePooling2D()(x)
     small = keras.initializers.RandomNormal(stddev=0.01)
     logits = keras.layers.Dense(
         classes, kernel_initializer=small, name="logits", dtype=_full_precision()
     )(x)
     return keras.Model(images, logits, name=f"resnet{depth}")
+
+
+def _projected_block(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> Any:
+    y = _conv(width, 3, stride, f"{name}_conv0")(x)
+    y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
+    y = _conv(width, 3, 1, f"{name}_conv1")(y)
+    y = norm(name=f"{name}_norm1", gamma_initializer="zeros")(y)
+    return _add_projected(x, y, stride, norm=norm, name=name)
 
 
 def _bottleneck(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> Any:
@@ -106,8 +123,14 @@ def _bottleneck(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> An
     y = keras.layers.ReLU()(norm(name=f"{name}_norm1")(y))
     y = _conv(4 * width, 1, 1, f"{name}_conv2")(y)
     y = norm(name=f"{name}_norm2", gamma_initializer="zeros")(y)
-    if stride != 1 or x.shape[-1] != 4 * width:
-        x = norm(name=f"{name}_shortcut_norm")(_conv(4 * width, 1, stride, f"{name}_shortcut")(x))
+    return _add_projected(x, y, stride, norm=norm, name=name)
+
+
+def _add_projected(x: Any, y: Any, stride: int, *, norm: Norm, name: str) -> Any:
+    """ReLU(x + y), where x goes through a 1x1 convolution if the shape changes (option B)."""
+    channels = y.shape[-1]
+    if stride != 1 or x.shape[-1] != channels:
+        x = norm(name=f"{name}_shortcut_norm")(_conv(channels, 1, stride, f"{name}_shortcut")(x))
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: one file each, written whole or not at all, checked by digest when read.
 
-    checkpoints/step-00000123.safetensors
+    checkpoints/step-00000123.safetensors    the newest ones
+    checkpoints/best.safetensors             with --keep-best; older or newer than those
 
 safetensors holds plain arrays and text, and never runs code when it is read.
 """
@@ -44,6 +45,15 @@ def folder_of(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
+_BEST = "best.safetensors"
+
+
+def save_best(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint in the place of the best one before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return whole_file.write(folder / _BEST, _encode(checkpoint))
+
+
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Writes a checkpoint, then deletes those before it but for the newest `keep` in all.
 
@@ -51,19 +61,22 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     do not count: a run that is before them could not read them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    # Not np.ascontiguousarray, which makes scalars one-dimensional.
-    arrays = {name: np.asarray(a, order="C") for name, a in sorted(checkpoint.arrays.items())}
-    facts = {"step": checkpoint.step, "facts": checkpoint.facts, "arrays": _digests(arrays)}
-    text = json.dumps(facts)
-    # One entry, because safetensors writes several in any order.
-    data = safetensors.numpy.save(arrays, metadata={"ba_dist": f"{_sha256(text)} {text}"})
-    whole_file.write(path, data)
+    path = _path_of(folder, checkpoint.step)
+    whole_file.write(path, _encode(checkpoint))
     before = [old for old in _newest_first(folder) if _step_of(old) < checkpoint.step]
     # A temporary file is what a job left that was killed while it wrote.
     for old in [*before[keep - 1 :], *folder.glob(".step-*.tmp")]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _encode(checkpoint: Checkpoint) -> bytes:
+    # Not np.ascontiguousarray, which makes scalars one-dimensional.
+    arrays = {name: np.asarray(a, order="C") for name, a in sorted(checkpoint.arrays.items())}
+    facts = {"step": checkpoint.step, "facts": checkpoint.facts, "arrays": _digests(arrays)}
+    text = json.dumps(facts)
+    # One entry, because safetensors writes several in any order.
+    return safetensors.numpy.save(arrays, metadata={"ba_dist": f"{_sha256(text)} {text}"})
 
 
 def load(path: Path) -> Checkpoint:
@@ -111,6 +124,36 @@ def newest_good(folder: Path) -> Checkpoint:
     return found
 
 
+def choose(folder: Path, which: str = "newest") -> Checkpoint:
+    """A checkpoint by name.
+
+    Args:
+        folder: of the checkpoints.
+        which: `newest` (that can be read), `best`, or the number of a step.
+
+    Raises:
+        CheckpointError: listing those that there are, when there is none of this name.
+    """
+    if which == "newest":
+        return newest_good(folder)
+    path = folder / _BEST
+    if which != "best":
+        if not which.isdecimal():
+            raise CheckpointError(f"--checkpoint {which} is none of newest, best or a step")
+        path = _path_of(folder, int(which))
+    if not path.exists():
+        there = ", ".join(names(folder)) or "none"
+        hint = "; train with --keep-best to have the best one" if which == "best" else ""
+        raise CheckpointError(f"{folder} has no checkpoint {which}; there are: {there}{hint}")
+    return load(path)
+
+
+def names(folder: Path) -> list[str]:
+    """What `choose` can choose from: `best`, if it is there, and steps, the newest last."""
+    steps = [str(_step_of(path)) for path in reversed(_newest_first(folder))]
+    return ["best"] * (folder / _BEST).exists() + steps
+
+
 def share(checkpoint: Checkpoint | None, comm: Comm) -> Checkpoint | None:
     """Rank 0's checkpoint on every rank; collective over the world."""
     outline = None
@@ -146,6 +189,10 @@ def restore(arrays: Arrays, state: Mapping[str, Any]) -> None:
             )
     for name, variable in state.items():
         variable.assign(arrays[name])
+
+
+def _path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}.safetensors"
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -14,7 +14,8 @@ class Position:
 
     `nonfinite` are the updates left out of which something was wrong; the others, in fp16, are how
     the scale of the loss is found. `ended` is the step at which an epoch was last ended: evaluated
-    where that was due, and written down.
+    where that was due, and written down. `best` is the best result of an evaluation that was
+    kept with --keep-best, `best_step` its step.
     """
 
     step: int = 0
@@ -26,6 +27,8 @@ class Position:
     epoch_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     corrupt: int = 0
+    best: float | None = None
+    best_step: int = 0
     val: dict[str, float] = field(default_factory=dict)
 
     def counts(self, layout: Layout) -> dict[str, int]:
@@ -44,6 +47,19 @@ class Position:
             self.epoch_loss += loss
             for name, value in metrics.items():
                 self.epoch_metrics[name] = self.epoch_metrics.get(name, 0.0) + value
+
+    def is_best(self, result: float | None) -> bool:
+        """Whether a result of an evaluation is better than any before; notes it if so.
+
+        Args:
+            result: None where it was not finite, as JSON holds it.
+        """
+        if result is None or not math.isfinite(result):
+            return False
+        if self.best is not None and result <= self.best:
+            return False
+        self.best, self.best_step = result, self.step
+        return True
 
     def epoch_means(self) -> dict[str, float]:
         """Loss and metrics of the epoch so far."""

@@ -18,11 +18,22 @@ from ba_dist.run.report import opening
 Layouts = list[list[Any]]
 
 
-def identity(config: Config, layout: Layout, dataset: Dataset) -> dict[str, Any]:
-    """What makes it this run, as its checkpoints hold it."""
+def identity(
+    config: Config, layout: Layout, dataset: Dataset, weights: str | None = None
+) -> dict[str, Any]:
+    """What makes it this run, as its checkpoints hold it.
+
+    Args:
+        config: of the run.
+        layout: of the ranks.
+        dataset: that was opened.
+        weights: digest of those that it starts from, where they come from a file.
+    """
+    computed = computed_part(config, layout)
+    computed["model"]["init_from"] = weights
     return {
         "computation": COMPUTATION,
-        "config": computed_part(config, layout),
+        "config": computed,
         "data": {"samples": len(dataset.train), "digest": digest(dataset.train)},
     }
 
@@ -88,6 +99,9 @@ def facts(
         },
         "versions": runtime.versions(),
         "hosts": hosts,
+        "class_names": list(getattr(dataset.info, "class_names", ())),
+        # Where a network of somebody's own is found again.
+        "folder": str(Path.cwd()),
     }
 
 

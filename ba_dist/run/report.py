@@ -69,6 +69,7 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
         f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
         task.headline: _shown(result[task.judged_by], ".2%"),
+        **_best(result),
         f"{task.unit} per second": _speed(result[f"{task.unit}_per_second"]),
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
@@ -95,6 +96,13 @@ def brief(value: float, form: str) -> str:
     """A number in this format, or where that takes more than seven characters, as 1.2e+09."""
     text = f"{value:{form}}"
     return text if len(text) <= 7 else f"{value:.1e}"
+
+
+def _best(result: Mapping[str, Any]) -> dict[str, str]:
+    """Of a run with --keep-best whose result could be told at least once."""
+    if result.get("best") is None:
+        return {}
+    return {"best checkpoint": f"{result['best']:.2%}, of step {result['best_step']}"}
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -47,7 +47,7 @@ class Saver:
         self._last = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "checkpoint-writer")
         self._writing: Future[Path] | None = None
-        self._step = 0
+        self._step, self._best = 0, False  # of what is being written
         self.seconds = 0.0  # that training has waited for
         self.lost = False  # whether the last one could not be written
 
@@ -57,7 +57,12 @@ class Saver:
         return bool(step % self._every == 0 or late)
 
     def save(
-        self, step: int, variables: Mapping[str, Any], rows: Arrays, facts: dict[str, Any]
+        self,
+        step: int,
+        variables: Mapping[str, Any],
+        rows: Arrays,
+        facts: dict[str, Any],
+        best: bool = False,
     ) -> None:
         """Copies the state, once the checkpoint before it is written, and begins to write.
 
@@ -66,27 +71,31 @@ class Saver:
             variables: name → variable of what all ranks hold alike.
             rows: name → array of what differs from rank to rank, already gathered and copied.
             facts: what else a resumed run needs.
+            best: as the best checkpoint, not as the newest.
         """
         begun = time.monotonic()
         self.finish()
         # What numpy() gives may be the variable's own memory, which the next step changes.
         arrays = {name: np.array(variable.numpy()) for name, variable in variables.items()}
         state = Checkpoint(step, {**arrays, **rows}, facts)
-        self._last, self._step = time.monotonic(), step
-        self._writing = self._writer.submit(checkpoint.save, self._folder, state, self._keep)
+        self._last, self._step, self._best = time.monotonic(), step, best
+        write, more = (checkpoint.save_best, ()) if best else (checkpoint.save, (self._keep,))
+        self._writing = self._writer.submit(write, self._folder, state, *more)
         self.seconds += time.monotonic() - begun
 
     def finish(self) -> None:
         """Waits for what is being written, and warns if it could not be."""
         if self._writing is None:
             return
-        writing, self._writing, self.lost = self._writing, None, False
+        writing, self._writing = self._writing, None
+        self.lost = self.lost and self._best  # the best one does not take the newest one's place
         try:
             writing.result()
         except OSError as error:
-            self.lost = True
+            self.lost = self.lost or not self._best
+            what = "best checkpoint, that" if self._best else "checkpoint"
             # The one before is still there; losing it all to a full disk would be worse.
-            self._say(f"warning: no checkpoint of step {self._step}: {error}; going on")
+            self._say(f"warning: no {what} of step {self._step}: {error}; going on")
 
     def close(self) -> None:
         """Ends the thread; what is being written is finished."""

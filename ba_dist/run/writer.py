@@ -164,6 +164,14 @@ class Writer:
             self._again = (position.step, dict(state), rows, facts)
             self._saver.save(*self._again)
 
+    def best_checkpoint(
+        self, position: Position, state: Mapping[str, Any], rows: Arrays, facts: dict[str, Any]
+    ) -> None:
+        """Begins to write the best checkpoint; arguments as of `checkpoint`."""
+        if self._saver:
+            facts = {**facts, "position": dataclasses.asdict(position)}
+            self._saver.save(position.step, state, rows, facts, best=True)
+
     def finish(self) -> None:
         """The last checkpoint is on disk, or was tried twice."""
         if self._saver:

@@ -15,6 +15,9 @@ from ba_dist.data.sources import Image, ImageInfo
 from ba_dist.rules.keys import Uint64s
 from ba_dist.tasks.task import Field, Loss
 
+# From so many classes on, the right one among the first five answers counts as well.
+TOP5_CLASSES = 100
+
 
 class Classification:
     """The task of images and classes; see `Task` for what each method is.
@@ -34,6 +37,8 @@ class Classification:
     def __init__(self, augmentation: Augmentation, smoothing: float = 0.0):
         self.augmentation = augmentation
         self.smoothing = smoothing
+        if augmentation.info.classes >= TOP5_CLASSES:
+            self.validation = {**self.validation, "val_top5": ".1%"}
         config, classes = augmentation.config, augmentation.info.classes
         soft = smoothing > 0 or config.mixup > 0 or config.cutmix > 0
         self.schema: Mapping[str, Field] = {
@@ -115,13 +120,19 @@ class Classification:
         return model(batch["images"], training=False)
 
     def scores(self, answers: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """`val_top1`, whether the answer is right, and `val_loss`, the cross entropy."""
+        """`val_top1`, whether the answer is right, and `val_loss`, the cross entropy.
+
+        Of 100 classes or more also `val_top5`, whether it is among the five largest logits.
+        """
         import tensorflow as tf
 
         hits = tf.argmax(answers, 1) == batch["labels"]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], answers)
         ones = tf.ones_like(losses)
-        return {"val_top1": (hits, ones), "val_loss": (losses, ones)}
+        found = {"val_top1": (hits, ones), "val_loss": (losses, ones)}
+        if "val_top5" in self.validation:
+            found["val_top5"] = (_among_the_first(5, batch["labels"], answers), ones)
+        return found
 
 
 def classification(config: Config, info: ImageInfo) -> Classification:
@@ -132,6 +143,21 @@ def classification(config: Config, info: ImageInfo) -> Classification:
     """
     augmentation = Augmentation(config.augment, info, config.data.image_size)
     return Classification(augmentation, config.optimizer.label_smoothing)
+
+
+def _among_the_first(count: int, labels_n: Any, logits: Any) -> Any:
+    """bool [n]: fewer than `count` logits come before the label's; of equal ones the first does.
+
+    Not tf.math.in_top_k, which counts all equal logits as among the first: a network of zeros
+    would always be right.
+    """
+    import tensorflow as tf
+
+    own = tf.gather(logits, labels_n, axis=1, batch_dims=1)[:, None]
+    earlier = tf.range(tf.shape(logits, tf.int64)[1])[None, :] < labels_n[:, None]
+    before = (logits > own) | ((logits == own) & earlier)
+    ahead = tf.reduce_sum(tf.cast(before, tf.int32), 1)
+    return (ahead < count) & tf.reduce_all(tf.math.is_finite(logits), 1)
 
 
 def _cross_entropy(labels: Any, logits: Any) -> Any:

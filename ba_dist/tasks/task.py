@@ -42,7 +42,7 @@ class Task(InstanceMaker, Protocol):
         schema: what a batch holds, name → field.
         metrics: of training, beside the loss: name → format to show it in.
         validation: metrics of evaluation: name → format, in the order they are shown in.
-        judged_by: the one of them that says how good a network is.
+        judged_by: the one of them that says how good a network is: more of it is better.
         headline: that one in words.
         facts: what the builder of a network needs to know, by name.
     """

@@ -203,3 +203,28 @@ def test_restore_refuses_what_does_not_fit_and_sets_nothing(change, message):
     with pytest.raises(CheckpointError, match=message):
         checkpoint.restore(given, state)
     assert not any(variable.value.any() for variable in state.values())
+
+
+def test_the_best_one_stays_beside_the_newest_and_is_chosen_by_name(tmp_path):
+    save(tmp_path, 10)
+    with pytest.raises(CheckpointError, match="no checkpoint best; there are: 10; train with --k"):
+        checkpoint.choose(tmp_path, "best")
+    checkpoint.save_best(tmp_path, Checkpoint(10, arrays(), FACTS))
+    for step in (20, 30, 40):
+        save(tmp_path, step)
+    assert checkpoint.names(tmp_path) == ["best", "30", "40"]
+    found = {which: checkpoint.choose(tmp_path, which).step for which in ("best", "newest", "30")}
+    assert found == {"best": 10, "newest": 40, "30": 30}
+    checkpoint.save_best(tmp_path, Checkpoint(40, arrays(), FACTS))
+    assert checkpoint.choose(tmp_path, "best").step == 40
+    for which in ("10", "last", "-1"):
+        with pytest.raises(CheckpointError, match=which):
+            checkpoint.choose(tmp_path, which)
+
+
+def test_a_corrupt_best_one_is_told_and_does_not_stand_for_the_newest(tmp_path):
+    save(tmp_path, 10)
+    (tmp_path / "best.safetensors").write_bytes(b"torn")
+    assert checkpoint.choose(tmp_path).step == 10
+    with pytest.raises(CheckpointError, match="best.safetensors cannot be read"):
+        checkpoint.choose(tmp_path, "best")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ba_dist.train import RUN_AGAIN
+from ba_dist.training import RUN_AGAIN
 
 from .pretend_slurm import CLONE, Cluster
 

@@ -15,7 +15,7 @@ from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
     [
         # Table 6 of He et al. gives two digits of a million; the shortcuts have no parameters.
         *((f"resnet{depth}", (32, 32, 3), 10, 2) for depth in (20, 32, 44, 56, 110)),
-        *((f"resnet{depth}", (224, 224, 3), 1000, 8) for depth in (50, 101, 152)),
+        *((f"resnet{depth}", (224, 224, 3), 1000, 8) for depth in (18, 34, 50, 101, 152)),
     ],
 )
 def test_the_number_of_parameters_is_the_published_one(name, shape, classes, digits):
@@ -28,7 +28,7 @@ def test_the_number_of_parameters_is_the_published_one(name, shape, classes, dig
 def test_every_published_number_is_looked_at():
     published = {name for name, entry in models.NETWORKS.items() if entry.parameters}
     # 1202 layers take minutes to build; the rule is that of the others.
-    assert published == {f"resnet{d}" for d in (20, 32, 44, 56, 110, 1202, 50, 101, 152)}
+    assert published == {f"resnet{d}" for d in (20, 32, 44, 56, 110, 1202, 18, 34, 50, 101, 152)}
 
 
 def test_the_first_steps_at_the_published_rate_go_down():
@@ -77,3 +77,58 @@ def test_the_pool_behind_the_stem_is_centred_alike():
     windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), (1, 2))[:, ::2, ::2]
     np.testing.assert_array_equal(padded(wide), windows.max((-2, -1)))
     assert pool.output.shape[1:3] == (16, 16)
+
+
+class Reference:
+    """ResNet-18 and 34 by their table, in numpy; it takes weights in the order it meets them."""
+
+    def __init__(self, model):
+        self.values = {v.path: np.asarray(v.value, np.float64) for v in model.variables}
+
+    def conv(self, x, name, stride):
+        """Every pixel of the answer by the definition: a sum over a window, padded by zeros."""
+        kernel = self.values[f"{name}/kernel"]
+        size = kernel.shape[0]
+        pad = size // 2
+        x = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))
+        return np.einsum("nhwcij,ijco->nhwo", windows[:, ::stride, ::stride], kernel)
+
+    def norm(self, x, name):
+        mean, variance, gamma, beta = (
+            self.values[f"{name}/{part}"]
+            for part in ("moving_mean", "moving_variance", "gamma", "beta")
+        )
+        return (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+
+    def block(self, x, name, stride):
+        y = np.maximum(self.norm(self.conv(x, f"{name}_conv0", stride), f"{name}_norm0"), 0)
+        y = self.norm(self.conv(y, f"{name}_conv1", 1), f"{name}_norm1")
+        if f"{name}_shortcut/kernel" in self.values:
+            x = self.norm(self.conv(x, f"{name}_shortcut", stride), f"{name}_shortcut_norm")
+        return np.maximum(x + y, 0)
+
+    def __call__(self, x, stages):
+        x = np.maximum(self.norm(self.conv(x, "stem", 2), "stem_norm"), 0)
+        x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+        x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1))
+        for stage, blocks in enumerate(stages):
+            for block in range(blocks):
+                x = self.block(x, f"stage{stage}_block{block}", 1 + (stage > 0 and block == 0))
+        return x.mean((1, 2)) @ self.values["logits/kernel"] + self.values["logits/bias"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))]
+)
+def test_the_networks_of_basic_blocks_compute_what_their_table_says(name, stages):
+    model = models.build(name, GhostBatchNormalization, image_shape=(64, 64, 3), classes=5)
+    noise = np.random.default_rng(0)
+    for variable in model.variables:  # also γ = 0 and the moving statistics
+        spread = 0.5 + noise.random(variable.shape)
+        kernel = "kernel" in variable.path
+        variable.assign(np.asarray(variable.value) if kernel else spread)
+    images = noise.normal(size=(2, 64, 64, 3))
+    expected = Reference(model)(images, stages)
+    found = np.asarray(model(images.astype(np.float32)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

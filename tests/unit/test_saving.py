@@ -126,3 +126,35 @@ def test_a_run_that_is_further_than_it_is_asked_to_go(run, asked, works):
     assert f"Give {works} or more" in str(caught.value)
     for steps in (243, 312):
         saving.check_not_beyond(Path("runs/x"), Plan(156, steps), 243, run)
+
+
+def test_the_best_result_so_far():
+    position = Position()
+    found = []
+    for step, result in enumerate([0.5, 0.5, float("nan"), None, 0.7, 0.6]):
+        position.step = step
+        found.append(position.is_best(result))
+    assert found == [True, False, False, False, True, False]
+    assert (position.best, position.best_step) == (0.7, 4)
+    assert from_facts({"step": 7}).best is None  # of a version that kept none
+
+
+def test_a_best_one_that_is_written_does_not_hide_a_newest_one_that_was_not(
+    saver, said, tmp_path, monkeypatch
+):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving.checkpoint, "save", full)
+        saver.save(5, {"a": Variable(1.0)}, {}, {})
+        saver.save(5, {"a": Variable(1.0)}, {}, {}, best=True)
+        saver.finish()
+    assert saver.lost and checkpoint.names(tmp_path) == ["best"]
+    with monkeypatch.context() as patch:
+        patch.setattr(saving.checkpoint, "save_best", full)
+        saver.save(10, {"a": Variable(2.0)}, {}, {})
+        saver.save(10, {"a": Variable(2.0)}, {}, {}, best=True)
+        saver.finish()
+    assert not saver.lost and "no best checkpoint, that of step 10" in said[-1]
+    assert checkpoint.choose(tmp_path, "best").step == 5

@@ -59,7 +59,7 @@ def test_names_are_checked_by_their_registry():
 
 
 def test_a_name_that_no_registry_has_stops_a_run_before_it_begins(tmp_path):
-    from ba_dist.train import train
+    from ba_dist.training import train
 
     folder = tmp_path / "run"
     for wrong in ({"model": "resnet9"}, {"optimizer": "adam-w"}):

@@ -68,7 +68,10 @@ class GhostBatchNormalization(keras.layers.Layer):
         self.moving_variance = weight("moving_variance", "ones", False)
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False, mask: None = None) -> Any:
+        # Keras gives its own BatchNormalization a mask, also where it is put in the place of one.
+        if mask is not None:
+            raise ValueError("a ghost batch is normalised whole, without a mask")
         images = inputs if len(inputs.shape) == 4 else inputs[:, None, None, :]
         if training:
             outputs, means, variances = self._normalise_ghosts(images)

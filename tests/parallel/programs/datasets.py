@@ -40,7 +40,7 @@ sys.addaudithook(notice)
 result: dict[str, object] = {}
 try:
     if name == "train":
-        from ba_dist.train import train
+        from ba_dist.training import train
 
         changes = {"dataset": "imagenet", "train_samples": 5, "batch_size": comm.world_size}
         train(override(recipe("quickstart"), {**changes, "run_dir": str(folder / "run")}))

@@ -19,7 +19,7 @@ from ba_dist.config import Config, override
 from ba_dist.data import pipeline
 from ba_dist.health import watchdog
 from ba_dist.run import checkpoint
-from ba_dist.train import train
+from ba_dist.training import train
 
 # Two steps an epoch; an evaluation of 20 batches on each of two ranks.
 SMALL = {

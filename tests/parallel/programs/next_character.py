@@ -211,16 +211,16 @@ SMALL = {
 def main(out, plans):
     from ba_dist.analysis.audit import audit
     from ba_dist.evaluate_run import evaluate_run
-    from ba_dist.train import train
+    from ba_dist.training import train
 
     for name, changes in plans:
         config = override(Config("characters"), {**SMALL, **changes, "run_dir": str(out / name)})
         outcome = train(config)
-        step, metrics = evaluate_run(outcome.run_dir)
+        result = evaluate_run(outcome.run_dir)
         if start().rank == 0:
             found = {
                 "audit": audit(outcome.run_dir),
-                "evaluated": [step, metrics],
+                "evaluated": [result.step, result.metrics],
             }
             (outcome.run_dir / "found.json").write_text(json.dumps(found))
 

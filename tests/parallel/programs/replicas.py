@@ -12,7 +12,7 @@ from pathlib import Path
 
 import shallow  # noqa: F401  builds its networks in no time
 
-from ba_dist import train as training
+from ba_dist import training
 from ba_dist.comm import start
 from ba_dist.config import Config, override
 from ba_dist.errors import UserError

@@ -20,7 +20,7 @@ from pathlib import Path
 from ba_dist import runtime
 
 # What a training imports; not mpi4py.MPI, whose import starts MPI.
-LOADED = ("horovod.tensorflow", "ba_dist.cli", "ba_dist.train", "ba_dist.experiment")
+LOADED = ("horovod.tensorflow", "ba_dist.cli", "ba_dist.training", "ba_dist.experiment")
 LOADED += ("ba_dist.data.pipeline", "ba_dist.models.resnet", "ba_dist.run.metrics")
 
 

@@ -27,7 +27,7 @@ from ba_dist.data.pipeline import InputPipeline  # noqa: E402
 from ba_dist.rules.order import GroupSampler, shuffle  # noqa: E402
 from ba_dist.run import trace  # noqa: E402
 from ba_dist.tasks.classification import Classification  # noqa: E402
-from ba_dist.train import train  # noqa: E402
+from ba_dist.training import train  # noqa: E402
 
 STEPS = 4
 GHOST = 4

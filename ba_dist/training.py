@@ -76,9 +76,13 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         # --- what learns what: samples, task, network, step, evaluation ---------------------------
         config, dataset = _open_samples(config, comm)
         plan = plan_steps(config, len(dataset.train), comm.world_size)
-        made = experiment.assemble(
-            config, dataset.info, layout.ghost_batch, layout.instances_per_rank
+        # Together, because a network of somebody's own may lie on some of the nodes only.
+        made = comm.together(
+            lambda: experiment.assemble(
+                config, dataset.info, layout.ghost_batch, layout.instances_per_rank
+            )
         )
+        weights, taken = experiment.start_from(made, comm) if config.model.init_from else (None, "")
         run = Run(
             config=config,
             layout=layout,
@@ -89,7 +93,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
             step=experiment.train_step(made, layout, comm),
             hyper=experiment.hyperparameters(config, plan.steps_per_epoch),
             evaluate=stack.enter_context(experiment.evaluator(made, dataset.validation, comm)),
-            facts=record.identity(config, layout, dataset),
+            facts=record.identity(config, layout, dataset, weights),
         )
         # --- an earlier job of the run may have come some way -------------------------------------
         if not config.run.resume:
@@ -102,6 +106,8 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         record.describe(
             folder, config, layout, dataset=dataset, plan=plan, done=run.position.step, comm=comm
         )
+        if taken and comm.rank == 0 and run.position.step == 0:
+            print(f"starting from {taken}", flush=True)
         # --- the steps ----------------------------------------------------------------------------
         writer = stack.enter_context(_open_writer(run))
         writer.start(dataset.train, run.position.step)
@@ -292,6 +298,17 @@ def _save(run: Run, writer: Writer, watch: Watch) -> None:
     run.saved = done
 
 
+def _keep_best(run: Run, writer: Writer, watch: Watch) -> None:
+    """Begins to write the best checkpoint, if this evaluation is the best one; collective."""
+    # All ranks have the same result. What was saved before this evaluation does not know of it, so
+    # a job that goes on from there comes here once more.
+    if not run.position.is_best(run.position.val[run.made.task.judged_by]):
+        return
+    watch.beat("saving", run.position.step)
+    rows = instance_state.gather(run.step.instance_state(), run.layout, run.comm.world)
+    writer.best_checkpoint(run.position, run.step.state(), rows, run.facts)
+
+
 def _compare_replicas(run: Run, writer: Writer, watch: Watch) -> None:
     """Ends the run where the ranks' weights differ; collective over the world."""
     done = run.position.step
@@ -318,6 +335,8 @@ def _end_epoch(run: Run, writer: Writer, watch: Watch, stop: StopRequest) -> boo
             position.val = found
             values |= found
         writer.epoch(position, values)
+    if due and run.config.run.keep_best:
+        _keep_best(run, writer, watch)
     position.ended = done
     if plan.fills_epoch(done):
         position.begin_epoch()
@@ -341,6 +360,7 @@ def _ended_by_an_earlier_job(run: Run, due: bool) -> bool:
 def _summarise(run: Run, writer: Writer, dataset: Dataset) -> dict[str, Any]:
     """Writes summary.json on rank 0 and returns it everywhere; collective over the world."""
     counters = dataset.train.counters.as_dict()
+    best = {"best": run.position.best, "best_step": run.position.best_step}
     *totals, waited = run.comm.sum([*counters.values(), writer.clock.waited()])
     summary = record.summary(
         run.config,
@@ -349,6 +369,7 @@ def _summarise(run: Run, writer: Writer, dataset: Dataset) -> dict[str, Any]:
         run.plan.steps_per_epoch,
         skipped_updates=run.position.skipped,
         **run.position.val,
+        **(best if run.config.run.keep_best else {}),
         **writer.clock.speed(),
         seconds=run.position.seconds,
         checkpoint_seconds=writer.checkpoint_seconds,
