@@ -18,7 +18,7 @@ _HOME = {
     "augmentation_keys": "rules.keys",
     "start": "comm",
     "GhostBatchNormalization": "models.layers.ghost_batch_norm",
-    "input_pipeline": "api",
+    "input_pipeline": "api.pipeline",
 }
 __all__ = sorted([*_HOME, "__version__"])
 

@@ -1,4 +1,4 @@
-"""What people's own scripts call: the public names of `ba_dist`."""
+"""Batch augmentation as the input pipeline of a script of one's own."""
 
 import atexit
 import functools
