@@ -13,11 +13,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Augment": "config",
+    "Data": "config",
     "Layout": "rules.layout",
     "Permutation": "rules.order",
     "augmentation_keys": "rules.keys",
     "start": "comm",
     "GhostBatchNormalization": "models.layers.ghost_batch_norm",
+    "BatchAugmentation": "api.pipeline",
     "input_pipeline": "api.pipeline",
 }
 __all__ = sorted([*_HOME, "__version__"])

@@ -1,27 +1,42 @@
-"""Batch augmentation as the input pipeline of a script of one's own."""
+"""Batch augmentation as the input of a script of one's own: training batches and evaluation."""
 
 import atexit
 import functools
-import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ba_dist.comm import Comm
-from ba_dist.config import Augment
-from ba_dist.data.augment import Augmentation
+from ba_dist.api.checks import (
+    check_augmentation,
+    check_steps,
+    check_whole,
+    computed_by,
+    make_config,
+    plain,
+)
+from ba_dist.api.samples import check_images, open_evaluation, open_samples
+from ba_dist.api.words import in_parameters, parameters, same_on_all_ranks
+from ba_dist.comm import Comm, end_job
+from ba_dist.config import Augment, Data, layout_of
+from ba_dist.data.augment import Augmentation, Own
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.pipeline import InputPipeline
-from ba_dist.data.sources import ArraySource, ImageInfo
-from ba_dist.errors import ConfigError
-from ba_dist.rules.layout import Layout
-from ba_dist.rules.order import GroupSampler
+from ba_dist.data.pipeline import io_threads as io_threads_of
+from ba_dist.data.sources import Source, Workers
+from ba_dist.errors import ConfigError, UserError
+from ba_dist.evaluate import rank_batches
+from ba_dist.health.script_watchdog import ScriptWatchdog
+from ba_dist.rules.order import GroupSampler, shuffle
 from ba_dist.tasks.classification import Classification
+
+_ENDLESS = 2**60  # steps
+_UNCHANGED = Augment()
 
 
 @functools.cache
@@ -34,21 +49,369 @@ def _end_calmly() -> None:
     atexit.register(time.sleep, 0.2)
 
 
+class BatchAugmentation:
+    """Batch augmentation for a training script of one's own: replaces its input pipeline.
+
+    The world is laid out in groups of gcd(M, W) ranks; a group trains on the same samples, each of
+    its ranks on its own augmented copies. The gradient is the mean over the world, as ever. The
+    same seed gives the same batches on any number of ranks.
+
+    All ranks make it, with the same arguments, and all call `train`, `evaluation` and `average`
+    together.
+
+    Args:
+        images: uint8 [N, H, W, C], all of them on every rank; or `ba_dist.Data(dataset=…,
+            data_dir=…)`, a dataset by name, folders or TFRecord shards; or an object with `len`
+            whose `[i]` gives (image uint8 [H, W, C], label).
+        labels: integers [N] of an array of images.
+        comm: what `ba_dist.start()` gave.
+        batch_size: B, distinct samples per step over all ranks.
+        multiplicity: M, augmented copies of each.
+        augment: how copies differ.
+        own_augment: a function (image uint8 [H, W, C], numpy.random.Generator) → uint8 image of
+            the same shape. It is called after crop, flip, AutoAugment and jitter, and before
+            normalising, cutout and mixing. All that is random must come from the generator, which
+            follows from (seed, epoch, sample, copy) alone. With `io_threads` above 1, several
+            threads call it at a time.
+        seed: of order and augmentation.
+        ghost_batch_size: of the model's GhostBatchNormalization.
+        classes: number of classes; default the largest label of the array + 1.
+        image_size: side of the square that is cropped, where `augment.crop` is on; `Data` has its
+            own.
+        standardise: whether pixels are (x - mean) / std, channel by channel, of x in 0 … 1.
+            Otherwise they are x in 0 … 1; a cut out square is black then, not the mean.
+        io_threads: threads of a rank that read, decode and augment; default 1 for arrays and
+            objects, at least 4 for files.
+        stall_timeout: seconds that a rank waits for others which have left after another step,
+            before it ends the job; 0 waits for ever.
+
+    Attributes:
+        mean, std: of each channel, of pixels in 0 … 1; (0, …) and (1, …) without `standardise`.
+        classes: number of classes.
+        image_shape: (H, W, C) of a batch.
+        steps_per_epoch: N // B; the samples that do not fill a batch are dropped, others each
+            epoch.
+        layout: who computes what, `ba_dist.Layout`.
+
+    Raises:
+        ConfigError: on all ranks, naming the parameter and what would work.
+        DataError: on all ranks, when a dataset is not available, or samples are no uint8 images.
+
+    Example:
+        ba = ba_dist.BatchAugmentation(images, labels, comm=comm, batch_size=64, multiplicity=2)
+        for x, y in ba.train(steps=1000): ...
+        for x, y in ba.evaluation(other_images, other_labels): ...
+
+    Source: "Augment Your Batch", sections 3 and 4.5.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        labels: npt.ArrayLike | None = None,
+        *,
+        comm: Comm,
+        batch_size: int,
+        multiplicity: int,
+        augment: Augment = _UNCHANGED,
+        own_augment: Own | None = None,
+        seed: int = 0,
+        ghost_batch_size: int = 32,
+        classes: int | None = None,
+        image_size: int | None = None,
+        standardise: bool = True,
+        io_threads: int | None = None,
+        stall_timeout: float = 600.0,
+    ):
+        if not isinstance(comm, Comm):
+            raise ConfigError(f"comm is {comm!r}; expected what ba_dist.start() gave")
+        _end_calmly()
+        with in_parameters():
+            self._config = comm.together(
+                lambda: make_config(
+                    images,
+                    augment,
+                    batch=(batch_size, multiplicity, ghost_batch_size),
+                    image_size=image_size,
+                    classes=classes,
+                    seed=seed,
+                    io_threads=io_threads,
+                    stall_timeout=stall_timeout,
+                )
+            )
+            own = {"standardise": standardise, "own_augment": _name(own_augment)}
+            same_on_all_ranks(computed_by(self._config) | own, comm)
+            self.layout = layout_of(self._config, comm.world_size)
+            samples = open_samples(
+                images, labels, classes=plain(classes), varying=augment.crop != "none", comm=comm
+            )
+            if len(samples.train) < batch_size:
+                raise ConfigError(
+                    f"batch_size is {batch_size}, but there are only {len(samples.train)} images"
+                )
+            info = samples.info
+            if not standardise:
+                info = replace(info, mean=(0.0,) * len(info.mean), std=(1.0,) * len(info.std))
+            size = self._config.data.image_size if isinstance(images, Data) else plain(image_size)
+            self._task = comm.together(lambda: self._make_task(info, size, own_augment))
+        self._comm = comm
+        self._train, self._validation = samples.train, samples.validation
+        self.mean, self.std, self.classes = info.mean, info.std, info.classes
+        self.image_shape: tuple[int, int, int] = self._task.augmentation.image_shape
+        self.steps_per_epoch = len(samples.train) // batch_size
+        self._workers = Workers(io_threads_of(self._config, samples.train))
+        self._group, self._world = comm.group(self.layout), comm.world.duplicate()
+        self._ranks_here = comm.node.size
+        self._watch: ScriptWatchdog | None = None
+        if comm.world_size > 1 and stall_timeout:
+            self._watch = ScriptWatchdog(comm, stall_timeout)
+            atexit.register(self._watch.close)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def train(self, steps: int | None = None, first: int = 0) -> Any:
+        """The augmented batches of this rank.
+
+        Going through the dataset again (an epoch of Keras) goes on with the next steps. It may be
+        left early, on all ranks after the same step.
+
+        Args:
+            steps: how many there are each time that one goes through it; None for no end.
+            first: step to begin with, from 0, for a script that continues an earlier run.
+
+        Returns:
+            A tf.data.Dataset of (images float32 [b·K, H, W, C], labels int64 [b·K], or float32
+            [b·K, classes] with mixup or CutMix); its `len()` is `steps`.
+
+        Raises:
+            ConfigError: on all ranks, when a number is negative or not the same on all.
+        """
+        with in_parameters():
+            self._comm.together(lambda: check_steps(steps, first))
+            same_on_all_ranks({"steps": steps, "first": first}, self._comm)
+        begin = first
+
+        def instances() -> Iterator[tuple[Any, Any]]:
+            nonlocal begin
+            if steps is None:
+                # Where it was left, the ranks may have taken batches ahead.
+                begin = int(self._world.gather_all(np.array(begin)).max())
+            start, last = begin, begin + (steps or _ENDLESS)
+            begin = last if steps else start
+            for step, images, labels in self._pass(start, last):
+                if steps is None:
+                    begin = step + 1
+                yield images, labels
+
+        rows = self.layout.instances_per_rank
+        images_spec = tf.TensorSpec((rows, *self.image_shape), tf.float32)
+        batches = tf.data.Dataset.from_generator(
+            instances, output_signature=(images_spec, self._labels_spec(rows))
+        )
+        length = tf.data.INFINITE_CARDINALITY if steps is None else steps
+        return batches.apply(tf.data.experimental.assert_cardinality(length))
+
+    def _pass(self, first: int, last: int) -> Iterator[tuple[int, Any, Any]]:
+        """(step, images, labels) of steps `first` … `last`-1; collective over the group."""
+        self._beat("waiting for input", first)
+        channel = self._group.duplicate()  # the pass before may not have ended everywhere
+        pipeline = self._open(channel, first, last)
+        done = first
+        try:
+            for batch in pipeline:
+                done = batch.step + 1
+                self._beat("in the step", done)
+                yield batch.step, batch.inputs["images"], batch.inputs["labels"]
+                self._beat("waiting for input", done)
+        except GeneratorExit:
+            self._close(pipeline, channel, done)  # left early, on every rank after the same step
+            raise
+        except BaseException as error:
+            pipeline.abandon()
+            self._fail(error)
+        self._close(pipeline, channel, done)
+
+    def _open(self, channel: Any, first: int, last: int) -> InputPipeline:
+        data, seed, layout = self._config.data, self._config.run.seed, self.layout
+        order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+        group = layout.group(self._comm.rank)
+        reader = GroupReader(
+            self._train,
+            GroupSampler(len(self._train), seed, layout, group, order=order),
+            channel,
+            ReadMode(skip=data.on_corrupt == "skip"),
+            first=first,
+            last=last,
+            workers=self._workers,
+            sharing=self._ranks_here,
+        )
+        return InputPipeline(
+            reader, self._task, layout, rank=self._comm.rank, seed=seed, workers=self._workers
+        )
+
+    def _close(self, pipeline: InputPipeline, channel: Any, done: int) -> None:
+        self._beat("leaving", done)
+        pipeline.close()
+        channel.free()
+
+    def _beat(self, activity: str, done: int) -> None:
+        if self._watch is not None:
+            self._watch.beat(activity, done)
+
+    def _fail(self, error: BaseException) -> None:
+        """Raises an error of this rank alone; where others wait for it, it ends the job."""
+        if isinstance(error, UserError):
+            if self._comm.world_size > 1:
+                end_job(parameters(f"{error}"), 1)
+            raise type(error)(parameters(f"{error}")) from None
+        raise error
+
+    # --- evaluation -------------------------------------------------------------------------------
+
+    def evaluation(
+        self, images: Any = None, labels: npt.ArrayLike | None = None, batch_size: int = 250
+    ) -> Any:
+        """This rank's share of the samples to evaluate on, standardised as in training.
+
+        Rank r takes samples r, r + W, r + 2W, …, so over all ranks each counts exactly once. The
+        last batch is shorter, and a rank may have one sample, and one batch, less than another: do
+        nothing collective in each batch, and put the results together by `average`.
+
+        Args:
+            images: as for training; None for the validation samples of `Data`.
+            labels: integers [N] of an array of images.
+            batch_size: images in a batch.
+
+        Returns:
+            A tf.data.Dataset of (images float32 [n, H, W, C], labels as `train` gives them).
+
+        Raises:
+            ConfigError: on all ranks, naming the parameter.
+        """
+        with in_parameters():
+            source = self._comm.together(lambda: self._evaluation_source(images, labels))
+            self._comm.together(lambda: check_whole("batch_size", batch_size, 1))
+            same_on_all_ranks({"the number of images": len(source)}, self._comm)
+            if len(source) < self._comm.world_size:
+                raise ConfigError(
+                    f"images are {len(source)}, fewer than the {self._comm.world_size} ranks;"
+                    " each rank needs one to evaluate on"
+                )
+
+        def batches() -> Iterator[tuple[Any, Any]]:
+            skip = self._config.data.on_corrupt == "skip"
+            try:
+                for _, (rows, numbers, counted) in rank_batches(
+                    self._task,
+                    source,
+                    comm=self._comm,
+                    size=batch_size,
+                    workers=self._workers,
+                    skip=skip,
+                ):
+                    if counted.any():
+                        yield self._plain_inputs(rows[counted], numbers[counted])
+            except UserError as error:
+                self._fail(error)
+
+        images_spec = tf.TensorSpec((None, *self.image_shape), tf.float32)
+        dataset = tf.data.Dataset.from_generator(
+            batches, output_signature=(images_spec, self._labels_spec(None))
+        )
+        length = -(-self.share(len(source)) // batch_size)
+        if self._config.data.on_corrupt == "skip":
+            return dataset
+        return dataset.apply(tf.data.experimental.assert_cardinality(length))
+
+    def transform(self, images: Any) -> Any:
+        """Images as the network sees them in evaluation: standardised as in training.
+
+        Args:
+            images: uint8 [n, H, W, C]; with `augment.crop`, also a list of images of any sizes.
+
+        Returns:
+            float32 [n, *image_shape].
+
+        Raises:
+            ConfigError: when they are something else.
+            DataError: when they have another size than those of training, and are not cropped.
+        """
+        with in_parameters():
+            listed = isinstance(images, list) and self._config.augment.crop != "none"
+            parts = [check_images([one])[0] for one in images] if listed else check_images(images)
+            rows = self._task.allocate(len(parts))
+            for image, row in zip(parts, rows, strict=True):
+                self._task.plain(image, row)
+            return self._plain_inputs(rows, np.zeros(len(parts), np.int64))[0]
+
+    def share(self, count: int) -> int:
+        """How many of so many samples to evaluate on this rank has."""
+        return len(range(self._comm.rank, count, self._comm.world_size))
+
+    def average(self, sums: Any, count: float) -> Any:
+        """Σ sums / Σ count over all ranks, exact however samples are shared; collective.
+
+        Args:
+            sums: number, or name → number; over this rank's samples.
+            count: of this rank's samples.
+
+        Returns:
+            float, or name → float, the same on all ranks.
+        """
+        if isinstance(sums, Mapping):
+            *totals, samples = self._comm.sum([*map(float, sums.values()), float(count)])
+            return {name: float(t / samples) for name, t in zip(sums, totals, strict=True)}
+        total, samples = self._comm.sum([float(sums), float(count)])
+        return float(total / samples)
+
+    def _evaluation_source(self, images: Any, labels: Any) -> Source:
+        if images is None:
+            if self._validation is None:
+                raise ConfigError("images are missing; only Data has samples to evaluate on")
+            return self._validation
+        varying = self._config.augment.crop != "none"
+        return open_evaluation(images, labels, self._train.info, varying=varying)
+
+    # --- both -------------------------------------------------------------------------------------
+
+    def _make_task(self, info: Any, image_size: int | None, own: Own | None) -> Classification:
+        if own is not None and not callable(own):
+            raise ConfigError(f"own_augment is {own!r}; expected a function")
+        augmentation = Augmentation(self._config.augment, info, image_size, own)
+        check_augmentation(augmentation)
+        ghost_batch = self.layout.ghost_batch
+        augmentation.draw(
+            np.zeros(ghost_batch, np.uint64), np.ones((ghost_batch, 2), np.int64), ghost_batch
+        )
+        return Classification(augmentation)
+
+    def _plain_inputs(self, rows: Any, labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+        with tf.device("/CPU:0"):
+            made = self._task.finish_plain(rows, labels)["images"]
+            if self._task.schema["labels"].rank == 2:
+                return made, tf.one_hot(labels, self.classes, dtype=tf.float32)
+            return made, tf.constant(labels)
+
+    def _labels_spec(self, rows: int | None) -> Any:
+        if self._task.schema["labels"].rank == 2:
+            return tf.TensorSpec((rows, self.classes), tf.float32)
+        return tf.TensorSpec((rows,), tf.int64)
+
+
 def input_pipeline(
     images: npt.NDArray[np.uint8],
     labels: npt.ArrayLike,
     comm: Comm,
     batch_size: int,
     multiplicity: int,
-    steps: int,
+    steps: int | None,
     augment: Augment,
     seed: int = 0,
     ghost_batch_size: int = 32,
 ) -> Any:
-    """Batch augmentation for a training script of one's own: replaces its input pipeline.
+    """The training batches of a `BatchAugmentation`, for a script that evaluates by itself.
 
-    The world is laid out in groups of gcd(M, W) ranks; a group trains on the same samples, each of
-    its ranks on its own augmented copies. The gradient is the mean over the world, as ever.
+    The images are standardised; `BatchAugmentation` also does so to those of evaluation.
 
     Args:
         images: uint8 [N, H, W, C], the same on every rank.
@@ -56,63 +419,28 @@ def input_pipeline(
         comm: what `ba_dist.start()` gave.
         batch_size: B, distinct samples per step over all ranks.
         multiplicity: M, augmented copies of each.
-        steps: how many; every rank takes all of them, or leaves after the same one as all others.
+        steps: as `BatchAugmentation.train` has it.
         augment: how copies differ.
         seed: of order and augmentation.
         ghost_batch_size: of the model's GhostBatchNormalization.
 
     Returns:
-        A tf.data.Dataset of (images float32 [b·K, H, W, C], labels int64 [b·K], or float32
-        [b·K, classes] with mixup or CutMix), `steps` long.
-        Going through it again (an epoch of Keras) goes on with the next steps.
+        A tf.data.Dataset, as `BatchAugmentation.train` gives it.
 
     Raises:
-        ConfigError: naming the values that would work on these ranks.
+        ConfigError: on all ranks, naming the parameter and what would work.
     """
-    _end_calmly()
-    layout = Layout(comm.world_size, multiplicity, batch_size, ghost_batch_size=ghost_batch_size)
-    if len(images) < batch_size:
-        raise ConfigError(f"batch_size is {batch_size}, but there are only {len(images)} images")
-    unit = images.reshape(-1, images.shape[-1])[:: max(1, images.size // 10**7)] / 255
-    height, width, channels = images.shape[1:]
-    info = ImageInfo(
-        "own",
-        (height, width, channels),
-        int(np.max(labels)) + 1,
-        tuple(unit.mean(0)),
-        tuple(unit.std(0)),
-    )
-    source = ArraySource(info, images, np.asarray(labels, np.int64), "own")
-    sampler = GroupSampler(len(images), seed, layout, layout.group(comm.rank))
-    channel = comm.group(layout)
-    task = Classification(Augmentation(augment, info))
+    return BatchAugmentation(
+        images,
+        labels,
+        comm=comm,
+        batch_size=batch_size,
+        multiplicity=multiplicity,
+        augment=augment,
+        seed=seed,
+        ghost_batch_size=ghost_batch_size,
+    ).train(steps)
 
-    begun = itertools.count(0, steps)
 
-    def instances() -> Iterator[tuple[Any, Any]]:
-        # Each time that the dataset is gone through, training goes on `steps` further.
-        first = next(begun)
-        reader = GroupReader(source, sampler, channel, ReadMode(), first=first, last=first + steps)
-        pipeline = InputPipeline(reader, task, layout, rank=comm.rank, seed=seed)
-        try:
-            for batch in pipeline:
-                yield batch.inputs["images"], batch.inputs["labels"]
-        except GeneratorExit:  # left early, on every rank after the same step
-            pipeline.close()
-            raise
-        except BaseException:
-            pipeline.abandon()
-            raise
-        pipeline.close()
-
-    rows = layout.instances_per_rank
-    soft = task.schema["labels"].rank == 2
-    labels_spec = (
-        tf.TensorSpec((rows, info.classes), tf.float32)
-        if soft
-        else tf.TensorSpec((rows,), tf.int64)
-    )
-    return tf.data.Dataset.from_generator(
-        instances,
-        output_signature=(tf.TensorSpec((rows, *info.image_shape), tf.float32), labels_spec),
-    )
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)

@@ -1,5 +1,5 @@
 """Copies: parameters from keys, pixels from parameters."""
 
-from ba_dist.data.augment.augmentation import Augmentation, Parameters, cutout, normalise
+from ba_dist.data.augment.augmentation import Augmentation, Own, Parameters, cutout, normalise
 
-__all__ = ["Parameters", "Augmentation", "normalise", "cutout"]
+__all__ = ["Parameters", "Augmentation", "Own", "normalise", "cutout"]
