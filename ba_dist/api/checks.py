@@ -1,11 +1,13 @@
 """Refuses what cannot work, before anything starts."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ba_dist.config import Augment, Batch, Config, Data, Placement, Run, options
 from ba_dist.data.augment import Augmentation
+from ba_dist.data.sources import ImageInfo
 from ba_dist.errors import ConfigError
 
 
@@ -38,6 +40,7 @@ def make_config(
     batch: tuple[Any, Any, Any],
     image_size: Any,
     classes: Any,
+    standardise: Any,
     seed: Any,
     io_threads: Any,
     stall_timeout: Any,
@@ -49,6 +52,8 @@ def make_config(
     """
     if not isinstance(augment, Augment):
         raise ConfigError(f"augment is {augment!r}; expected ba_dist.Augment(…)")
+    if not isinstance(standardise, bool):
+        raise ConfigError(f"standardise is {standardise!r}; expected bool")
     if classes is not None:
         check_whole("classes", classes, 1)
     if not isinstance(images, Data):
@@ -75,6 +80,42 @@ def computed_by(config: Config) -> dict[str, Any]:
         if option.part in ("batch", "augment", "data") or option.name == "seed"
         if option.name != "data_dir"  # a folder may have another name on another node
     }
+
+
+def in_0_to_1(info: ImageInfo) -> ImageInfo:
+    """The same dataset, standardised by mean 0 and deviation 1: pixels stay in 0 … 1."""
+    channels = info.image_shape[2]
+    return replace(info, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+
+def make_augmentation(
+    augment: Augment,
+    info: ImageInfo,
+    image_size: int | None,
+    *,
+    own: Any,
+    ghost_batch: int,
+) -> Augmentation:
+    """The augmentation of a script, once a trial has found nothing wrong.
+
+    Args:
+        augment: which, and how strong.
+        info: of the images.
+        image_size: side of the crop; None where nothing is cropped.
+        own: the script's function, if it has one.
+        ghost_batch: instances in a ghost batch.
+
+    Raises:
+        ConfigError: when the parts do not fit each other.
+        DataError: when the function gives no uint8 image of the same shape.
+    """
+    if own is not None and not callable(own):
+        raise ConfigError(f"own_augment is {own!r}; expected a function")
+    made = Augmentation(augment, info, image_size, own)
+    check_augmentation(made)
+    keys, sizes = np.zeros(ghost_batch, np.uint64), np.ones((ghost_batch, 2), np.int64)
+    made.draw(keys, sizes, ghost_batch)
+    return made
 
 
 def check_augmentation(augmentation: Augmentation) -> None:

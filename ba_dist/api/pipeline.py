@@ -4,7 +4,6 @@ import atexit
 import functools
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,30 +11,26 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ba_dist.api.checks import (
-    check_augmentation,
     check_steps,
     check_whole,
     computed_by,
+    in_0_to_1,
+    make_augmentation,
     make_config,
     plain,
 )
+from ba_dist.api.passes import Passes, fail
 from ba_dist.api.samples import check_images, open_evaluation, open_samples
-from ba_dist.api.words import in_parameters, parameters, same_on_all_ranks
-from ba_dist.comm import Comm, end_job
+from ba_dist.api.words import in_parameters, same_on_all_ranks
+from ba_dist.comm import Comm
 from ba_dist.config import Augment, Data, layout_of
-from ba_dist.data.augment import Augmentation, Own
-from ba_dist.data.group.group_reader import GroupReader
-from ba_dist.data.group.record_exchange import ReadMode
-from ba_dist.data.pipeline import InputPipeline
+from ba_dist.data.augment import Own
 from ba_dist.data.pipeline import io_threads as io_threads_of
 from ba_dist.data.sources import Source, Workers
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.evaluate import rank_batches
-from ba_dist.health.script_watchdog import ScriptWatchdog
-from ba_dist.rules.order import GroupSampler, shuffle
 from ba_dist.tasks.classification import Classification
 
-_ENDLESS = 2**60  # steps
 _UNCHANGED = Augment()
 
 
@@ -134,6 +129,7 @@ class BatchAugmentation:
                     batch=(batch_size, multiplicity, ghost_batch_size),
                     image_size=image_size,
                     classes=classes,
+                    standardise=standardise,
                     seed=seed,
                     io_threads=io_threads,
                     stall_timeout=stall_timeout,
@@ -149,23 +145,30 @@ class BatchAugmentation:
                 raise ConfigError(
                     f"batch_size is {batch_size}, but there are only {len(samples.train)} images"
                 )
-            info = samples.info
-            if not standardise:
-                info = replace(info, mean=(0.0,) * len(info.mean), std=(1.0,) * len(info.std))
             size = self._config.data.image_size if isinstance(images, Data) else plain(image_size)
-            self._task = comm.together(lambda: self._make_task(info, size, own_augment))
-        self._comm = comm
-        self._train, self._validation = samples.train, samples.validation
-        self.mean, self.std, self.classes = info.mean, info.std, info.classes
-        self.image_shape: tuple[int, int, int] = self._task.augmentation.image_shape
-        self.steps_per_epoch = len(samples.train) // batch_size
+            augmentation = comm.together(
+                lambda: make_augmentation(
+                    augment,
+                    samples.info if standardise else in_0_to_1(samples.info),
+                    size,
+                    own=own_augment,
+                    ghost_batch=self.layout.ghost_batch,
+                )
+            )
+        self._comm, self._samples, self._task = comm, samples, Classification(augmentation)
         self._workers = Workers(io_threads_of(self._config, samples.train))
-        self._group, self._world = comm.group(self.layout), comm.world.duplicate()
-        self._ranks_here = comm.node.size
-        self._watch: ScriptWatchdog | None = None
-        if comm.world_size > 1 and stall_timeout:
-            self._watch = ScriptWatchdog(comm, stall_timeout)
-            atexit.register(self._watch.close)
+        self._passes = Passes(
+            self._config,
+            self._task,
+            samples.train,
+            layout=self.layout,
+            comm=comm,
+            workers=self._workers,
+        )
+        info = augmentation.info
+        self.mean, self.std, self.classes = info.mean, info.std, info.classes
+        self.image_shape: tuple[int, int, int] = augmentation.image_shape
+        self.steps_per_epoch = len(samples.train) // batch_size
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -189,82 +192,14 @@ class BatchAugmentation:
         with in_parameters():
             self._comm.together(lambda: check_steps(steps, first))
             same_on_all_ranks({"steps": steps, "first": first}, self._comm)
-        begin = first
-
-        def instances() -> Iterator[tuple[Any, Any]]:
-            nonlocal begin
-            if steps is None:
-                # Where it was left, the ranks may have taken batches ahead.
-                begin = int(self._world.gather_all(np.array(begin)).max())
-            start, last = begin, begin + (steps or _ENDLESS)
-            begin = last if steps else start
-            for step, images, labels in self._pass(start, last):
-                if steps is None:
-                    begin = step + 1
-                yield images, labels
-
         rows = self.layout.instances_per_rank
         images_spec = tf.TensorSpec((rows, *self.image_shape), tf.float32)
         batches = tf.data.Dataset.from_generator(
-            instances, output_signature=(images_spec, self._labels_spec(rows))
+            self._passes.in_turn(steps, first),
+            output_signature=(images_spec, self._labels_spec(rows)),
         )
         length = tf.data.INFINITE_CARDINALITY if steps is None else steps
         return batches.apply(tf.data.experimental.assert_cardinality(length))
-
-    def _pass(self, first: int, last: int) -> Iterator[tuple[int, Any, Any]]:
-        """(step, images, labels) of steps `first` … `last`-1; collective over the group."""
-        self._beat("waiting for input", first)
-        channel = self._group.duplicate()  # the pass before may not have ended everywhere
-        pipeline = self._open(channel, first, last)
-        done = first
-        try:
-            for batch in pipeline:
-                done = batch.step + 1
-                self._beat("in the step", done)
-                yield batch.step, batch.inputs["images"], batch.inputs["labels"]
-                self._beat("waiting for input", done)
-        except GeneratorExit:
-            self._close(pipeline, channel, done)  # left early, on every rank after the same step
-            raise
-        except BaseException as error:
-            pipeline.abandon()
-            self._fail(error)
-        self._close(pipeline, channel, done)
-
-    def _open(self, channel: Any, first: int, last: int) -> InputPipeline:
-        data, seed, layout = self._config.data, self._config.run.seed, self.layout
-        order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
-        group = layout.group(self._comm.rank)
-        reader = GroupReader(
-            self._train,
-            GroupSampler(len(self._train), seed, layout, group, order=order),
-            channel,
-            ReadMode(skip=data.on_corrupt == "skip"),
-            first=first,
-            last=last,
-            workers=self._workers,
-            sharing=self._ranks_here,
-        )
-        return InputPipeline(
-            reader, self._task, layout, rank=self._comm.rank, seed=seed, workers=self._workers
-        )
-
-    def _close(self, pipeline: InputPipeline, channel: Any, done: int) -> None:
-        self._beat("leaving", done)
-        pipeline.close()
-        channel.free()
-
-    def _beat(self, activity: str, done: int) -> None:
-        if self._watch is not None:
-            self._watch.beat(activity, done)
-
-    def _fail(self, error: BaseException) -> None:
-        """Raises an error of this rank alone; where others wait for it, it ends the job."""
-        if isinstance(error, UserError):
-            if self._comm.world_size > 1:
-                end_job(parameters(f"{error}"), 1)
-            raise type(error)(parameters(f"{error}")) from None
-        raise error
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -312,7 +247,7 @@ class BatchAugmentation:
                     if counted.any():
                         yield self._plain_inputs(rows[counted], numbers[counted])
             except UserError as error:
-                self._fail(error)
+                fail(error, self._comm)
 
         images_spec = tf.TensorSpec((None, *self.image_shape), tf.float32)
         dataset = tf.data.Dataset.from_generator(
@@ -366,24 +301,13 @@ class BatchAugmentation:
 
     def _evaluation_source(self, images: Any, labels: Any) -> Source:
         if images is None:
-            if self._validation is None:
+            if self._samples.validation is None:
                 raise ConfigError("images are missing; only Data has samples to evaluate on")
-            return self._validation
+            return self._samples.validation
         varying = self._config.augment.crop != "none"
-        return open_evaluation(images, labels, self._train.info, varying=varying)
+        return open_evaluation(images, labels, self._samples.info, varying=varying)
 
     # --- both -------------------------------------------------------------------------------------
-
-    def _make_task(self, info: Any, image_size: int | None, own: Own | None) -> Classification:
-        if own is not None and not callable(own):
-            raise ConfigError(f"own_augment is {own!r}; expected a function")
-        augmentation = Augmentation(self._config.augment, info, image_size, own)
-        check_augmentation(augmentation)
-        ghost_batch = self.layout.ghost_batch
-        augmentation.draw(
-            np.zeros(ghost_batch, np.uint64), np.ones((ghost_batch, 2), np.int64), ghost_batch
-        )
-        return Classification(augmentation)
 
     def _plain_inputs(self, rows: Any, labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
         with tf.device("/CPU:0"):

@@ -213,6 +213,7 @@ def test_folders_and_shards_are_read_by_name(form, tmp_path):
         ({"batch_size": 40}, "batch_size 40 gives each of 1 group(s) 40 samples"),
         ({"batch_size": 8.0}, "batch_size is 8.0; expected int"),
         ({"multiplicity": 0}, "multiplicity is 0; it must be at least 1"),
+        ({"standardise": "no"}, "standardise is 'no'; expected bool"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"io_threads": 0}, "io_threads is 0; it must be at least 1"),
         ({"stall_timeout": -1}, "stall_timeout is -1; it must be at least 0"),

@@ -98,7 +98,7 @@ def leave(held=False):
     if comm.rank == 0:
         if not held:
             del batches
-        time.sleep(60)
+        time.sleep(200)
     for _ in batches:
         if multiplicity == 1:
             comm.world.barrier()  # as an allreduce does: rank 0 will not come
