@@ -51,7 +51,9 @@ def pipeline(images=pixels, marks=labels, **changes):
 def same():
     arrays = pipeline(own_augment=shaken)
     objects = pipeline(OneAtATime(), None, own_augment=shaken, classes=7, standardise=False)
-    for name, ba in (("arrays", arrays), ("objects", objects)):
+    data = ba_dist.Data("synthetic", image_size=9, train_samples=203, val_samples=203)
+    named = pipeline(data, None, own_augment=shaken)
+    for name, ba in (("arrays", arrays), ("objects", objects), ("named", named)):
         whole = hashlib.sha256()
         batches = ba.train(steps=7)  # 12 steps are an epoch
         for images, marks in (batch for _ in range(2) for batch in batches):
@@ -60,7 +62,8 @@ def same():
             whole.update(np.concatenate([part for _, part, _ in rows])[order].tobytes())
             whole.update(np.concatenate([part for _, _, part in rows])[order].tobytes())
         hits = total = 0
-        for images, marks in ba.evaluation(pixels, labels, batch_size=30):
+        others = () if ba is named else (pixels, labels)
+        for images, marks in ba.evaluation(*others, batch_size=30):
             hits += int((np.asarray(marks) == 3).sum())
             total += len(images)
         share = ba.average(hits, total), ba.average({"samples": total}, 1)["samples"]
