@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Augment": "config",
     "Config": "config",
+    "Data": "config",
     "Layout": "rules.layout",
     "Permutation": "rules.order",
     "augmentation_keys": "rules.keys",
@@ -23,7 +24,8 @@ _HOME = {
     "load_run": "api_runs",
     "start": "comm",
     "GhostBatchNormalization": "models.layers.ghost_batch_norm",
-    "input_pipeline": "api",
+    "BatchAugmentation": "api.pipeline",
+    "input_pipeline": "api.pipeline",
 }
 __all__ = sorted([*_HOME, "__version__"])
 

@@ -93,7 +93,7 @@ class Evaluator:
         """
         sums: dict[str, npt.NDArray[np.float64]] = {}
         samples = 0
-        for left, (rows, labels, counted) in self._batches():
+        for left, (rows, labels, counted) in self._rank_batches():
             # Also of a batch that counts for nothing: every rank must know all names.
             scores, pairs = self._measure(rows, labels)
             if answers is not None:
@@ -111,40 +111,15 @@ class Evaluator:
         ratios = zip(sums, numbers[::2], numbers[1::2], strict=True)
         return {name: above / below for name, above, below in ratios}
 
-    def _batches(self) -> Iterator[tuple[int, Rows]]:
-        """(how many batches are left behind this one, batch), as many on every rank."""
-        ids = np.arange(self._comm.rank, len(self._source), self._comm.world_size)
-        most = -(-len(self._source) // self._comm.world_size)
-        parts = [ids[start : start + self._size] for start in range(0, most, self._size)]
-        with ThreadPoolExecutor(1, "evaluation-reader") as ahead:
-            coming = ahead.submit(self._read, parts[0])
-            for number in range(1, len(parts) + 1):
-                batch = coming.result()
-                if number < len(parts):
-                    coming = ahead.submit(self._read, parts[number])
-                yield len(parts) - number, batch
-
-    def _read(self, ids: npt.NDArray[np.int64]) -> Rows:
-        rows = self._task.allocate(self._size)
-        rows[...] = 0
-        labels = np.zeros(self._size, np.int64)
-        counted = np.zeros(self._size, np.bool_)
-
-        def read(place: int) -> None:
-            sample_id = int(ids[place])
-            try:
-                sample, labels[place] = self._source.decode(self._source.read(sample_id))
-            except CorruptRecord as error:
-                problem = f"{self._source.where(sample_id)}: {error}"
-                if not self._skip:
-                    raise CorruptRecord(problem) from None
-                print(f"warning: {problem}; evaluated without it", file=sys.stderr)
-                return
-            self._task.plain(sample, rows[place])
-            counted[place] = True
-
-        self._workers.map(read, list(range(len(ids))))
-        return rows, labels, counted
+    def _rank_batches(self) -> Iterator[tuple[int, Rows]]:
+        return rank_batches(
+            self._task,
+            self._source,
+            comm=self._comm,
+            size=self._size,
+            workers=self._workers,
+            skip=self._skip,
+        )
 
     def _forward(self, rows: Any, labels: Any) -> tuple[dict[str, tuple[Any, Any]], Any]:
         """(numerators and denominators of the metrics, labels and answers) of a batch."""
@@ -155,3 +130,69 @@ class Evaluator:
         classes = isinstance(self._task, Classification)
         pairs = tf.stack([labels, tf.argmax(answers, 1)], 1) if classes else tf.zeros((0, 2))
         return self._task.scores(answers, batch), pairs
+
+
+def rank_batches(
+    task: Task, source: Source, *, comm: Comm, size: int, workers: Workers, skip: bool
+) -> Iterator[tuple[int, Rows]]:
+    """This rank's samples r, r + W, r + 2W, … in batches; the next is read while one is used.
+
+    Args:
+        task: makes rows of samples.
+        source: the samples.
+        comm: the world.
+        size: of a batch.
+        workers: threads that read and decode.
+        skip: whether corrupt records are left out; otherwise they are an error.
+
+    Returns:
+        (how many batches are left behind this one, batch), as many on every rank.
+
+    Raises:
+        CorruptRecord: naming file and place, on the rank that found it.
+    """
+
+    def read(part: npt.NDArray[np.int64]) -> Rows:
+        return _read(task, source, part, size=size, workers=workers, skip=skip)
+
+    ids = np.arange(comm.rank, len(source), comm.world_size)
+    most = -(-len(source) // comm.world_size)
+    parts = [ids[start : start + size] for start in range(0, most, size)]
+    with ThreadPoolExecutor(1, "evaluation-reader") as ahead:
+        coming = ahead.submit(read, parts[0])
+        for number in range(1, len(parts) + 1):
+            batch = coming.result()
+            if number < len(parts):
+                coming = ahead.submit(read, parts[number])
+            yield len(parts) - number, batch
+
+
+def _read(
+    task: Task,
+    source: Source,
+    ids: npt.NDArray[np.int64],
+    *,
+    size: int,
+    workers: Workers,
+    skip: bool,
+) -> Rows:
+    rows = task.allocate(size)
+    rows[...] = 0
+    labels = np.zeros(size, np.int64)
+    counted = np.zeros(size, np.bool_)
+
+    def read(place: int) -> None:
+        sample_id = int(ids[place])
+        try:
+            sample, labels[place] = source.decode(source.read(sample_id))
+        except CorruptRecord as error:
+            problem = f"{source.where(sample_id)}: {error}"
+            if not skip:
+                raise CorruptRecord(problem) from None
+            print(f"warning: {problem}; evaluated without it", file=sys.stderr)
+            return
+        task.plain(sample, rows[place])
+        counted[place] = True
+
+    workers.map(read, list(range(len(ids))))
+    return rows, labels, counted

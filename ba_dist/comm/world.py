@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import cached_property
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.comm.channel import Channel
+from ba_dist.comm.leaving import end_job
 from ba_dist.comm.links import link_seconds
 from ba_dist.errors import UserError
 from ba_dist.rules.layout import Layout
@@ -121,6 +123,15 @@ class Comm:
             return tensor
         return self._horovod.allreduce(tensor, op=self._horovod.Sum, name=name)
 
+    def meet(self, seconds: float) -> bool:
+        """Whether all ranks call this within so many seconds; whoever waits sleeps."""
+        request, deadline = self._mpi.Ibarrier(), time.monotonic() + seconds
+        while not request.Test():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
     def abort(self, status: int = 1) -> NoReturn:
         """Ends the whole job now, wherever the other ranks are."""
         sys.stdout.flush()
@@ -160,13 +171,30 @@ def start() -> Comm:
     return comm
 
 
-def _end_job_on_exceptions(comm: Comm) -> None:
-    """Makes an uncaught exception on one rank end the job, so that no other rank waits for it."""
+_TOGETHER_SECONDS = 10.0  # in which all ranks come to raise an error that they have agreed on
 
-    def report(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+
+def _end_job_on_exceptions(comm: Comm) -> None:
+    """Makes an uncaught exception on one rank end the job, so that no other rank waits for it.
+
+    What a person can repair is one message without a trace, once where all ranks raise it.
+    """
+
+    def report(kind: type[BaseException], error: BaseException | None, trace: Any) -> NoReturn:
         text = "".join(traceback.format_exception(kind, error, trace))
         print(f"\nrank {comm.rank} on {comm.host} failed:\n{text}", file=sys.stderr, flush=True)
         comm.abort()
 
-    sys.excepthook = report
+    def report_of_main(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not isinstance(error, UserError):
+            report(kind, error, trace)
+        first = error.agreed and comm.rank == 0
+        if first:
+            print(f"ba-dist: {error}", file=sys.stderr, flush=True)
+        # One rank alone may have asked for what cannot work: then the others do not come.
+        if error.agreed and comm.meet(_TOGETHER_SECONDS):
+            sys.exit(1)
+        end_job("the other ranks go on" if first else f"{error}", 1)
+
+    sys.excepthook = report_of_main
     threading.excepthook = lambda args: report(args.exc_type, args.exc_value, args.exc_traceback)

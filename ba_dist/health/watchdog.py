@@ -15,7 +15,7 @@ import numpy as np
 
 from ba_dist.comm import Comm
 
-ACTIVITIES = ("starting", "waiting for input", "in the step", "evaluating", "saving")
+ACTIVITIES = ("starting", "waiting for input", "in the step", "evaluating", "saving", "leaving")
 _ASK, _ANSWER = 0, 1
 _ANSWER_SECONDS = 3.0
 _LATE_SECONDS = 15.0  # a rank that did not ask ends the job so much later than one that did

@@ -101,3 +101,17 @@ def integers(keys: Uint64s, low: int, high: npt.ArrayLike, stream: int) -> npt.N
     """
     span = np.asarray(high) - low + 1
     return low + np.floor(uniforms(keys, 1, stream)[:, 0] * span).astype(np.int64)
+
+
+def generator(key: np.uint64, stream: int) -> np.random.Generator:
+    """Numpy's random numbers for one instance, from its key alone.
+
+    The bits are PCG64's, which numpy never changes. What numpy makes of them (`normal`, `choice`)
+    may differ between versions of numpy; ranks and layouts do not matter.
+
+    Args:
+        key: of the instance.
+        stream: number of the use, as in `uniforms`.
+    """
+    seed = combine(Purpose.STREAM, key, np.uint64(stream) << np.uint64(32))
+    return np.random.Generator(np.random.PCG64(int(seed)))

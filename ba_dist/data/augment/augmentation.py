@@ -6,12 +6,13 @@ makes the uint8 pixels of one instance by numpy and Pillow; several threads call
 an instance's pixels depend on its key and its sample (and, with mixup or CutMix, on those of its
 partner) and on nothing else.
 
-In order: crop and resize, pad and crop, flip, AutoAugment or RandAugment, colour jitter; then
-lighting, normalise, cutout, mixup or CutMix.
+In order: crop and resize, pad and crop, flip, AutoAugment or RandAugment, colour jitter, a script's
+own function; then lighting, normalise, cutout, mixup or CutMix.
 
 Shape suffixes: n instances, H height, W width, C channels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,15 @@ from ba_dist.config import Augment
 from ba_dist.data.augment import auto_augment, colour, crop, mixing, rand_augment
 from ba_dist.data.sources import Image, ImageInfo
 from ba_dist.errors import ConfigError, DataError
-from ba_dist.rules.keys import Uint64s, integers, uniforms
+from ba_dist.rules.keys import Uint64s, generator, integers, uniforms
 
 Parameters = dict[str, npt.NDArray[Any]]
+# (image uint8 [H, W, C], random numbers of the instance) → uint8 image of the same shape
+Own = Callable[[Image, np.random.Generator], Image]
 
 # Each draw has its own stream. A new augmentation gets a new number; the others keep theirs.
 _CROP_Y, _CROP_X, _FLIP, _CUTOUT_Y, _CUTOUT_X = range(5)
-_BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX, _RAND_AUGMENT = range(5, 11)
+_BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX, _RAND_AUGMENT, _OWN = range(5, 12)
 
 _FINISH = (
     *("lighting", "cutout_y", "cutout_x"),
@@ -56,6 +59,8 @@ class Augmentation:
         info: image shape, mean and standard deviation of the dataset.
         image_size: side in pixels of the square that the network gets, where images are cropped or
             vary in size (their height and width in `info` are 0).
+        own: a function of a person's own, called after the others that make uint8 pixels; several
+            threads may call it at a time.
 
     Raises:
         ConfigError: naming the flag that does not fit the others or the dataset.
@@ -68,9 +73,16 @@ class Augmentation:
         inputs = augmentation.finish(pixels, finishing)
     """
 
-    def __init__(self, config: Augment, info: ImageInfo, image_size: int | None = None):
+    def __init__(
+        self,
+        config: Augment,
+        info: ImageInfo,
+        image_size: int | None = None,
+        own: Own | None = None,
+    ):
         self.config = config
         self.info = info
+        self.own = own
         height, width, channels = info.image_shape
         if config.crop != "none" or height == 0:
             if image_size is None:
@@ -141,6 +153,8 @@ class Augmentation:
             drawn["cutout_y"] = integers(keys, 0, height - 1, _CUTOUT_Y)
             drawn["cutout_x"] = integers(keys, 0, width - 1, _CUTOUT_X)
         drawn = {name: values.astype(np.int32) for name, values in drawn.items()}
+        if self.own:
+            drawn["own_key"] = keys
         return drawn | self._draw_colours(keys) | self._draw_mixing(keys, ghost_batch)
 
     def _draw_colours(self, keys: Uint64s) -> Parameters:
@@ -203,6 +217,8 @@ class Augmentation:
         else:
             crop.copy(image_HWC, into)
         self._recolour(parameters, i, out_HWC)
+        if self.own:
+            out_HWC[...] = self.call_own(out_HWC, parameters["own_key"][i])
 
     def _recolour(self, parameters: Parameters, i: int, out_HWC: Image) -> None:
         """Applies AutoAugment or RandAugment, and jitter, to the pixels in `out_HWC`."""
@@ -221,6 +237,22 @@ class Augmentation:
             order = int(parameters["jitter_order"][i])
             pillow_image = colour.jitter(pillow_image, order, parameters["jitter_factors"][i])
         out_HWC[...] = crop.from_pillow(pillow_image)
+
+    def call_own(self, image_HWC: Image, key: np.uint64) -> Image:
+        """What the own function makes of an image, with random numbers that follow from the key.
+
+        Raises:
+            DataError: when it is no uint8 image of the same shape.
+        """
+        assert self.own
+        made: Any = self.own(image_HWC.copy(), generator(key, _OWN))
+        found = (getattr(made, "shape", None), getattr(made, "dtype", type(made).__name__))
+        if found != (image_HWC.shape, np.uint8):
+            raise DataError(
+                f"own_augment gave {found[1]} of shape {found[0]} for an image uint8"
+                f" {image_HWC.shape}; it must return uint8 of the same shape"
+            )
+        return np.asarray(made)
 
     def plain(self, image_HWC: Image, out_HWC: Image) -> None:
         """Writes the pixels for evaluation: shorter side resized, centre crop; else a copy.

@@ -27,7 +27,10 @@ class Workers:
         # Each thread gets one share: to hand over single items would cost more than the work.
         share = -(-len(items) // self.threads)
         shares = [items[i : i + share] for i in range(0, len(items), share)]
-        parts = self._pool.map(lambda part: [work(item) for item in part], shares)
+        try:
+            parts = self._pool.map(lambda part: [work(item) for item in part], shares)
+        except RuntimeError:  # Python is ending, and starts nothing in its pools any more
+            return [work(item) for item in items]
         return [result for part in parts for result in part]
 
     def close(self) -> None:
