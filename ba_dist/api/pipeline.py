@@ -64,7 +64,7 @@ class BatchAugmentation:
         multiplicity: M, augmented copies of each.
         augment: how copies differ.
         own_augment: a function (image uint8 [H, W, C], numpy.random.Generator) → uint8 image of
-            the same shape. It is called after crop, flip, AutoAugment and jitter, and before
+            the same shape. It is called after crop, flip, policies and jitter, and before
             normalising, cutout and mixing. All that is random must come from the generator, which
             follows from (seed, epoch, sample, copy) alone. With `io_threads` above 1, several
             threads call it at a time.

@@ -130,7 +130,7 @@ def test_an_own_augmentation_gets_the_numbers_of_its_instance_and_comes_before_c
             3, epoch, samples_of(place, epoch)[None, :], np.arange(2)[:, None]
         )
         for i, key in enumerate(keys.reshape(-1)):
-            seed = combine(Purpose.STREAM, key, np.uint64(10) << np.uint64(32))
+            seed = combine(Purpose.STREAM, key, np.uint64(11) << np.uint64(32))
             rng = np.random.Generator(np.random.PCG64(int(seed)))
             image = np.round(255 * found[3][step][0][i]).astype(np.uint8)
             expected = drop_a_row(image.copy(), rng)
