@@ -41,4 +41,4 @@ def plot_confusion(counts: Counts, names: Sequence[str], title: str, output: Pat
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = str(counts[row, column])
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    return save(figure, output, f"ba-dist plot confusion of {title.split(',')[0]}")
+    return save(figure, output, "ba-dist plot confusion")

@@ -10,7 +10,7 @@ def common_name(name: str) -> str:
 
 
 def numbers(event: str, values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an event by names like `train/loss`, `validation/loss`, `train/epoch/loss`.
+    """The numbers of an event by names like `train/loss`, `validation/loss`, `train/epoch_loss`.
 
     Args:
         event: step, epoch, straggler.
@@ -24,5 +24,5 @@ def numbers(event: str, values: Mapping[str, Any]) -> dict[str, float]:
             elif name.startswith("val_"):
                 named[f"validation/{common_name(name)}"] = value
             else:
-                named[f"train/{event}/{name}"] = value
+                named[f"train/{event}_{name}"] = value
     return named

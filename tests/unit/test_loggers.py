@@ -41,8 +41,8 @@ def test_training_and_validation_are_one_chart(tmp_path):
     train, validation = (events_of(tmp_path / "tensorboard" / s) for s in ("train", "validation"))
     assert (value(train, "loss"), value(validation, "loss")) == (0.5, 0.25)
     assert (value(train, "accuracy"), value(validation, "accuracy")) == (0.75, 0.125)
-    assert value(train, "epoch/loss") == pytest.approx(0.6)
-    assert not {"name", "flag", "epoch/val_loss"} & set(train.Tags()["tensors"])
+    assert value(train, "epoch_loss") == pytest.approx(0.6)
+    assert not {"name", "flag", "epoch_val_loss"} & set(train.Tags()["tensors"])
     assert "copies/sample 3, coat" in train.Tags()["tensors"]
 
 
@@ -73,7 +73,7 @@ def test_settings_of_a_recipe_of_one_s_own():
 def test_names():
     values = {"loss": 1, "val_loss": 2.0, "val_top1": 3, "ok": True, "who": "rank 3", "n": None}
     assert numbers("epoch", values) == {
-        **{"train/epoch/loss": 1, "validation/loss": 2.0, "validation/accuracy": 3}
+        **{"train/epoch_loss": 1, "validation/loss": 2.0, "validation/accuracy": 3}
     }
     assert numbers("step", {"loss": 1}) == {"train/loss": 1}
 
@@ -187,8 +187,8 @@ def two_jobs(name, folder):
         guarded = loggers.Guarded(name, lambda: loggers.find(name)(folder), said.append)
         guarded.start({"recipe": "quickstart", "batch_size": 64, "group_size": None})
         for step in (first, first + 1):
-            guarded.log("step", step, {"loss": 1 / step, "grad_norm": float("nan")})
-        guarded.log("epoch", first + 1, {"epoch": 0, "val_top1": 0.5})
+            guarded.log("step", step, {"epoch": 0, "loss": 1 / step, "grad_norm": float("nan")})
+        guarded.log("epoch", first + 1, {"epoch": 0, "loss": 0.6, "val_top1": 0.5})
         guarded.close(summary)
     return said
 
