@@ -137,7 +137,7 @@ def _load(path: Path) -> tuple[Config, dict[str, Any]]:
 def _rules(path: Path, config: Config, facts: dict[str, Any]) -> Rules:
     try:
         jobs = facts.get("layouts") or [[0, facts["layout"]]]
-        names = Layout.__dataclass_fields__
+        names = [field.name for field in dataclasses.fields(Layout)]
         layouts = [(first, Layout(**{name: at[name] for name in names})) for first, at in jobs]
         data = config.data
         order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
