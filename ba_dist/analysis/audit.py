@@ -10,6 +10,7 @@ is read once, a line of each rank at a time:
     weights.py     all ranks had the same weights
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
