@@ -26,6 +26,9 @@ _HOME = {
     "GhostBatchNormalization": "models.layers.ghost_batch_norm",
     "BatchAugmentation": "api.pipeline",
     "input_pipeline": "api.pipeline",
+    "distributed": "api.fit.optimizer",
+    "callbacks": "api.fit.together",
+    "WarmUp": "api.fit.warm_up",
 }
 __all__ = sorted([*_HOME, "__version__"])
 

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -23,9 +24,15 @@ QUIET = {
 
 
 def quiet() -> None:
-    """Hushes TensorFlow's start-up chatter; must come before its first import."""
+    """Hushes TensorFlow's chatter, but for errors; must come before its first import.
+
+    What a person has set for its log stays.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    logger = logging.getLogger("tensorflow")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.ERROR)
 
 
 def cores() -> int:

@@ -23,6 +23,7 @@ from ba_dist.comm.leaving import end_job
 from ba_dist.comm.links import link_seconds
 from ba_dist.errors import UserError
 from ba_dist.rules.layout import Layout
+from ba_dist.runtime import quiet
 
 T = TypeVar("T")
 
@@ -98,11 +99,13 @@ class Comm:
         return result
 
     def start_horovod(self) -> None:
-        """Initialises Horovod over the same ranks.
+        """Initialises Horovod over the same ranks, once.
 
         Raises:
             UserError: when Horovod was not built with MPI, or sees another world.
         """
+        if self._horovod is not None:
+            return
         import horovod.tensorflow as horovod
 
         if not horovod.mpi_built():
@@ -154,9 +157,12 @@ _OPEN_MPI = {
 def start() -> Comm:
     """Joins the world of ranks; from here on an uncaught exception on any rank ends the job.
 
+    TensorFlow is silent when it is imported after this.
+
     Raises:
         UserError: when MPI cannot serve several threads at a time.
     """
+    quiet()
     for name, value in _OPEN_MPI.items():
         os.environ.setdefault(name, value)
     from mpi4py import MPI

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ba_dist.runtime import QUIET
+
 PROGRAM = """
 import gc, sys
 from ba_dist import runtime
@@ -36,3 +38,25 @@ def test_open_mpi_leaves_components_out_unless_told(given, seen):
         [sys.executable, "-c", program], env=clean | given, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, seen), done.stderr
+
+
+CHATTER = """
+import ba_dist
+ba_dist.start()
+import tensorflow as tf
+sum(1 for _ in tf.data.Dataset.range(3).filter(lambda i: i > 0).batch(1))  # tells its end
+looked = tf.function(lambda i: i + 1)
+for i in range(8):
+    looked(i)  # traced again
+print(tf.get_logger().level)
+"""
+
+
+@pytest.mark.parametrize(("given", "quiet"), [({}, True), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, False)])
+def test_a_script_that_has_started_hears_nothing_of_tensorflow_unless_it_asks(given, quiet):
+    clean = {name: value for name, value in os.environ.items() if name not in QUIET}
+    done = subprocess.run(
+        [sys.executable, "-c", CHATTER], env=clean | given, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "40\n"), done.stderr
+    assert (done.stderr == "") == quiet, done.stderr

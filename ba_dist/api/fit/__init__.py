@@ -1,0 +1,1 @@
+"""`model.fit` of Keras on several ranks: the optimizer, and callbacks around those of a script."""
