@@ -13,10 +13,9 @@ from sklearn.datasets import load_digits
 keras.utils.set_random_seed(0)
 digits = load_digits()
 images, labels = (digits.images * 15.9).astype("uint8")[..., None], digits.target
-train, rest = images[:1500], images[1500:]
+train, test = (images[:1500], labels[:1500]), (images[1500:], labels[1500:])
 augment = ba_dist.Augment(pad_crop=1)
-batches = ba_dist.input_pipeline(train, labels[:1500], comm, 64, 2, steps=10 * 23, augment=augment)
-shard = ((rest / 255 - train.mean() / 255) / (train.std() / 255))[comm.rank :: comm.world_size]
+ba = ba_dist.BatchAugmentation(*train, comm=comm, batch_size=64, multiplicity=2, augment=augment)
 
 model = keras.Sequential(
     [
@@ -35,10 +34,10 @@ model.compile(
 )
 warm_up = ba_dist.WarmUp(0.1, epochs=2, scale=comm.world_size)
 model.fit(
-    batches,
+    ba.train(),
     epochs=10,
-    steps_per_epoch=23,
-    validation_data=(shard, labels[1500:][comm.rank :: comm.world_size]),
+    steps_per_epoch=ba.steps_per_epoch,
+    validation_data=ba.evaluation(*test),
     callbacks=ba_dist.callbacks(comm, [warm_up]),
     verbose=2,
 )
