@@ -295,7 +295,7 @@ class Launcher:
                 self.linger()
         self.end_leftovers()
         self.errors.let_go()
-        # As Python ends it gives signals back their own effect, which would be the end without status.
+        # As Python ends it gives signals their own effect back, and that is an end without status.
         for request in REQUESTS:
             signal.signal(request, signal.SIG_IGN)
         return self.tell()

@@ -131,7 +131,8 @@ def test_a_launcher_whose_ranks_run_is_left_alone(start):
 
 def test_a_request_at_the_moment_of_the_end_loses_no_status():
     program = "trap 'exit 75' USR2; echo up; read -t 0.1 <><(:); exit 3"
-    line = [sys.executable, "-IS", CLONE / "launch" / "supervise.py", "x", "prterun", "USR2", "TERM"]
+    supervise = CLONE / "launch" / "supervise.py"
+    line = [sys.executable, "-IS", supervise, "x", "prterun", "USR2", "TERM"]
     found = []
     for number in range(12):
         quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
