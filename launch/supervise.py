@@ -12,6 +12,7 @@ This is no shell script, because bash has been seen to wait forever for a launch
 while a trap ran.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -174,7 +175,8 @@ class Launcher:
         self.stop, self.end = signal.Signals[f"SIG{stop}"], signal.Signals[f"SIG{end}"]
         self.errors = Errors(self.kind)
         self.ended: int | None = None  # the launcher's status as Python counts: -6 for SIGABRT
-        self.stopping = self.killed = self.expected = False
+        self.process: subprocess.Popen[bytes] | None = None
+        self.early = self.stopping = self.killed = self.expected = False
         self.orders: list[tuple[float, signal.Signals]] = []
         self.selector = selectors.DefaultSelector()
         # What the launcher leaves behind becomes a child of this process, and can be ended.
@@ -189,6 +191,9 @@ class Launcher:
         signal.set_wakeup_fd(waker)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.selector.register(wakes, selectors.EVENT_READ)
+        for request in REQUESTS:
+            if signal.getsignal(request) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(request, self.request)
         self.reader: int | None
         self.reader, writer = os.pipe() if read else (None, None)
         helper = Path(__file__).with_name("end_with_parent.py")
@@ -197,9 +202,8 @@ class Launcher:
             stderr=writer,
             preexec_fn=os.setpgrp,  # so that Ctrl-C reaches this process alone
         )
-        for request in REQUESTS:
-            if signal.getsignal(request) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(request, self.request)
+        if self.early:
+            self.request()
         if self.reader is not None and writer is not None:
             os.close(writer)
             os.set_blocking(self.reader, False)
@@ -209,13 +213,16 @@ class Launcher:
 
     def request(self, *_: object) -> None:
         """Asks the ranks to save and stop; a second request, or a timeout, ends them."""
+        if self.process is None:
+            self.early = True
+            return
         if self.ended is not None:
             return
         if self.stopping:
             self.kill(self.end)
             return
         self.stopping = True
-        self.process.send_signal(self.stop)
+        self.pass_on(self.stop)
         later = time.monotonic() + STOP_SECONDS
         self.orders += [(later, self.end), (later + 10, signal.SIGKILL)]
         self.say("stopping; once more to stop at once")
@@ -223,6 +230,13 @@ class Launcher:
     def kill(self, number: signal.Signals) -> None:
         if self.ended is None:
             self.killed = True
+            self.pass_on(number)
+
+    def pass_on(self, number: signal.Signals) -> None:
+        # Not by Popen.send_signal, which looks first whether the process has ended, and would take
+        # its status away from `reap`.
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
 
     def say(self, text: str) -> None:
@@ -253,11 +267,12 @@ class Launcher:
                 return False
             if pid == 0:
                 return True
-            if pid == self.process.pid:
+            if self.process is not None and pid == self.process.pid:
                 self.process.returncode = self.ended = os.waitstatus_to_exitcode(status)
 
     def linger(self) -> None:
         """Kills a launcher that stays after it has said that it ends, or after all its children."""
+        assert self.process is not None
         now = time.monotonic()
         if self.kind.status and not self.expected:
             self.expected = True
@@ -280,6 +295,9 @@ class Launcher:
                 self.linger()
         self.end_leftovers()
         self.errors.let_go()
+        # As Python ends it gives signals their own effect back, and that is an end without status.
+        for request in REQUESTS:
+            signal.signal(request, signal.SIG_IGN)
         return self.tell()
 
     def end_leftovers(self) -> None:
@@ -298,7 +316,7 @@ class Launcher:
         assert self.ended is not None
         if self.ended >= 0:
             return self.kind.status or self.ended
-        if not self.killed:
+        if not self.killed and -self.ended != self.stop:
             died = f"{Path(self.command[0]).name} died of {signal.Signals(-self.ended).name}"
             if self.kind.status:
                 self.say(f"{died} after the ranks had ended with status {self.kind.status}")

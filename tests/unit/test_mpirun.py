@@ -127,3 +127,18 @@ def test_a_launcher_whose_ranks_run_is_left_alone(start):
     job = start("echo ready >&2; sleep 6; exit 3", BA_DIST_LINGER_SECONDS="2")
     _, said = job.communicate(timeout=60)
     assert (job.returncode, said) == (3, "ready\n")
+
+
+def test_a_request_at_the_moment_of_the_end_loses_no_status():
+    program = "trap 'exit 75' USR2; echo up; read -t 0.1 <><(:); exit 3"
+    supervise = CLONE / "launch" / "supervise.py"
+    line = [sys.executable, "-IS", supervise, "x", "prterun", "USR2", "TERM"]
+    found = []
+    for number in range(12):
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*line, "bash", "-c", program], **quiet) as job:
+            job.stdout.readline()
+            time.sleep(0.05 + 0.01 * number)
+            job.terminate()
+            found.append(job.wait(timeout=20))
+    assert set(found) <= {3, 75}, found
