@@ -31,7 +31,9 @@ def export(folder: Path, output: str, which: str = "newest", form: str | None = 
     try:
         return f"{path}: {FORMS[form](folder, path, which)}"
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
+        if error.filename and Path(error.filename).is_relative_to(checkpoint.folder_of(folder)):
+            raise  # of reading, not of writing
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _form_of(output: str) -> str:

@@ -1,6 +1,7 @@
 """The `ba-dist` command. Imports what a subcommand needs when it runs, so that --help is quick."""
 
 import errno
+import os
 import sys
 from typing import NoReturn
 
@@ -10,6 +11,11 @@ from ba_dist import __version__
 from ba_dist.cli import data, launch, look, plot, runs, train
 from ba_dist.errors import ConfigError, UserError
 
+# What a person can repair in a path that was given.
+_PATH_TROUBLE = (
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ETXTBSY),
+)
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
 
@@ -67,5 +73,10 @@ def _end(error: BaseException) -> NoReturn:
         comm.end_job(f"{error}", status)
     if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
         text = f"{error}. What was saved before is still there: make room and call it again"
+        comm.end_job(text, 1)
+    if isinstance(error, OSError) and error.errno in _PATH_TROUBLE and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {(error.strerror or 'cannot be used').lower()}"
+        if comm.ranks() is None:
+            comm.leave_together(f"ba-dist: {text}", 1, sys.stderr)
         comm.end_job(text, 1)
     raise error

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ba_dist.config import PARTS, Config, Option, check, from_dict, options, override, to_dict
+from ba_dist.data.catalog.names import DATASETS
 from ba_dist.errors import ConfigError
 from ba_dist.recipes import RECIPES, own, recipe
 from ba_dist.rules.schedules import parse_regime
@@ -48,13 +49,34 @@ class Settings:
             raise ConfigError(f"{self.file} names no `recipe:`; give RECIPE before the flags")
         # A run of somebody's own recipe knows the name and all values, but not the file.
         known = name in RECIPES or own.is_own(name) or not said.of_run
-        return override(recipe(name) if known else Config(name), {**said.values, **self.flags})
+        config = override(recipe(name) if known else Config(name), {**said.values, **self.flags})
+        _check_applies(config, self.flags)
+        return config
 
     def words(self) -> list[str]:
         """The words of `ba-dist train` that say the same from any folder, without the flags."""
         name = self.name and (own.absolute(self.name) if own.is_own(self.name) else self.name)
         file = [f"--config={self.file.absolute()}"] if self.file else []
         return [name, *file] if name else file
+
+
+def _check_applies(config: Config, flags: dict[str, Any]) -> None:
+    """Refuses flags that a dataset makes nothing of, as far as the dataset is known here.
+
+    A file or recipe may hold them: they are for any dataset.
+    """
+    name = config.data.dataset
+    if name not in DATASETS or name == "synthetic":
+        return
+    if "image_channels" in flags:
+        raise ConfigError(
+            f"--image-channels is for --dataset synthetic; {name} has channels of its own"
+        )
+    if "image_size" in flags and config.augment.crop == "none":
+        raise ConfigError(
+            f"--image-size changes nothing of {name} without a --crop, which makes squares of that"
+            " size; leave it out, or give --crop random-resized"
+        )
 
 
 def agreed_config(settings: Settings) -> Config:

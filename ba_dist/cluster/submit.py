@@ -57,7 +57,7 @@ def submit(job: Job, text: str, layout: Layout) -> str:
         whole_file.write(script, text)
         script.chmod(0o755)
     except OSError as error:
-        raise UserError(f"the job script cannot be written: {error}") from None
+        raise UserError(f"the job script {script} cannot be written: {error.strerror}") from None
     number = _sbatch(script, job.work_dir)
     log = shlex.quote(job.log.replace("%j", number))
     return "\n".join(

@@ -74,9 +74,12 @@ def config_of(name: str) -> Config:
 
 @cache
 def _run(path: Path, shown: str) -> ModuleType:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise ConfigError(f"the file {shown} of the recipe {what}")
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"the file {shown} of the recipe cannot be read: {error.strerror}"
+        ) from None
     name = f"_recipes_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # it ends in .py

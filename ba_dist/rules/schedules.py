@@ -148,8 +148,10 @@ def notice(regime: Regime, epochs: float) -> str | None:
     """A note for the user where a regime does not fit the length of the run; None elsewhere."""
     last_epoch, last_rate = regime[-1][:2]
     if last_epoch < epochs and last_rate == 0:
-        return f"the learning rate is 0 from epoch {last_epoch:g} on; --lr changes it"
+        return f"the learning rate is 0 after {last_epoch:g} epochs; --lr changes it"
     unreached = [f"{point[0]:g}" for point in regime if point[0] > epochs]
     if unreached:
-        return f"the run ends after {epochs:g} epochs, before --lr's epochs {', '.join(unreached)}"
+        return (
+            f"the run ends after {epochs:g} epochs, before --lr's points at {', '.join(unreached)}"
+        )
     return None

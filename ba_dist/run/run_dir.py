@@ -39,12 +39,22 @@ def claim(run_dir: Path) -> Lock:
             f"another job is using {run_dir}{who}; wait for it, or choose another --run-dir"
         ) from None
     except OSError as error:
-        raise UserError(f"the run directory {run_dir} cannot be used: {error}") from None
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(
+            f"the run directory {run_dir} cannot be used: {reason}; choose another --run-dir"
+        ) from None
 
 
 def missing(run_dir: Path) -> list[Path]:
     """The folders that `claim` will make, the outermost first."""
-    return [path for path in (*reversed(run_dir.parents), run_dir) if not path.exists()]
+    return [path for path in (*reversed(run_dir.parents), run_dir) if not _exists(path)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that may not be read
+        return True
 
 
 def unclaim(run_dir: Path, made: list[Path]) -> None:
@@ -159,10 +169,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+    except NotADirectoryError:
+        raise UserError(f"{path.parent} is not a run directory: it is a file") from None
+    except FileNotFoundError:
+        why = f"it has no {path.name}" if path.parent.exists() else "it is not there"
+        raise UserError(f"{path.parent} is not a run directory: {why}") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path} is corrupt: {error}") from None
     if not isinstance(content, dict):

@@ -168,8 +168,8 @@ def test_what_is_no_shape(text):
     [
         (((0, 0.1),), 5, None),
         (((0, 0.1), (5, 0.0)), 5, None),
-        (((0, 0.1), (5, 0.0)), 10, "0 from epoch 5 on"),
-        (((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001)), 100, "epochs 122, 164"),
+        (((0, 0.1), (5, 0.0)), 10, "0 after 5 epochs"),
+        (((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001)), 100, "points at 122, 164"),
     ],
 )
 def test_a_regime_that_does_not_fit_the_run_is_told(regime, epochs, found):

@@ -154,7 +154,7 @@ def test_a_function_in_a_file_is_a_recipe(folder):
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("gone.py:longer", ["the file gone.py of the recipe is not there"]),
+        ("gone.py:longer", ["the file gone.py of the recipe cannot be read: No such file"]),
         ("mine.py:gone", ["mine.py has no function 'gone'; it has longer, nothing, broken, wrong"]),
         ("mine.py:nothing", ["mine.py:nothing gives dict; expected a ba_dist.Config"]),
         ("mine.py:broken", ["mine.py:broken", "mine.py, line 15: AttributeError", "epoch"]),
@@ -268,3 +268,27 @@ def test_hints_name_the_commands_own_help(ba_dist):  # noqa: F811
 def test_a_recipe_is_needed(ba_dist):  # noqa: F811
     for words in (["train"], ["plot", "augmentations"]):
         refused(ba_dist(*words), "RECIPE is missing")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image-size", 32], "--image-size changes nothing of fashion_mnist without a --crop"),
+        (["--image-channels", 3], "--image-channels is for --dataset synthetic"),
+        (["--dataset", "synthetic-jpeg", "--image-channels", 1], "--image-channels is for"),
+    ],
+)
+def test_flags_that_a_dataset_makes_nothing_of(ba_dist, words, said):  # noqa: F811
+    refused(ba_dist("train", "quickstart", *words), said)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"dataset": "synthetic", "image_size": 8, "image_channels": 1},
+        {"dataset": "cifar10", "image_size": 24, "crop": "random-resized"},
+        {"dataset": "of_mine", "image_size": 8, "image_channels": 1},
+    ],
+)
+def test_flags_that_a_dataset_makes_something_of(flags):
+    assert Settings("quickstart", None, flags).config() == override(recipe("quickstart"), flags)

@@ -17,7 +17,7 @@ from ba_dist.data.sources.examples import SCRIPTS, TFDS, Features
 from ba_dist.data.sources.image_folder import list_classes
 from ba_dist.data.sources.shard_index import UNKNOWN, ShardIndex, find_shards
 from ba_dist.errors import DataError
-from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
+from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, check_data_dir, data_dir
 
 DETECTED = ("imagenet", "pictures")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
@@ -70,8 +70,8 @@ def locate(name: str, given_dir: str | None) -> Located:
         DataError: with what was looked for, and how to get it.
     """
     path = data_dir(given_dir)
-    if path is not None and not path.is_dir():
-        raise DataError(f"the data directory {path} is not there; make it or name another")
+    if path is not None:
+        check_data_dir(path)
     command = f"ba-dist data index {name}" + (f" --data-dir {path}" if path else "")
     if name not in DETECTED:
         return _tfds(name, home(given_dir), command)

@@ -28,7 +28,7 @@ from ba_dist.data.catalog.splits import SPLITS
 from ba_dist.data.sources import ImageInfo
 from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
 from ba_dist.storage import lock
-from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
+from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, check_data_dir, data_dir
 
 KINDS = ("images", "labels")
 # What these datasets, and the files that are prepared of them, call the splits.
@@ -132,8 +132,7 @@ def _prepared_folder(name: str, path: Path | None) -> Path:
         raise DataError(f"--dataset {name!r} is unknown; choose from {', '.join(INFOS)}, synthetic")
     if path is None:
         return cache_dir() / "datasets" / name
-    if not path.is_dir():
-        raise DataError(f"the data directory {path} is not there; make it or name another")
+    check_data_dir(path)
     # Another folder may have other files with the same names.
     return cache_dir() / "datasets" / f"{name}-{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
 

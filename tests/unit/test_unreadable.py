@@ -1,0 +1,57 @@
+"""Folders and files that may not be read, and files where folders belong: one line, no trace.
+
+Tests often run as root, who may read everything; so the command runs without that power.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+POWERS = "-dac_override,-dac_read_search"
+WEAK = ["setpriv", f"--bounding-set={POWERS}", f"--inh-caps={POWERS}"] if os.geteuid() == 0 else []
+pytestmark = pytest.mark.skipif(WEAK != [] and not shutil.which("setpriv"), reason="no setpriv")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """A folder and a file of somebody else's."""
+    root = tmp_path_factory.mktemp("others")
+    (root / "dir").mkdir()
+    (root / "file").write_text("x")
+    (root / "run").mkdir()
+    (root / "run" / "config.json").write_text("{}")
+    for path in (root / "dir", root / "run" / "config.json"):
+        path.chmod(0)
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+    yield root
+    (root / "dir").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("data verify imagenet --data-dir dir", "the data directory dir may not be read by you"),
+        ("data verify cifar10 --data-dir dir/sub", "dir/sub is in a folder that may not be read"),
+        ("data index pictures --data-dir file", "the data directory file is a file"),
+        ("data prepare cifar10 --data-dir gone", "the data directory gone is not there"),
+        ("audit file", "file is not a run directory: it is a file"),
+        ("audit run", "run/config.json cannot be read: Permission denied"),
+        ("export dir/sub --output w.npz", "permission denied"),
+        ("plot dir/sub", "permission denied"),
+        ("train dir/x.py:f", "the file dir/x.py of the recipe cannot be read: Permission denied"),
+        ("train quickstart --config dir/x", "--config dir/x cannot be read: Permission denied"),
+        ("submit quickstart --site cpu --nodes 1 --run-dir dir/x", "cannot be written: Permission"),
+    ],
+)
+def test_one_line_on_every_command(paths, words, said):
+    command = [*WEAK, sys.executable, "-m", "ba_dist", *words.split()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=paths, env=environment, capture_output=True, text=True)
+    shown = done.stderr.replace(f"{paths}/", "")
+    assert done.returncode in (1, 2) and said in shown
+    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+    assert "b'" not in shown and "Errno" not in shown
