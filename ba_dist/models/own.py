@@ -60,8 +60,8 @@ def build(name: str, home: Path | None, **facts: Any) -> Any:
     with _importable(folders), _told(name):
         function = _function(name, folders)
         given = {key: facts[key] for key in _asked_by(function, name)}
-        with _names_from_zero():
-            model = function(**given)
+        _count_names_anew()
+        model = function(**given)
     _check_model(model, name, facts["image_shape"], facts["classes"])
     return model
 
@@ -168,15 +168,13 @@ def _is_of_others(file: str) -> bool:
     return file == __file__ or file.startswith((library, "<")) or "site-packages" in file
 
 
-@contextmanager
-def _names_from_zero() -> Iterator[None]:
+def _count_names_anew() -> None:
     """Keras counts layers without a name over the whole process; a checkpoint knows the names."""
     import keras
 
     policy = keras.config.dtype_policy()
     keras.utils.clear_session(free_memory=False)
     keras.config.set_dtype_policy(policy)
-    yield
 
 
 def _check_model(model: Any, name: str, image_shape: Any, classes: int) -> None:
