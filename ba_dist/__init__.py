@@ -21,7 +21,7 @@ _HOME = {
     "override": "config",
     "recipe": "recipes",
     "train": "training",
-    "load_run": "api_runs",
+    "load_run": "api.runs",
     "start": "comm",
     "GhostBatchNormalization": "models.layers.ghost_batch_norm",
     "BatchAugmentation": "api.pipeline",

@@ -32,7 +32,6 @@ OTHERS = {
     "pip": "all default-pip force-reinstall no-binary no-build-isolation no-cache-dir no-deps"
     " no-index python target without-pip",
     "horovodrun": "binding-args",
-    "mlflow": "backend-store-uri",
     "ruff": "check",
     "pytest": "pdb",
     "apt-get": "no-install-recommends yes",
