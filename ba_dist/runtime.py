@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ def prepare(local_rank: int, local_size: int) -> Any:
     import tensorflow as tf
 
     threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", max(1, cores() // local_size)))
-    # TensorFlow refuses to be set a second time, by a second run in one process.
-    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+    # TensorFlow refuses to be set once it is in use: in a notebook, by a second run in a process.
+    with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(
             int(os.environ.get("TF_NUM_INTEROP_THREADS", 1 if threads == 1 else 2))

@@ -115,7 +115,7 @@ def test_what_is_exported_is_the_average(comm, tmp_path):  # noqa: F811
     trained(*instances(), 0.01, False)
     arrays = {name: np.array(v.numpy()) for name, v in trained.state().items()}
     checkpoint.save(checkpoint.folder_of(tmp_path), checkpoint.Checkpoint(1, arrays, {}), 1)
-    export(tmp_path, tmp_path / "weights.npz")
+    export(tmp_path, f"{tmp_path}/weights.npz")
     written = np.load(tmp_path / "weights.npz")
     assert set(written) == {v.path for v in trained.model.variables}
     for path in written:

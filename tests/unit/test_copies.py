@@ -160,7 +160,7 @@ def test_help_teaches_both(ba_dist):
 
 def test_mistakes(ba_dist, tmp_path):
     assert "there is no flag --size" in ba_dist("plot", "augmentations", "--size", "3").output
-    assert "Missing argument 'RECIPE'" in ba_dist("plot", "augmentations").output
+    assert "RECIPE is missing" in ba_dist("plot", "augmentations").output
     assert "Missing argument 'RUNS...'" in ba_dist("plot").output
     done = ba_dist(
         "plot", "augmentations", "quickstart", "--output", tmp_path / "no" / "p.png", source=small()

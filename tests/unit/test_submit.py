@@ -336,7 +336,7 @@ def test_a_layout_that_cannot_work_is_not_submitted(ba_dist, sbatch, tmp_path): 
     answer = ba_dist(*words, "--batch-size", 64)
     refused(answer, "--batch-size 64 must divide by the number of groups, 6", "values that work:")
     answer = ba_dist(*words, "--ranks-per-node", 2, "--group-size", 4)
-    refused(answer, "number of ranks (6)", "values that work: 1, 2")
+    refused(answer, "number of ranks (6)", "with --group-size 2, --batch-size values that")
     assert not called.exists()
 
 
