@@ -7,6 +7,7 @@ the names imports no Keras. Tests and scripts may add their own: `NETWORKS["mine
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +41,18 @@ class Network:
     keeps_state: bool = False
 
 
-def _cifar(depth: int) -> Callable[..., Any]:
-    def build(**facts: Any) -> Any:
-        from ba_dist.models import resnet
+def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
+    """A builder that imports its module, and Keras, when it is called."""
 
-        return resnet.cifar_resnet(depth, **facts)
+    def build(**facts: Any) -> Any:
+        family = import_module(f"ba_dist.models.{module}")
+        return getattr(family, function)(*settings, **facts)
 
     return build
 
 
-def _imagenet(depth: int) -> Callable[..., Any]:
-    def build(**facts: Any) -> Any:
-        from ba_dist.models import resnet
-
-        return resnet.imagenet_resnet(depth, **facts)
-
-    return build
-
+_cifar = partial(_made_by, "resnet", "cifar_resnet")
+_imagenet = partial(_made_by, "resnet", "imagenet_resnet")
 
 # Millions of parameters in table 6, two digits.
 _PUBLISHED = {20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}
