@@ -32,6 +32,7 @@ class Network:
         task: what it learns (`ba_dist.tasks`).
         keeps_state: whether it keeps a state for each instance, as an LSTM does from step to step;
             `build` then also gets `instances`, how many this rank holds.
+        smallest: side in pixels of the smallest images that its strides leave something of.
     """
 
     build: Callable[..., Any]
@@ -39,6 +40,7 @@ class Network:
     source: str
     task: str = "classification"
     keeps_state: bool = False
+    smallest: int = 1
 
 
 def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
@@ -68,6 +70,43 @@ NETWORKS |= {
     "resnet50": Network(_imagenet(50), 25_557_032, _TORCHVISION),
     "resnet101": Network(_imagenet(101), 44_549_160, _TORCHVISION),
     "resnet152": Network(_imagenet(152), 60_192_808, _TORCHVISION),
+}
+
+NETWORKS |= {
+    "wrn28-10": Network(
+        _made_by("wide_resnet", "wide_resnet", 28, 10),
+        36.5e6,
+        "Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 4",
+    ),
+    "vgg16": Network(
+        _made_by("vgg", "vgg16", (4096, 4096)),
+        34.0e6,
+        "convNet.pytorch, models/vgg.py; number for 100 classes from weiaicunzai/pytorch-cifar100",
+        smallest=32,
+    ),
+    "vgg16-linear": Network(
+        _made_by("vgg", "vgg16", ()),
+        None,
+        "Simonyan and Zisserman 2015, arXiv:1409.1556, column D, with one linear layer of 512",
+        smallest=32,
+    ),
+    "densenet100-12": Network(
+        _made_by("densenet", "densenet_bc", 100, 12),
+        0.8e6,
+        "Huang et al. 2017, arXiv:1608.06993, table 2, DenseNet-BC",
+        smallest=4,
+    ),
+    "alexnet": Network(
+        _made_by("alexnet", "alexnet"),
+        61.1e6,
+        "convNet.pytorch, models/alexnet.py; number of torchvision's",
+        smallest=63,
+    ),
+    "mobilenet": Network(
+        _made_by("mobilenet", "mobilenet"),
+        4.2e6,
+        "Howard et al. 2017, arXiv:1704.04861, table 4",
+    ),
 }
 
 _FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"
@@ -124,15 +163,25 @@ def build(
 
     Raises:
         ConfigError: listing the networks when there is none of this name; saying what is wrong
-            with one of somebody's own.
+            with one of somebody's own; naming both sizes when the images are too small for it.
     """
     entry = network(name)
+    _check_size(name, entry, facts)
     more: dict[str, Any] = {"instances": instances} if entry.keeps_state else {}
     if own.is_own(name):
         more["home"] = home
     model = entry.build(norm=norm, **more, **facts)
     tag(model)
     return model
+
+
+def _check_size(name: str, entry: Network, facts: dict[str, Any]) -> None:
+    side = min(facts.get("image_shape", (entry.smallest,) * 2)[:2])
+    if side < entry.smallest:
+        raise ConfigError(
+            f"--model {name} needs images of {entry.smallest} pixels on a side, these have {side};"
+            f" --image-size {entry.smallest} where they are cropped, or another network"
+        )
 
 
 def _of_family(name: str) -> bool:

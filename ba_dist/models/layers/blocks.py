@@ -81,9 +81,9 @@ def norm_relu(x: Any, *, norm: Norm, name: str) -> Any:
 def logits(x: Any, classes: int, initializer: Any = "glorot_uniform", name: str = "logits") -> Any:
     """The last layer, in float32 whatever the precision: the loss is computed exactly enough."""
     precision = "float64" if keras.config.floatx() == "float64" else "float32"
-    return keras.layers.Dense(
-        classes, kernel_initializer=initializer, name=name, dtype=precision
-    )(x)
+    return keras.layers.Dense(classes, kernel_initializer=initializer, name=name, dtype=precision)(
+        x
+    )
 
 
 def he_fan_out() -> Any:
@@ -95,9 +95,9 @@ def he_fan_out() -> Any:
 
 
 def torch_default() -> Any:
-    """Uniform between ±1 / sqrt(inputs of an output): PyTorch's layers where a network says nothing.
+    """Uniform between ±1 / sqrt(inputs of an output), as PyTorch's layers begin by themselves.
 
-    Source: PyTorch's documentation of Conv2d and Linear (LeCun et al. 1998, "Efficient BackProp").
+    Source: PyTorch's documentation of Conv2d and Linear.
     """
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
@@ -110,7 +110,7 @@ def torch_default_depthwise(size: int) -> Any:
 def _padded(layer: Any, size: Sides, stride: Sides, padding: int | None) -> Callable[[Any], Any]:
     rows, columns = (side // 2 if padding is None else padding for side in _pair(size))
     if max(_pair(stride)) == 1 or max(rows, columns) == 0:
-        return layer  # type: ignore[no-any-return]
+        return layer
     pad = keras.layers.ZeroPadding2D((rows, columns), name=f"{layer.name}_pad")
     return lambda x: layer(pad(x))
 
