@@ -33,6 +33,7 @@ class Network:
         keeps_state: whether it keeps a state for each instance, as an LSTM does from step to step;
             `build` then also gets `instances`, how many this rank holds.
         smallest: side in pixels of the smallest images that its strides leave something of.
+        drops_paths: whether it has paths that `--drop-path` can drop.
     """
 
     build: Callable[..., Any]
@@ -41,6 +42,7 @@ class Network:
     task: str = "classification"
     keeps_state: bool = False
     smallest: int = 1
+    drops_paths: bool = False
 
 
 def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
@@ -96,6 +98,20 @@ NETWORKS |= {
         "Huang et al. 2017, arXiv:1608.06993, table 2, DenseNet-BC",
         smallest=4,
     ),
+    "darts": Network(
+        _made_by("cells", "cell_network", "darts", 36),
+        3_349_342,
+        "Liu et al. 2019, arXiv:1806.09055; number of its code, without the auxiliary head",
+        smallest=32,
+        drops_paths=True,
+    ),
+    "amoebanet": Network(
+        _made_by("cells", "cell_network", "amoebanet", 128),
+        None,
+        'Real et al. 2019, arXiv:1802.01548; width 128, table 4 of "Augment Your Batch"',
+        smallest=32,
+        drops_paths=True,
+    ),
     "alexnet": Network(
         _made_by("alexnet", "alexnet"),
         61.1e6,
@@ -140,6 +156,11 @@ def check(name: str) -> None:
     network(name)
     if own.is_own(name):
         own.check(name)
+
+
+def dropping_paths() -> list[str]:
+    """The networks that `--drop-path` is for."""
+    return [name for name, entry in NETWORKS.items() if entry.drops_paths]
 
 
 def build(

@@ -32,7 +32,7 @@ def conv(
         name: of the layer.
         initializer: of the kernel, one made for this layer: Keras draws the same numbers again
             from one that is shared.
-        padding: zeros on each side where it strides; default (size - 1) / 2.
+        padding: zeros on each side; default (size - 1) / 2.
 
     Returns:
         x [n, H, W, C] → [n, H / stride, W / stride, width].
@@ -41,12 +41,12 @@ def conv(
         width,
         size,
         stride,
-        "valid" if max(_pair(stride)) > 1 else "same",
+        "same" if max(_pair(stride)) == 1 and padding is None else "valid",
         use_bias=False,
         kernel_initializer=initializer,
         name=name,
     )
-    return _padded(layer, size, stride, padding)
+    return _padded(layer, size, padding)
 
 
 def depthwise(
@@ -70,7 +70,7 @@ def depthwise(
         dilation_rate=dilation,
         name=name,
     )
-    return _padded(layer, size, stride, None)
+    return _padded(layer, size, None)
 
 
 def norm_relu(x: Any, *, norm: Norm, name: str) -> Any:
@@ -107,11 +107,12 @@ def torch_default_depthwise(size: int) -> Any:
     return keras.initializers.RandomUniform(-1 / size, 1 / size)
 
 
-def _padded(layer: Any, size: Sides, stride: Sides, padding: int | None) -> Callable[[Any], Any]:
-    rows, columns = (side // 2 if padding is None else padding for side in _pair(size))
-    if max(_pair(stride)) == 1 or max(rows, columns) == 0:
-        return layer
-    pad = keras.layers.ZeroPadding2D((rows, columns), name=f"{layer.name}_pad")
+def _padded(layer: Any, size: Sides, padding: int | None) -> Callable[[Any], Any]:
+    """The layer behind zeros on both sides, if it does not add them itself."""
+    margins = tuple(side // 2 if padding is None else padding for side in _pair(size))
+    if layer.padding == "same" or max(margins) == 0:
+        return layer  # type: ignore[no-any-return, unused-ignore]
+    pad = keras.layers.ZeroPadding2D(margins, name=f"{layer.name}_pad")
     return lambda x: layer(pad(x))
 
 
