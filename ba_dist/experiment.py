@@ -180,10 +180,18 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
         warmup_epochs=rule.warmup_epochs,
         warmup_from=rule.warmup_from,
     )
-    if model.drop_path == 0:
-        return lambda step: optim.hyperparameters(rule, rate(step))
     share = schedules.growing(model.drop_path, model.drop_path_epochs * steps_per_epoch)
-    return lambda step: {**optim.hyperparameters(rule, rate(step)), "drop_path": share(step)}
+    ends = rule.weight_decay_epochs
+
+    def at(step: int) -> dict[str, float]:
+        hyper = optim.hyperparameters(rule, rate(step))
+        if ends is not None and step >= ends * steps_per_epoch:
+            hyper["weight_decay"] = 0.0
+        if model.drop_path > 0:
+            hyper["drop_path"] = share(step)
+        return hyper
+
+    return at
 
 
 @contextmanager

@@ -181,6 +181,9 @@ class Optimizer:
         low=0.0,
         high=1.0,
     )
+    weight_decay_epochs: float | None = setting(
+        None, "epochs after which that penalty ends; default: it does not", low=0.0
+    )
 
 
 @dataclass(frozen=True)
