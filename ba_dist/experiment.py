@@ -50,10 +50,10 @@ def check(config: Config) -> None:
         ConfigError: listing the names that there are, or naming the flags.
     """
     models.check(config.model.model)
-    if config.model.drop_path > 0 and not models.network(config.model.model).drops_paths:
+    if config.model.drop_path > 0 and not models.network(config.model.model).drop_path:
         raise ConfigError(
-            f"--drop-path {config.model.drop_path}: {config.model.model} has no paths to drop;"
-            f" use 0, or one of {', '.join(models.dropping_paths())}"
+            f"--drop-path {config.model.drop_path}: {config.model.model} has no edges to zero;"
+            f" use 0, or one of {', '.join(models.with_drop_path())}"
         )
     optim.check(config.optimizer)
     augment.check(config.augment)
@@ -165,7 +165,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         precision=made.precision,
         clip_norm=config.clip_norm,
         average=WeightAverage(made.model, config.ema) if config.ema else None,
-        drops_paths=made.config.model.drop_path > 0,
+        drop_path=made.config.model.drop_path > 0,
     )
 
 

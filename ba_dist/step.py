@@ -85,7 +85,7 @@ class TrainStep:
         precision: of the model.
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
         average: of the model's weights, moved after each update.
-        drops_paths: whether the network drops paths; `hyper` of a step says how many.
+        drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TrainStep:
         precision: Precision,
         clip_norm: float = 0.0,
         average: WeightAverage | None = None,
-        drops_paths: bool = False,
+        drop_path: bool = False,
     ):
         self.task = task
         self.model = model
@@ -113,7 +113,7 @@ class TrainStep:
             _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self._drop_path = tf.Variable(0.0, trainable=False) if drops_paths else None
+        self._drop_path = tf.Variable(0.0, trainable=False) if drop_path else None
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         # Without autograph, whose reading of the source cost each rank over a second before its

@@ -122,7 +122,7 @@ class Model:
     )
     bn_momentum: float = setting(0.9, "share of the old moving statistics kept by a step", 0.0, 1.0)
     drop_path: float = setting(
-        0.0, "share of paths that are dropped at last, in darts and amoebanet", 0.0, 0.999
+        0.0, "share of edges that drop-path zeroes at last, in darts and amoebanet", 0.0, 0.999
     )
     drop_path_epochs: float = setting(
         0.0, "epochs in which that share grows from 0; 0: it is so from the start", low=0.0

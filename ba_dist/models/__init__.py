@@ -33,7 +33,7 @@ class Network:
         keeps_state: whether it keeps a state for each instance, as an LSTM does from step to step;
             `build` then also gets `instances`, how many this rank holds.
         smallest: side in pixels of the smallest images that its strides leave something of.
-        drops_paths: whether it has paths that `--drop-path` can drop.
+        drop_path: whether it has edges that `--drop-path` can zero.
     """
 
     build: Callable[..., Any]
@@ -42,7 +42,7 @@ class Network:
     task: str = "classification"
     keeps_state: bool = False
     smallest: int = 1
-    drops_paths: bool = False
+    drop_path: bool = False
 
 
 def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
@@ -103,14 +103,14 @@ NETWORKS |= {
         3_349_342,
         "Liu et al. 2019, arXiv:1806.09055; number of its code, without the auxiliary head",
         smallest=32,
-        drops_paths=True,
+        drop_path=True,
     ),
     "amoebanet": Network(
         _made_by("cells", "cell_network", "amoebanet", 128),
         None,
         'Real et al. 2019, arXiv:1802.01548; width 128, table 4 of "Augment Your Batch"',
         smallest=32,
-        drops_paths=True,
+        drop_path=True,
     ),
     "alexnet": Network(
         _made_by("alexnet", "alexnet"),
@@ -141,7 +141,7 @@ def network(name: str) -> Network:
         ConfigError: listing the networks when there is none of this name.
     """
     if own.is_own(name):
-        return Network(partial(own.build, name), None, name)
+        return Network(partial(own.build, name), None, name, drop_path=True)  # it may have
     if name not in NETWORKS:
         raise ConfigError(f"--model {name!r} is unknown; choose from {names()}")
     return NETWORKS[name]
@@ -158,9 +158,9 @@ def check(name: str) -> None:
         own.check(name)
 
 
-def dropping_paths() -> list[str]:
+def with_drop_path() -> list[str]:
     """The networks that `--drop-path` is for."""
-    return [name for name, entry in NETWORKS.items() if entry.drops_paths]
+    return [name for name, entry in NETWORKS.items() if entry.drop_path]
 
 
 def build(

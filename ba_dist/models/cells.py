@@ -177,7 +177,7 @@ class _Builder:
         return keras.layers.Concatenate()([known[node] for node in kind.given])
 
     def _edge(self, x: Any, operation: str, stride: int, name: str) -> Any:
-        """An operation, and the chance that its path is dropped: not that of an identity."""
+        """An operation, and the chance that it is zeroed: not that of an identity."""
         if operation == "skip" and stride == 1:
             return x
         y = self._operation(x, operation, stride, name)

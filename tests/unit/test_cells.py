@@ -156,7 +156,7 @@ def test_an_auxiliary_head_counts_in_the_loss_by_its_weight_and_nowhere_else():
 
 
 @pytest.mark.parametrize("microbatch", [8, 48])
-def test_a_step_drops_paths_by_its_share_in_any_microbatch(fp64, comm, microbatch):  # noqa: F811
+def test_a_step_drop_path_by_its_share_in_any_microbatch(fp64, comm, microbatch):  # noqa: F811
     """Of a linear network with one path, whose masks follow from the keys."""
     pixels = keras.Input((8, 8, 1))
     dropped = InstanceDropPath("path")(keras.layers.Flatten()(pixels))
@@ -171,7 +171,7 @@ def test_a_step_drops_paths_by_its_share_in_any_microbatch(fp64, comm, microbatc
         layout=layout,
         comm=comm,
         precision=PRECISIONS["fp64"],
-        drops_paths=True,
+        drop_path=True,
     )
     images, labels = instances()
     batch = batch_of(images, labels)
@@ -201,6 +201,8 @@ def test_a_step_gets_the_share_of_its_epoch():
 
 def test_a_network_without_paths_is_refused():
     config = override(Config("r"), {"drop_path": 0.2, "model": "resnet8"})
-    with pytest.raises(ConfigError, match="--drop-path 0.2: resnet8 .* one of darts, amoebanet"):
+    with pytest.raises(
+        ConfigError, match="--drop-path 0.2: resnet8 has no edges .* one of darts, amoebanet"
+    ):
         experiment.check(config)
     experiment.check(override(config, {"model": "darts"}))

@@ -61,7 +61,7 @@ class InstanceDropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("ba_dist")
 class InstanceDropPath(keras.layers.Layer):
-    """Zeroes all of an instance's activations on this path, by its key and this layer.
+    """Zeroes all of an instance's activations on an edge, by its key and this layer.
 
         y[i] = x[i] / (1 - p)   where u(key_i, layer) ≥ p,  else 0
 
@@ -74,7 +74,7 @@ class InstanceDropPath(keras.layers.Layer):
     Call: x float [n, …]; returns the same shape and dtype.
 
     Raises:
-        ValueError: when the step drops paths and gave no keys.
+        ValueError: when the step has such a share and gave no keys.
     """
 
     def __init__(self, stream: str, **kwargs: Any):

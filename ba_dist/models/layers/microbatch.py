@@ -2,7 +2,7 @@
 
 A layer of Keras gets activations and nothing else. Some layers of a training step need more: ghost
 BatchNorm must move its statistics once a step and not once a microbatch, dropout takes its mask
-from the keys of the instances, paths are dropped more often as
+from the keys of the instances, drop-path zeroes more as
 training goes on, and a layer that keeps a state for each instance must find the rows.
 The step says so here, around the forward pass, while the graph is built.
 """
@@ -22,7 +22,7 @@ class Microbatch:
         passes: number of passes in a step.
         start: integer (or tensor), which of the rank's instances is row 0.
         keys: uint64 tensor [n], the key of each instance; None where a script has none.
-        drop_path: tensor, the share of paths that are dropped in this step; None where none are.
+        drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
     """
 
     first: Any
