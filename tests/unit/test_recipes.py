@@ -82,7 +82,7 @@ def test_a_recipe_can_be_trained_as_it_is(name):
     task = experiment.task_of(config, info)
     assert min(task.facts["image_shape"][:2]) >= models.network(config.model.model).smallest
     samples = config.data.train_samples or SAMPLES[config.data.dataset]
-    plan = plan_steps(config, samples)
+    plan = plan_steps(config, samples, 1)
     assert plan.total_steps == config.run.epochs * (samples // config.batch.batch_size)
     assert layout_of(config, config.batch.multiplicity).copies_per_rank == 1
     # Every point of the regime is reached; ResNet-44 is stopped early, as in the paper.
@@ -97,7 +97,7 @@ def test_ranks_change_nothing_but_the_layout(name, ranks):
     try:
         layout = layout_of(config, ranks)
     except LayoutError as error:
-        assert re.search(r"values that work: \d", str(error))
+        assert re.search(r"that work\b.*: \d", str(error))
         return
     rows = sorted(row for rank in range(ranks) for row in layout.rows(rank))
     assert rows == list(range(config.batch.batch_size * config.batch.multiplicity))
