@@ -44,12 +44,17 @@ class Experiment:
 
 
 def check(config: Config) -> None:
-    """Refuses names that no registry has and flags that exclude each other, before work starts.
+    """Refuses names that no registry has and flags that do not fit each other, before work starts.
 
     Raises:
         ConfigError: listing the names that there are, or naming the flags.
     """
     models.check(config.model.model)
+    if config.model.drop_path > 0 and not models.network(config.model.model).drop_path:
+        raise ConfigError(
+            f"--drop-path {config.model.drop_path}: {config.model.model} has no edges to zero;"
+            f" use 0, or one of {', '.join(models.with_drop_path())}"
+        )
     optim.check(config.optimizer)
     augment.check(config.augment)
 
@@ -160,12 +165,13 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         precision=made.precision,
         clip_norm=config.clip_norm,
         average=WeightAverage(made.model, config.ema) if config.ema else None,
+        drop_path=made.config.model.drop_path > 0,
     )
 
 
 def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
-    """Step, from 0 → what the update rule needs in it."""
-    rule = config.optimizer
+    """Step, from 0 → what the update rule and the network need in it."""
+    rule, model = config.optimizer, config.model
     rate = schedules.learning_rate(
         rule.lr,
         steps_per_epoch,
@@ -174,7 +180,18 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
         warmup_epochs=rule.warmup_epochs,
         warmup_from=rule.warmup_from,
     )
-    return lambda step: optim.hyperparameters(rule, rate(step))
+    share = schedules.growing(model.drop_path, model.drop_path_epochs * steps_per_epoch)
+    ends = rule.weight_decay_epochs
+
+    def at(step: int) -> dict[str, float]:
+        hyper = optim.hyperparameters(rule, rate(step))
+        if ends is not None and step >= ends * steps_per_epoch:
+            hyper["weight_decay"] = 0.0
+        if model.drop_path > 0:
+            hyper["drop_path"] = share(step)
+        return hyper
+
+    return at
 
 
 @contextmanager

@@ -85,6 +85,7 @@ class TrainStep:
         precision: of the model.
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
         average: of the model's weights, moved after each update.
+        drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class TrainStep:
         precision: Precision,
         clip_norm: float = 0.0,
         average: WeightAverage | None = None,
+        drop_path: bool = False,
     ):
         self.task = task
         self.model = model
@@ -111,6 +113,7 @@ class TrainStep:
             _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._drop_path = tf.Variable(0.0, trainable=False) if drop_path else None
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         # Without autograph, whose reading of the source cost each rank over a second before its
@@ -125,11 +128,13 @@ class TrainStep:
 
         Args:
             batch: of this rank.
-            hyper: what the update rule needs in this step, the same on every rank.
+            hyper: what the update rule and the network need in this step, the same on every rank.
             vote: what this rank tells the others.
         """
         begun = time.perf_counter()
         vote = vote or Vote()
+        if self._drop_path is not None:
+            self._drop_path.assign(hyper["drop_path"])
         scalars = {name: tf.constant(value, tf.float64) for name, value in hyper.items()}
         row = tell(vote, self.comm.rank, self.layout.world_size)
         numbers, row = self._step(_tensors(batch), scalars, tf.constant(row))
@@ -272,7 +277,7 @@ class TrainStep:
         size = tensors["keys"].shape[0]
         with (
             tf.GradientTape() as tape,
-            microbatch(first, count, start=start, keys=tensors["keys"]),
+            microbatch(first, count, start=start, keys=tensors["keys"], drop_path=self._drop_path),
         ):
             loss = self.task.loss(self.model, batch)
             scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)

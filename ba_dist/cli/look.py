@@ -14,8 +14,9 @@ from ba_dist.recipes import RECIPES, recipe, summary
 def recipes(name: str | None) -> None:
     """List the recipes, or show every value of the recipe NAME."""
     if name is None:
+        width = max(map(len, RECIPES))
         for known in RECIPES:
-            click.echo(f"{known:20} {summary(known)}")
+            click.echo(f"{known:{width}}  {summary(known)}")
         return
     config = recipe(name)
     click.echo(summary(name))

@@ -121,6 +121,15 @@ class Model:
         None, "start from the weights of a run directory, .npz, .keras or .h5 file"
     )
     bn_momentum: float = setting(0.9, "share of the old moving statistics kept by a step", 0.0, 1.0)
+    drop_path: float = setting(
+        0.0, "share of edges that drop-path zeroes at last, in darts and amoebanet", 0.0, 0.999
+    )
+    drop_path_epochs: float = setting(
+        0.0, "epochs in which that share grows from 0; 0: it is so from the start", low=0.0
+    )
+    auxiliary_weight: float = setting(
+        0.4, "weight of the loss of an auxiliary head, where a network has one", low=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,9 @@ class Optimizer:
         " 0.9999; 0 is off",
         low=0.0,
         high=1.0,
+    )
+    weight_decay_epochs: float | None = setting(
+        None, "epochs after which that penalty ends; default: it does not", low=0.0
     )
 
 

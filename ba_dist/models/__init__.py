@@ -7,6 +7,7 @@ the names imports no Keras. Tests and scripts may add their own: `NETWORKS["mine
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class Network:
         task: what it learns (`ba_dist.tasks`).
         keeps_state: whether it keeps a state for each instance, as an LSTM does from step to step;
             `build` then also gets `instances`, how many this rank holds.
+        smallest: side in pixels of the smallest images that its strides leave something of.
+        drop_path: whether it has edges that `--drop-path` can zero.
     """
 
     build: Callable[..., Any]
@@ -38,25 +41,22 @@ class Network:
     source: str
     task: str = "classification"
     keeps_state: bool = False
+    smallest: int = 1
+    drop_path: bool = False
 
 
-def _cifar(depth: int) -> Callable[..., Any]:
+def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
+    """A builder that imports its module, and Keras, when it is called."""
+
     def build(**facts: Any) -> Any:
-        from ba_dist.models import resnet
-
-        return resnet.cifar_resnet(depth, **facts)
+        family = import_module(f"ba_dist.models.{module}")
+        return getattr(family, function)(*settings, **facts)
 
     return build
 
 
-def _imagenet(depth: int) -> Callable[..., Any]:
-    def build(**facts: Any) -> Any:
-        from ba_dist.models import resnet
-
-        return resnet.imagenet_resnet(depth, **facts)
-
-    return build
-
+_cifar = partial(_made_by, "resnet", "cifar_resnet")
+_imagenet = partial(_made_by, "resnet", "imagenet_resnet")
 
 # Millions of parameters in table 6, two digits.
 _PUBLISHED = {20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}
@@ -72,6 +72,57 @@ NETWORKS |= {
     "resnet50": Network(_imagenet(50), 25_557_032, _TORCHVISION),
     "resnet101": Network(_imagenet(101), 44_549_160, _TORCHVISION),
     "resnet152": Network(_imagenet(152), 60_192_808, _TORCHVISION),
+}
+
+NETWORKS |= {
+    "wrn28-10": Network(
+        _made_by("wide_resnet", "wide_resnet", 28, 10),
+        36.5e6,
+        "Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 4",
+    ),
+    "vgg16": Network(
+        _made_by("vgg", "vgg16", (4096, 4096)),
+        34.0e6,
+        "convNet.pytorch, models/vgg.py; number for 100 classes from weiaicunzai/pytorch-cifar100",
+        smallest=32,
+    ),
+    "vgg16-linear": Network(
+        _made_by("vgg", "vgg16", ()),
+        None,
+        "Simonyan and Zisserman 2015, arXiv:1409.1556, column D, with one linear layer of 512",
+        smallest=32,
+    ),
+    "densenet100-12": Network(
+        _made_by("densenet", "densenet_bc", 100, 12),
+        0.8e6,
+        "Huang et al. 2017, arXiv:1608.06993, table 2, DenseNet-BC",
+        smallest=4,
+    ),
+    "darts": Network(
+        _made_by("cells", "cell_network", "darts", 36),
+        3_349_342,
+        "Liu et al. 2019, arXiv:1806.09055; number of its code, without the auxiliary head",
+        smallest=32,
+        drop_path=True,
+    ),
+    "amoebanet": Network(
+        _made_by("cells", "cell_network", "amoebanet", 128),
+        None,
+        'Real et al. 2019, arXiv:1802.01548; width 128, table 4 of "Augment Your Batch"',
+        smallest=32,
+        drop_path=True,
+    ),
+    "alexnet": Network(
+        _made_by("alexnet", "alexnet"),
+        61.1e6,
+        "convNet.pytorch, models/alexnet.py; number of torchvision's",
+        smallest=63,
+    ),
+    "mobilenet": Network(
+        _made_by("mobilenet", "mobilenet"),
+        4.2e6,
+        "Howard et al. 2017, arXiv:1704.04861, table 4",
+    ),
 }
 
 _FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"
@@ -90,7 +141,7 @@ def network(name: str) -> Network:
         ConfigError: listing the networks when there is none of this name.
     """
     if own.is_own(name):
-        return Network(partial(own.build, name), None, name)
+        return Network(partial(own.build, name), None, name, drop_path=True)  # it may have
     if name not in NETWORKS:
         raise ConfigError(f"--model {name!r} is unknown; choose from {names()}")
     return NETWORKS[name]
@@ -105,6 +156,11 @@ def check(name: str) -> None:
     network(name)
     if own.is_own(name):
         own.check(name)
+
+
+def with_drop_path() -> list[str]:
+    """The networks that `--drop-path` is for."""
+    return [name for name, entry in NETWORKS.items() if entry.drop_path]
 
 
 def build(
@@ -128,15 +184,25 @@ def build(
 
     Raises:
         ConfigError: listing the networks when there is none of this name; saying what is wrong
-            with one of somebody's own.
+            with one of somebody's own; naming both sizes when the images are too small for it.
     """
     entry = network(name)
+    _check_size(name, entry, facts)
     more: dict[str, Any] = {"instances": instances} if entry.keeps_state else {}
     if own.is_own(name):
         more["home"] = home
     model = entry.build(norm=norm, **more, **facts)
     tag(model)
     return model
+
+
+def _check_size(name: str, entry: Network, facts: dict[str, Any]) -> None:
+    side = min(facts.get("image_shape", (entry.smallest,) * 2)[:2])
+    if side < entry.smallest:
+        raise ConfigError(
+            f"--model {name} needs images of {entry.smallest} pixels on a side, these have {side};"
+            f" --image-size {entry.smallest} where they are cropped, or another network"
+        )
 
 
 def _of_family(name: str) -> bool:

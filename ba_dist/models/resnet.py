@@ -1,19 +1,13 @@
 """The residual networks of He et al. 2015 (arXiv:1512.03385).
 
-Convolutions and pools that stride are padded on both sides, as in the paper's code and torchvision:
-they are centred on the pixels 0, 2, 4, …, which the shortcuts take as well. TensorFlow's "same"
-pads an even side only behind it, and would centre them on 1, 3, 5, … instead.
-
 Shape suffixes: n instances, H height, W width, C channels.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
-_HE = "he_normal"
-Norm = Callable[..., Any]  # makes a normalisation layer
+from ba_dist.models.layers.blocks import Norm, conv, logits, norm_relu
 
 
 def cifar_resnet(
@@ -38,23 +32,21 @@ def cifar_resnet(
     """
     blocks = (depth - 2) // 6
     images = keras.Input(image_shape, name="images")
-    x = _conv(width, 3, 1, "stem")(images)
-    x = keras.layers.ReLU()(norm(name="stem_norm")(x))
+    x = conv(width, 3, 1, "stem")(images)
+    x = norm_relu(x, norm=norm, name="stem_norm")
     for stage in range(3):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
             name = f"stage{stage}_block{block}"
             x = _basic_block(x, width * 2**stage, stride, norm=norm, name=name)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    # Logits stay in float32 whatever the precision, so that the loss is computed exactly enough.
-    logits = keras.layers.Dense(classes, name="logits", dtype=_full_precision())(x)
-    return keras.Model(images, logits, name=f"resnet{depth}")
+    return keras.Model(images, logits(x, classes), name=f"resnet{depth}")
 
 
 def _basic_block(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> Any:
-    y = _conv(width, 3, stride, f"{name}_conv0")(x)
-    y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
-    y = norm(name=f"{name}_norm1")(_conv(width, 3, 1, f"{name}_conv1")(y))
+    y = conv(width, 3, stride, f"{name}_conv0")(x)
+    y = norm_relu(y, norm=norm, name=f"{name}_norm0")
+    y = norm(name=f"{name}_norm1")(conv(width, 3, 1, f"{name}_conv1")(y))
     if stride != 1:
         x = _Shortcut(width, stride, name=f"{name}_shortcut")(x)
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))
@@ -91,8 +83,8 @@ def imagenet_resnet(
     """
     block_of = _bottleneck if depth >= 50 else _projected_block
     images = keras.Input(image_shape, name="images")
-    x = _conv(64, 7, 2, "stem")(images)
-    x = keras.layers.ReLU()(norm(name="stem_norm")(x))
+    x = conv(64, 7, 2, "stem")(images)
+    x = norm_relu(x, norm=norm, name="stem_norm")
     # The zeros around it change no maximum: behind the ReLU nothing is below them.
     x = keras.layers.MaxPooling2D(3, 2)(keras.layers.ZeroPadding2D(1)(x))
     for stage, blocks in enumerate(IMAGENET_BLOCKS[depth]):
@@ -102,26 +94,23 @@ def imagenet_resnet(
             x = block_of(x, 64 * 2**stage, stride, norm=norm, name=name)
     x = keras.layers.GlobalAveragePooling2D()(x)
     small = keras.initializers.RandomNormal(stddev=0.01)
-    logits = keras.layers.Dense(
-        classes, kernel_initializer=small, name="logits", dtype=_full_precision()
-    )(x)
-    return keras.Model(images, logits, name=f"resnet{depth}")
+    return keras.Model(images, logits(x, classes, small), name=f"resnet{depth}")
 
 
 def _projected_block(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> Any:
-    y = _conv(width, 3, stride, f"{name}_conv0")(x)
-    y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
-    y = _conv(width, 3, 1, f"{name}_conv1")(y)
+    y = conv(width, 3, stride, f"{name}_conv0")(x)
+    y = norm_relu(y, norm=norm, name=f"{name}_norm0")
+    y = conv(width, 3, 1, f"{name}_conv1")(y)
     y = norm(name=f"{name}_norm1", gamma_initializer="zeros")(y)
     return _add_projected(x, y, stride, norm=norm, name=name)
 
 
 def _bottleneck(x: Any, width: int, stride: int, *, norm: Norm, name: str) -> Any:
-    y = _conv(width, 1, 1, f"{name}_conv0")(x)
-    y = keras.layers.ReLU()(norm(name=f"{name}_norm0")(y))
-    y = _conv(width, 3, stride, f"{name}_conv1")(y)
-    y = keras.layers.ReLU()(norm(name=f"{name}_norm1")(y))
-    y = _conv(4 * width, 1, 1, f"{name}_conv2")(y)
+    y = conv(width, 1, 1, f"{name}_conv0")(x)
+    y = norm_relu(y, norm=norm, name=f"{name}_norm0")
+    y = conv(width, 3, stride, f"{name}_conv1")(y)
+    y = norm_relu(y, norm=norm, name=f"{name}_norm1")
+    y = conv(4 * width, 1, 1, f"{name}_conv2")(y)
     y = norm(name=f"{name}_norm2", gamma_initializer="zeros")(y)
     return _add_projected(x, y, stride, norm=norm, name=name)
 
@@ -130,29 +119,8 @@ def _add_projected(x: Any, y: Any, stride: int, *, norm: Norm, name: str) -> Any
     """ReLU(x + y), where x goes through a 1x1 convolution if the shape changes (option B)."""
     channels = y.shape[-1]
     if stride != 1 or x.shape[-1] != channels:
-        x = norm(name=f"{name}_shortcut_norm")(_conv(channels, 1, stride, f"{name}_shortcut")(x))
+        x = norm(name=f"{name}_shortcut_norm")(conv(channels, 1, stride, f"{name}_shortcut")(x))
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))
-
-
-def _conv(width: int, size: int, stride: int, name: str) -> Callable[[Any], Any]:
-    """A convolution without bias, padded by (size - 1) / 2 on both sides."""
-    pads = stride > 1 and size > 1
-    layer = keras.layers.Conv2D(
-        width,
-        size,
-        stride,
-        "valid" if pads else "same",
-        use_bias=False,
-        kernel_initializer=_HE,
-        name=name,
-    )
-    if not pads:
-        return layer
-    return lambda x: layer(keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x))
-
-
-def _full_precision() -> str:
-    return "float64" if keras.config.floatx() == "float64" else "float32"
 
 
 @keras.saving.register_keras_serializable("ba_dist")

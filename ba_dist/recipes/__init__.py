@@ -9,8 +9,25 @@ from ba_dist.recipes import cifar, imagenet, own, quickstart
 RECIPES: dict[str, Callable[[], Config]] = {
     "quickstart": quickstart.quickstart,
     "resnet44-cifar10": cifar.resnet44_cifar10,
+    "vgg16-cifar10": cifar.vgg16_cifar10,
+    "wrn28-10-cifar10": cifar.wrn28_10_cifar10,
+    "darts-cifar10": cifar.darts_cifar10,
+    "amoebanet-cifar10": cifar.amoebanet_cifar10,
     "resnet44-cifar100": cifar.resnet44_cifar100,
+    "vgg16-cifar100": cifar.vgg16_cifar100,
+    "wrn28-10-cifar100": cifar.wrn28_10_cifar100,
+    "densenet100-12-cifar100": cifar.densenet100_12_cifar100,
+    "alexnet-imagenet": imagenet.alexnet_imagenet,
+    "mobilenet-imagenet": imagenet.mobilenet_imagenet,
     "resnet50-imagenet": imagenet.resnet50_imagenet,
+    "resnet44-cifar10-mixup": cifar.resnet44_cifar10_mixup,
+    "wrn28-10-cifar10-mixup": cifar.wrn28_10_cifar10_mixup,
+    "wrn28-10-cifar100-mixup": cifar.wrn28_10_cifar100_mixup,
+    "resnet50-imagenet-mixup": imagenet.resnet50_imagenet_mixup,
+    "resnet44-cifar10-m10": cifar.resnet44_cifar10_m10,
+    "darts-cifar10-m10": cifar.darts_cifar10_m10,
+    "amoebanet-cifar10-m10": cifar.amoebanet_cifar10_m10,
+    "resnet50-imagenet-m10": imagenet.resnet50_imagenet_m10,
 }
 
 

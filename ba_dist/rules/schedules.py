@@ -115,6 +115,16 @@ def learning_rate(
     return at
 
 
+def growing(last: float, steps: float) -> Callable[[int], float]:
+    """Makes the function step → last · min(1, step / steps): a straight line, then level.
+
+    Args:
+        last: where it ends.
+        steps: in which it grows; 0 where it begins at its end.
+    """
+    return lambda step: last if step >= steps else last * step / steps
+
+
 def _between(regime: Regime, shape: str, epoch: float) -> float:
     index = max(i for i, point in enumerate(regime) if point[0] <= epoch)
     start, rate, *named = regime[index]

@@ -25,6 +25,7 @@ class Classification:
     Args:
         augmentation: makes the copies of an image, and plain images for evaluation.
         smoothing: ε, the share of a label that is spread over all classes.
+        auxiliary: weight of the loss of each auxiliary head.
     """
 
     unit = "images"
@@ -34,11 +35,12 @@ class Classification:
     judged_by = "val_top1"
     headline = "validation accuracy"
 
-    def __init__(self, augmentation: Augmentation, smoothing: float = 0.0):
+    def __init__(self, augmentation: Augmentation, smoothing: float = 0.0, auxiliary: float = 0.0):
         self.augmentation = augmentation
         self.smoothing = smoothing
         if augmentation.info.classes >= TOP5_CLASSES:
             self.validation = {**self.validation, "val_top5": ".1%"}
+        self.auxiliary = auxiliary
         config, classes = augmentation.config, augmentation.info.classes
         soft = smoothing > 0 or config.mixup > 0 or config.cutmix > 0
         self.schema: Mapping[str, Field] = {
@@ -105,19 +107,25 @@ class Classification:
     # --- learning ---------------------------------------------------------------------------------
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> Loss:
-        """Cross entropy; `accuracy` counts the answers that are the (largest) label."""
+        """Cross entropy; `accuracy` counts the answers that are the (largest) label.
+
+        That of auxiliary heads, the outputs of a network behind its first one, is added with
+        their weight (Szegedy et al. 2015, "Going Deeper with Convolutions").
+        """
         import tensorflow as tf
 
         labels = batch["labels"]
-        logits = model(batch["images"], training=True)
+        logits, *others = _outputs(model(batch["images"], training=True))
         total = tf.reduce_sum(_cross_entropy(labels, logits))
+        for head in others:
+            total += self.auxiliary * tf.reduce_sum(_cross_entropy(labels, head))
         classes = labels if labels.dtype.is_integer else tf.argmax(labels, 1)
         correct = tf.reduce_sum(tf.cast(tf.argmax(logits, 1) == classes, total.dtype))
         count = tf.cast(tf.shape(logits)[0], total.dtype)
         return Loss(total, count, {"accuracy": (correct, count)})
 
     def predict(self, model: Any, batch: Mapping[str, Any]) -> Any:
-        return model(batch["images"], training=False)
+        return _outputs(model(batch["images"], training=False))[0]
 
     def scores(self, answers: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """`val_top1`, whether the answer is right, and `val_loss`, the cross entropy.
@@ -142,7 +150,13 @@ def classification(config: Config, info: ImageInfo) -> Classification:
         ConfigError: when the augmentation does not fit the dataset.
     """
     augmentation = Augmentation(config.augment, info, config.data.image_size)
-    return Classification(augmentation, config.optimizer.label_smoothing)
+    weight = config.model.auxiliary_weight
+    return Classification(augmentation, config.optimizer.label_smoothing, weight)
+
+
+def _outputs(answers: Any) -> list[Any]:
+    """The logits, then those of auxiliary heads."""
+    return answers if isinstance(answers, list) else [answers]
 
 
 def _among_the_first(count: int, labels_n: Any, logits: Any) -> Any:

@@ -107,7 +107,9 @@ def test_help_of_train_shows_every_flag_with_the_recipes_values(ba_dist):
             shown, value = sections[option.part.title()][option.flag], option.of(config)
             assert option.help.replace("- ", "-") in shown
             found = re.search(r"\[default: ([^];]+)", shown)
-            assert (found and found[1]) == expected_default(option, value)
+            # A value that is longer than a line is broken where the line ends.
+            expected = expected_default(option, value)
+            assert (found and found[1].replace(" ", "")) == (expected and expected.replace(" ", ""))
 
 
 def expected_default(option, value):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ba_dist.models.layers.dropout import InstanceDropout, uniforms
+from ba_dist.models.layers.dropout import InstanceDropout, InstanceDropPath, uniforms
 from ba_dist.models.layers.microbatch import microbatch
 from ba_dist.rules.keys import Purpose, augmentation_keys, combine
 
@@ -71,3 +71,42 @@ def test_it_can_be_saved_with_a_model():
     layer = InstanceDropout(0.25, "here")
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert (again.rate, again.stream) == (0.25, "here")
+
+
+# --- whole paths ----------------------------------------------------------------------------------
+
+
+def path_dropped(stream, x, keys, rate=0.3):
+    with microbatch(True, 1, keys=tf.constant(keys), drop_path=tf.constant(rate)):
+        return InstanceDropPath(stream, dtype=x.dtype)(tf.constant(x), training=True).numpy()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_path_is_there_or_not_for_all_of_an_instance(dtype):
+    found = path_dropped("here", np.ones((200, 3, 3, 2), dtype), KEYS)
+    assert found.dtype == dtype and (np.ptp(found, axis=(1, 2, 3)) == 0).all()
+    np.testing.assert_allclose(np.unique(found), [0, 1 / 0.7], rtol=1e-6)
+    assert abs((found[:, 0, 0, 0] == 0).mean() - 0.3) < 5 * np.sqrt(0.21 / 200)
+
+
+def test_paths_are_dropped_by_the_keys_of_instances_and_by_layer():
+    x = np.ones((200, 1), np.float32)
+    whole = path_dropped("here", x, KEYS)
+    np.testing.assert_array_equal(path_dropped("here", x[40:90], KEYS[40:90]), whole[40:90])
+    copies = whole.reshape(50, 4)
+    assert (copies.min(1) < copies.max(1)).mean() > 0.5, "copies are dropped together"
+    assert not np.array_equal(path_dropped("there", x, KEYS), whole)
+
+
+def test_paths_stay_where_the_step_drops_none_and_in_evaluation():
+    x, layer = np.ones((200, 3), np.float32), InstanceDropPath("here")
+    np.testing.assert_array_equal(path_dropped("here", x, KEYS, 0.0), x)
+    np.testing.assert_array_equal(layer(x, training=True), x)
+    with microbatch(True, 1, keys=tf.constant(KEYS), drop_path=tf.constant(0.9)):
+        np.testing.assert_array_equal(layer(x, training=False), x)
+    with (
+        microbatch(True, 1, drop_path=tf.constant(0.9)),
+        pytest.raises(ValueError, match="'here' needs the keys"),
+    ):
+        layer(x, training=True)
+    assert keras.layers.deserialize(keras.layers.serialize(layer)).stream == "here"

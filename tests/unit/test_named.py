@@ -8,6 +8,7 @@ import pytest
 
 from ba_dist import cli
 from ba_dist.cli.plot import plot_augmentations
+from ba_dist.models import NETWORKS
 from ba_dist.recipes import RECIPES
 
 from .test_benchmarks import BENCHMARKS, ROOT
@@ -122,7 +123,8 @@ def problems(text, benchmarks):
     allowed = allowed_in(text, benchmarks)
     named = {flag for flag in FLAG.findall(text) if not flag.endswith("-")}
     found = [f"no program has {flag}" for flag in sorted(named - allowed)]
-    found += [f"no recipe {name}" for name in LIKE_A_RECIPE.findall(text) if name not in RECIPES]
+    known = {*RECIPES, *NETWORKS}
+    found += [f"no recipe {name}" for name in LIKE_A_RECIPE.findall(text) if name not in known]
     for quoted, words in BA_DIST.findall(text):
         found += wrong_call(quoted, words.split())
     for words in SBATCH.findall(text):

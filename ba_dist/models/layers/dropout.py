@@ -1,7 +1,7 @@
-"""Dropout that depends on the instance: the copies of a sample differ by their masks.
+"""Dropout and drop-path that depend on the instance: the copies of a sample differ by their masks.
 
 Source: Srivastava et al. 2014, "Dropout"; "Augment Your Batch", section 4.4, where dropout takes
-the place of input augmentation.
+the place of input augmentation; Larsson et al. 2017, "FractalNet" (drop-path).
 """
 
 import math
@@ -48,10 +48,7 @@ class InstanceDropout(keras.layers.Layer):
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or self.rate == 0:
             return inputs
-        now = current()
-        if now is None or now.keys is None:
-            raise ValueError(f"dropout {self.stream!r} needs the keys of the instances")
-        numbers = uniforms(now.keys, self.stream, inputs.shape[1:])
+        numbers = uniforms(_keys(self.stream), self.stream, inputs.shape[1:])
         kept = tf.cast(numbers >= self.rate, inputs.dtype)
         return inputs * kept / tf.cast(1 - self.rate, inputs.dtype)
 
@@ -60,6 +57,51 @@ class InstanceDropout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "stream": self.stream}
+
+
+@keras.saving.register_keras_serializable("ba_dist")
+class InstanceDropPath(keras.layers.Layer):
+    """Zeroes all of an instance's activations on an edge, by its key and this layer.
+
+        y[i] = x[i] / (1 - p)   where u(key_i, layer) ≥ p,  else 0
+
+    p is that of the step (`--drop-path`), which grows as training goes on. Where the step has none,
+    and in evaluation, nothing changes.
+
+    Args:
+        stream: names this layer's masks; two layers of a network need two names.
+
+    Call: x float [n, …]; returns the same shape and dtype.
+
+    Raises:
+        ValueError: when the step has such a share and gave no keys.
+    """
+
+    def __init__(self, stream: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.stream = stream
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        now = current()
+        if not training or now is None or now.drop_path is None:
+            return inputs
+        rate = tf.cast(now.drop_path, tf.float32)
+        numbers = uniforms(_keys(self.stream), self.stream, (1,) * (len(inputs.shape) - 1))
+        kept = tf.cast(numbers >= rate, inputs.dtype)
+        return inputs * (kept / tf.cast(1 - rate, inputs.dtype))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stream": self.stream}
+
+
+def _keys(stream: str) -> Any:
+    now = current()
+    if now is None or now.keys is None:
+        raise ValueError(f"dropout {stream!r} needs the keys of the instances")
+    return now.keys
 
 
 def uniforms(keys: Any, stream: str, shape: Any) -> Any:

@@ -2,7 +2,8 @@
 
 A layer of Keras gets activations and nothing else. Some layers of a training step need more: ghost
 BatchNorm must move its statistics once a step and not once a microbatch, dropout takes its mask
-from the keys of the instances, and a layer that keeps a state for each instance must find the rows.
+from the keys of the instances, drop-path zeroes more as
+training goes on, and a layer that keeps a state for each instance must find the rows.
 The step says so here, around the forward pass, while the graph is built.
 """
 
@@ -21,12 +22,14 @@ class Microbatch:
         passes: number of passes in a step.
         start: integer (or tensor), which of the rank's instances is row 0.
         keys: uint64 tensor [n], the key of each instance; None where a script has none.
+        drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
     """
 
     first: Any
     passes: int
     start: Any = 0
     keys: Any = None
+    drop_path: Any = None
 
 
 _current: list[Microbatch] = []
@@ -34,10 +37,10 @@ _current: list[Microbatch] = []
 
 @contextlib.contextmanager
 def microbatch(
-    first: Any, passes: int, *, start: Any = 0, keys: Any = None
+    first: Any, passes: int, *, start: Any = 0, keys: Any = None, drop_path: Any = None
 ) -> Iterator[Microbatch]:
     """Tells the layers that are called inside the block which microbatch they see."""
-    _current.append(Microbatch(first, passes, start, keys))
+    _current.append(Microbatch(first, passes, start, keys, drop_path))
     try:
         yield _current[-1]
     finally:
