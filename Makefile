@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), RANKS (of `run` and `bench`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster bench lint clean
+.PHONY: help setup run test test-cluster tour bench lint clean
 
 RANKS ?= 2
 ARGS ?=
@@ -40,6 +40,9 @@ bench: setup  ## run the short version of every benchmark, 5 to 10 minutes; resu
 # Status 77 says that no cluster can be had here, and why; that is no failure.
 test-cluster: setup  ## run the tests that need a Slurm cluster, on one made for them (root, Debian)
 	@bash tests/cluster/run.sh $(ARGS) || [ $$? -eq 77 ]
+
+tour: setup  ## do what a new user would, word by word as the docs have it (3 minutes)
+	@bash tests/tour.sh
 
 lint: setup  ## check format, style, types and shell scripts
 	.venv/bin/python -m ruff check .
