@@ -33,7 +33,7 @@ def test_an_exception_on_one_rank_ends_the_job_with_its_traceback(ranks, kind, p
 def test_what_one_rank_alone_finds_wrong_is_raised_on_all():
     done = mpirun(3, "python", PROGRAMS / "one_rank_fails.py", "together", check=False, timeout=20)
     assert done.returncode != 0
-    assert "DataError: rank 2: file x is damaged" in done.stderr
+    assert "ba-dist: rank 2: file x is damaged" in done.stderr
     assert "nobody should come here" not in done.stdout
 
 

@@ -152,7 +152,7 @@ def test_a_typo_is_told_once_on_all_ranks():
     assert "--batch-size" in done.stderr and "Traceback" not in done.stderr
     # The ranks have said why they ended: nothing of Open MPI's own about it.
     assert "exited with non-zero status" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("Try `ba-dist --help`"), done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Try `ba-dist train --help`"), done.stderr
 
 
 @pytest.mark.mpi
