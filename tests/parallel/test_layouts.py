@@ -40,7 +40,7 @@ def test_a_trace_broken_on_one_rank_is_caught(traces, tmp_path):
             3,
             ["--multiplicity", 2, "--group-size", 2],
             "--group-size 2",
-            ["--group-size values that work: 1"],
+            ["with --group-size 1, --batch-size values that work"],
         ),
         (2, ["--microbatch", 48], "--microbatch 48", ["32, 64"]),
         (
