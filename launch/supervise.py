@@ -104,6 +104,7 @@ class Errors:
         self.held = b""
         self.since = 0.0
         self.spoken = False
+        self.told = False  # whether ba-dist has named what failed, which its status 1 goes with
 
     def take(self, data: bytes) -> None:
         for piece in re.findall(rb"[^\n]*\n|[^\n]+", data.replace(b"\0", b"")):
@@ -116,6 +117,7 @@ class Errors:
                 self.spoken = True
                 _print(piece)
             if self.line.endswith(b"\n"):
+                self.told = self.told or self.line.startswith(b"ba-dist: ")
                 self.kind.read(self.line[:-1].decode(errors="replace"))
                 self.line = b""
             if self.held.count(b"\n") == len(BANNER):
@@ -128,7 +130,8 @@ class Errors:
             self.held = b""
 
     def _leave_out(self) -> None:
-        if self.kind.status == 75 or (self.kind.status in SPOKEN and self.spoken):
+        status = self.kind.status
+        if status == 75 or (status in SPOKEN and self.spoken) or (status == 1 and self.told):
             self.held = b""
         self.let_go()
 

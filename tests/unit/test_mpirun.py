@@ -101,6 +101,8 @@ def test_what_a_launcher_leaves_behind_when_it_dies_is_ended(start, tmp_path):
         ("", 75, ""),
         ("ba-dist: no such recipe\n", 2, ""),
         ("", 2, "{banner}"),  # nobody has said why
+        ("ba-dist: nowhere is not a run directory\n", 1, ""),
+        ("Traceback: of a script\n", 1, "{banner}"),
         ("ba-dist: no such recipe\n", 9, "{banner}"),
     ],
 )
