@@ -13,7 +13,6 @@ from ba_dist.comm import Comm
 from ba_dist.data.sources import Source, Workers
 from ba_dist.errors import CorruptRecord, agreed
 from ba_dist.tasks import Task
-from ba_dist.tasks.classification import Classification
 
 _MOST_ROWS, _MOST_ELEMENTS = 250, 3 * 2**22
 
@@ -27,9 +26,9 @@ class Answers:
     def __init__(self) -> None:
         self._parts: list[npt.NDArray[np.int32]] = []
 
-    def add(self, pairs: npt.NDArray[Any]) -> None:
-        """Label and answer of some samples of this rank, [n, 2]."""
-        self._parts.append(pairs.astype(np.int32))
+    def add(self, labels: npt.NDArray[np.int64], logits: npt.NDArray[Any]) -> None:
+        """Some samples of this rank: labels [n] and logits [n, classes]."""
+        self._parts.append(np.stack([labels, logits.argmax(1)], 1).astype(np.int32))
 
     def gather(self, comm: Comm) -> npt.NDArray[np.int32]:
         """Those of all ranks, int32 [N, 2], on every rank; collective over the world."""
@@ -95,9 +94,9 @@ class Evaluator:
         samples = 0
         for left, (rows, labels, counted) in self._rank_batches():
             # Also of a batch that counts for nothing: every rank must know all names.
-            scores, pairs = self._measure(rows, labels)
+            scores, given = self._measure(rows, labels)
             if answers is not None:
-                answers.add(pairs.numpy()[counted])
+                answers.add(labels[counted], given.numpy()[counted])
             for name, pair in scores.items():
                 part = [float(row.numpy()[counted].astype(np.float64).sum()) for row in pair]
                 sums[name] = sums.get(name, np.zeros(2)) + part
@@ -122,14 +121,17 @@ class Evaluator:
         )
 
     def _forward(self, rows: Any, labels: Any) -> tuple[dict[str, tuple[Any, Any]], Any]:
-        """(numerators and denominators of the metrics, labels and answers) of a batch."""
-        dtype = self._model.variables[0].dtype
-        batch = self._task.finish_plain(rows, labels)
-        batch = {n: tf.cast(t, dtype) if t.dtype.is_floating else t for n, t in batch.items()}
-        answers = self._task.predict(self._model, batch)
-        classes = isinstance(self._task, Classification)
-        pairs = tf.stack([labels, tf.argmax(answers, 1)], 1) if classes else tf.zeros((0, 2))
-        return self._task.scores(answers, batch), pairs
+        """(numerators and denominators of the metrics, answers of the network) of a batch."""
+        answers, batch = answer(self._task, self._model, rows, labels)
+        return self._task.scores(answers, batch), answers
+
+
+def answer(task: Task, model: Any, rows: Any, labels: Any) -> tuple[Any, dict[str, Any]]:
+    """What a network answers to rows that `plain` wrote, and its inputs, in its own precision."""
+    dtype = model.variables[0].dtype
+    batch = task.finish_plain(rows, labels)
+    batch = {n: tf.cast(t, dtype) if t.dtype.is_floating else t for n, t in batch.items()}
+    return task.predict(model, batch), batch
 
 
 def rank_batches(

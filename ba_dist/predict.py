@@ -71,10 +71,11 @@ class Predictor:
     def _answer(self, rows: Any) -> npt.NDArray[np.float32]:
         import tensorflow as tf
 
-        batch = self._task.finish_plain(rows, np.zeros(len(rows), np.int64))
-        dtype = self._model.variables[0].dtype
-        batch = {n: tf.cast(t, dtype) if n == "images" else t for n, t in batch.items()}
-        return np.asarray(tf.cast(self._task.predict(self._model, batch), tf.float32))
+        from ba_dist.evaluate import answer
+
+        labels = tf.zeros(len(rows), tf.int64)
+        logits, _ = answer(self._task, self._model, rows, labels)
+        return np.asarray(tf.cast(logits, tf.float32))
 
     def _fitting(self, image: Image) -> Image:
         """The image with as many channels as the network takes: grey from colours, as Pillow."""

@@ -28,7 +28,6 @@ REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal
 STOP_SECONDS = float(os.environ.get("BA_DIST_STOP_SECONDS") or 60)
 # A launcher whose processes have all ended has so long to end, too; 10 s when it has said so.
 LINGER_SECONDS = float(os.environ.get("BA_DIST_LINGER_SECONDS") or 30)
-SPOKEN = (2, 75)  # statuses before which ranks say why: a mistake of the user, a stop on request
 
 # What Open MPI 5 prints when ranks have ended by themselves with a status that is not 0, by line.
 DASHES = b"-{74}"
@@ -104,7 +103,7 @@ class Errors:
         self.held = b""
         self.since = 0.0
         self.spoken = False
-        self.told = False  # whether ba-dist has named what failed, which its status 1 goes with
+        self.told = False  # by ba-dist itself
 
     def take(self, data: bytes) -> None:
         for piece in re.findall(rb"[^\n]*\n|[^\n]+", data.replace(b"\0", b"")):
@@ -130,8 +129,9 @@ class Errors:
             self.held = b""
 
     def _leave_out(self) -> None:
-        status = self.kind.status
-        if status == 75 or (status in SPOKEN and self.spoken) or (status == 1 and self.told):
+        # A stop on request; a mistake of the user, or a failure of ba-dist, once it is said.
+        why_is_known = {75: True, 2: self.spoken, 1: self.told}
+        if why_is_known.get(self.kind.status, False):
             self.held = b""
         self.let_go()
 

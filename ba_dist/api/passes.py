@@ -9,14 +9,11 @@ import numpy as np
 from ba_dist.api.words import parameters
 from ba_dist.comm import Channel, Comm, end_job
 from ba_dist.config import Config
-from ba_dist.data.group.group_reader import GroupReader
-from ba_dist.data.group.record_exchange import ReadMode
-from ba_dist.data.pipeline import InputPipeline
+from ba_dist.data.pipeline import InputPipeline, make_pipeline
 from ba_dist.data.sources import Source, Workers
 from ba_dist.errors import UserError
 from ba_dist.health.script_watchdog import ScriptWatchdog
 from ba_dist.rules.layout import Layout
-from ba_dist.rules.order import GroupSampler, shuffle
 from ba_dist.tasks import Task
 
 _ENDLESS = 2**60  # steps
@@ -100,21 +97,17 @@ class Passes:
         self._close(pipeline, channel, done)
 
     def _open(self, channel: Channel, first: int, last: int) -> InputPipeline:
-        data, seed, rank = self._config.data, self._config.run.seed, self._comm.rank
-        order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
-        group = self._layout.group(rank)
-        reader = GroupReader(
+        return make_pipeline(
+            self._config,
             self._source,
-            GroupSampler(len(self._source), seed, self._layout, group, order=order),
-            channel,
-            ReadMode(skip=data.on_corrupt == "skip"),
+            self._task,
+            layout=self._layout,
+            rank=self._comm.rank,
+            channel=channel,
+            sharing=self._ranks_here,
+            workers=self._workers,
             first=first,
             last=last,
-            workers=self._workers,
-            sharing=self._ranks_here,
-        )
-        return InputPipeline(
-            reader, self._task, self._layout, rank=rank, seed=seed, workers=self._workers
         )
 
     def _close(self, pipeline: InputPipeline, channel: Channel, done: int) -> None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from ba_dist.config import Config
 from ba_dist.data.batch import InstanceMaker, make
 from ba_dist.data.sources import Image, ImageInfo, Source
+from ba_dist.rules.confusion import name_of
 from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.order import shuffle
 
@@ -64,7 +65,7 @@ def first_copies(config: Config, task: InstanceMaker, source: Source) -> list[Co
 
 def class_name(info: ImageInfo, label: int) -> str:
     """What a class is called; `class 3` where it has no name."""
-    return info.class_names[label] if info.class_names else f"class {label}"
+    return name_of(label, info.class_names) or f"class {label}"
 
 
 def copies_of(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ba_dist import runtime
-from ba_dist.comm import Comm
+from ba_dist.comm import Channel, Comm
 from ba_dist.config import Config
 from ba_dist.data.batch import Batch, InstanceMaker, Instances, finish, shapes_of
 from ba_dist.data.group.group_reader import GroupBatch, GroupReader
@@ -151,6 +151,51 @@ class InputPipeline:
         )
 
 
+def make_pipeline(
+    config: Config,
+    source: Source,
+    maker: InstanceMaker,
+    *,
+    layout: Layout,
+    rank: int,
+    channel: Channel,
+    sharing: int,
+    workers: Workers,
+    first: int,
+    last: int,
+) -> InputPipeline:
+    """The input of a rank's steps `first` … `last`-1; whoever makes it closes or abandons it.
+
+    Args:
+        config: of the run.
+        source: of its training samples.
+        maker: makes instances of samples, the task.
+        layout: of the ranks.
+        rank: this one.
+        channel: of the group, for this pipeline alone.
+        sharing: ranks of this node.
+        workers: threads that augment; they also read what is stored, or where a number was given.
+        first: step to begin with, from 0.
+        last: step to end before.
+    """
+    placement, data, seed = config.placement, config.data, config.run.seed
+    order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+    reader = GroupReader(
+        source,
+        GroupSampler(len(source), seed, layout, layout.group(rank), order=order),
+        channel,
+        ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip"),
+        first=first,
+        last=last,
+        prefetch=placement.prefetch,
+        workers=workers if source.stored or placement.io_threads else None,
+        sharing=sharing,
+    )
+    return InputPipeline(
+        reader, maker, layout, rank=rank, seed=seed, workers=workers, traced=config.run.trace
+    )
+
+
 @contextmanager
 def open_pipeline(
     config: Config,
@@ -173,24 +218,18 @@ def open_pipeline(
         first: step to begin with, from 0.
         last: step to end before.
     """
-    placement, data, seed = config.placement, config.data, config.run.seed
-    order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
-    sampler = GroupSampler(len(source), seed, layout, layout.group(comm.rank), order=order)
-    mode = ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip")
     with workers(io_threads(config, source)) as pool:
-        reader = GroupReader(
+        pipeline = make_pipeline(
+            config,
             source,
-            sampler,
-            comm.group(layout),
-            mode,
+            maker,
+            layout=layout,
+            rank=comm.rank,
+            channel=comm.group(layout),
+            sharing=comm.node.size,
+            workers=pool,
             first=first,
             last=last,
-            prefetch=placement.prefetch,
-            workers=pool if source.stored else None,
-            sharing=comm.node.size,
-        )
-        pipeline = InputPipeline(
-            reader, maker, layout, rank=comm.rank, seed=seed, workers=pool, traced=config.run.trace
         )
         try:
             yield pipeline

@@ -8,19 +8,16 @@ def network(image_shape, classes, norm):
     return keras.Model(images, keras.layers.Dense(classes)(x))
 """
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from ba_dist import own_code
 from ba_dist.errors import ConfigError
 
 _ASKED = ("image_shape", "classes", "norm")
@@ -97,21 +94,11 @@ def _find(name: str, folders: list[Path]) -> Path | None:
 def _function(name: str, folders: list[Path]) -> Callable[..., Any]:
     source, _, function = name.rpartition(":")
     path = _find(name, folders)
-    module = importlib.import_module(source) if path is None else _run_file(path)
+    module = importlib.import_module(source) if path is None else own_code.run_file(path)
     found: Any = getattr(module, function, None)
     if not callable(found):
         raise ConfigError(f"--model {name}: {source} has no function {function}")
     return found
-
-
-def _run_file(path: Path) -> ModuleType:
-    name = f"_own_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # it ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look for their module there
-    spec.loader.exec_module(module)
-    return module
 
 
 def _asked_by(function: Callable[..., Any], name: str) -> list[str]:
@@ -153,19 +140,9 @@ def _told(name: str) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        frames = [
-            f for f in traceback.extract_tb(error.__traceback__) if not _is_of_others(f.filename)
-        ]
-        where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
-        raise ConfigError(
-            f"--model {name} failed{where}: {type(error).__name__}: {error}"
-        ) from None
-
-
-def _is_of_others(file: str) -> bool:
-    """Whether a line of code is of this file, of a package or of Python."""
-    library = sysconfig.get_path("stdlib")
-    return file == __file__ or file.startswith((library, "<")) or "site-packages" in file
+        place = own_code.place_of(error)
+        where = f" in {place}" if place else ""
+        raise ConfigError(f"--model {name} failed{where}: {own_code.told(error)}") from None
 
 
 def _count_names_anew() -> None:

@@ -13,11 +13,7 @@ A run of it is called by the function's name, whatever `Config.recipe` says.
 """
 
 import dataclasses
-import hashlib
-import importlib.util
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ba_dist import own_code
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError
 
@@ -80,16 +77,10 @@ def _run(path: Path, shown: str) -> ModuleType:
         raise ConfigError(
             f"the file {shown} of the recipe cannot be read: {error.strerror}"
         ) from None
-    name = f"_recipes_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # it ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look for their module there
     # Behind all others: modules beside the file are found, but none takes the name of a package.
     sys.path.append(str(path.parent))
     with _told(shown):
-        spec.loader.exec_module(module)
-    return module
+        return own_code.run_file(path)
 
 
 @contextmanager
@@ -98,22 +89,15 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{what}{_line(error)}: {error}") from None
+        raise ConfigError(f"{_where(what, error)}: {error}") from None
     except (Exception, SystemExit) as error:
-        text = error.msg if isinstance(error, SyntaxError) else f"{error}"
-        raise ConfigError(f"{what}{_line(error)}: {type(error).__name__}: {text}") from None
+        raise ConfigError(f"{_where(what, error)}: {own_code.told(error)}") from None
+
+
+def _where(what: str, error: BaseException) -> str:
+    place = own_code.place_of(error)
+    return f"{what}, {place}" if place else what
 
 
 def _module_of(value: Any) -> str:
     return getattr(value, "__module__", "") if callable(value) else ""
-
-
-def _line(error: BaseException) -> str:
-    """Where somebody's code failed: its last line, not one of a package or of this house."""
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno}"
-    house, python = str(Path(__file__).parents[1]), sysconfig.get_path("stdlib")
-    others = (house, python, "site-packages", "<")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in others)]
-    return f", {own[-1].filename}, line {own[-1].lineno}" if own else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ba_dist.reports.plots import plt, save
-from ba_dist.rules.confusion import Counts
+from ba_dist.rules.confusion import Counts, name_of
 
 _NUMBERED, _NAMED = 20, 60  # so many classes have numbers in their cells, and their names beside
 
@@ -31,7 +31,7 @@ def plot_confusion(counts: Counts, names: Sequence[str], title: str, output: Pat
     figure.colorbar(image, ax=axis, shrink=0.8, label="share of the label's samples")
     axis.set(xlabel="answer", ylabel="label", title=title)
     if classes <= _NAMED:
-        told = [names[i] if i < len(names) else str(i) for i in range(classes)]
+        told = [name_of(i, names) or str(i) for i in range(classes)]
         rotation = 45 if any(len(name) > 2 for name in told) else 0
         anchor = "right" if rotation else "center"
         axis.set_xticks(range(classes), told, rotation=rotation, ha=anchor, fontsize=8)

@@ -10,6 +10,8 @@ from ba_dist.models import resnet
 from ba_dist.models.layers.blocks import conv
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 
+from .plain_network import Plain, pool, relu
+
 
 @pytest.mark.parametrize(
     ("name", "shape", "classes", "digits"),
@@ -81,43 +83,22 @@ def test_the_pool_behind_the_stem_is_centred_alike():
     assert pool.output.shape[1:3] == (16, 16)
 
 
-class Reference:
-    """ResNet-18 and 34 by their table, in numpy; it takes weights in the order it meets them."""
-
-    def __init__(self, model):
-        self.values = {v.path: np.asarray(v.value, np.float64) for v in model.variables}
-
-    def conv(self, x, name, stride):
-        """Every pixel of the answer by the definition: a sum over a window, padded by zeros."""
-        kernel = self.values[f"{name}/kernel"]
-        size = kernel.shape[0]
-        pad = size // 2
-        x = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
-        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))
-        return np.einsum("nhwcij,ijco->nhwo", windows[:, ::stride, ::stride], kernel)
-
-    def norm(self, x, name):
-        mean, variance, gamma, beta = (
-            self.values[f"{name}/{part}"]
-            for part in ("moving_mean", "moving_variance", "gamma", "beta")
-        )
-        return (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+class Reference(Plain):
+    """ResNet-18 and 34 by their table."""
 
     def block(self, x, name, stride):
-        y = np.maximum(self.norm(self.conv(x, f"{name}_conv0", stride), f"{name}_norm0"), 0)
-        y = self.norm(self.conv(y, f"{name}_conv1", 1), f"{name}_norm1")
+        y = self.norm_relu(self.conv(x, f"{name}_conv0", stride), f"{name}_norm0")
+        y = self.norm(self.conv(y, f"{name}_conv1"), f"{name}_norm1")
         if f"{name}_shortcut/kernel" in self.values:
             x = self.norm(self.conv(x, f"{name}_shortcut", stride), f"{name}_shortcut_norm")
-        return np.maximum(x + y, 0)
+        return relu(x + y)
 
     def __call__(self, x, stages):
-        x = np.maximum(self.norm(self.conv(x, "stem", 2), "stem_norm"), 0)
-        x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
-        x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1))
+        x = pool(self.norm_relu(self.conv(x, "stem", 2), "stem_norm"), 3, 2, 1, by=np.nanmax)
         for stage, blocks in enumerate(stages):
             for block in range(blocks):
                 x = self.block(x, f"stage{stage}_block{block}", 1 + (stage > 0 and block == 0))
-        return x.mean((1, 2)) @ self.values["logits/kernel"] + self.values["logits/bias"]
+        return self.linear(x.mean((1, 2)), "logits")
 
 
 @pytest.mark.parametrize(

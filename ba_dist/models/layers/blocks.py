@@ -111,7 +111,8 @@ def _padded(layer: Any, size: Sides, padding: int | None) -> Callable[[Any], Any
     """The layer behind zeros on both sides, if it does not add them itself."""
     margins = tuple(side // 2 if padding is None else padding for side in _pair(size))
     if layer.padding == "same" or max(margins) == 0:
-        return layer  # type: ignore[no-any-return, unused-ignore]
+        found: Callable[[Any], Any] = layer
+        return found
     pad = keras.layers.ZeroPadding2D(margins, name=f"{layer.name}_pad")
     return lambda x: layer(pad(x))
 

@@ -13,6 +13,7 @@ import ba_dist
 
 comm = ba_dist.start()
 
+# After `start()`, which silences TensorFlow.
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402

@@ -19,6 +19,7 @@ from ba_dist.comm import start
 comm = start()
 runtime.prepare(comm.node.rank, comm.node.size)  # loads TensorFlow as a training does, faster
 
+# After TensorFlow is there: what ba_dist makes public loads it.
 import ba_dist  # noqa: E402
 from ba_dist.errors import ConfigError, DataError  # noqa: E402
 
