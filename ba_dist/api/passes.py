@@ -106,6 +106,7 @@ class Passes:
             channel=channel,
             sharing=self._ranks_here,
             workers=self._workers,
+            readers=self._workers,
             first=first,
             last=last,
         )

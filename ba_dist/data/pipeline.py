@@ -161,6 +161,7 @@ def make_pipeline(
     channel: Channel,
     sharing: int,
     workers: Workers,
+    readers: Workers | None,
     first: int,
     last: int,
 ) -> InputPipeline:
@@ -174,7 +175,8 @@ def make_pipeline(
         rank: this one.
         channel: of the group, for this pipeline alone.
         sharing: ranks of this node.
-        workers: threads that augment; they also read what is stored, or where a number was given.
+        workers: threads that augment.
+        readers: threads that read and decode; None for one.
         first: step to begin with, from 0.
         last: step to end before.
     """
@@ -188,7 +190,7 @@ def make_pipeline(
         first=first,
         last=last,
         prefetch=placement.prefetch,
-        workers=workers if source.stored or placement.io_threads else None,
+        workers=readers,
         sharing=sharing,
     )
     return InputPipeline(
@@ -228,6 +230,7 @@ def open_pipeline(
             channel=comm.group(layout),
             sharing=comm.node.size,
             workers=pool,
+            readers=pool if source.stored else None,
             first=first,
             last=last,
         )
