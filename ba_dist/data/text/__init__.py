@@ -1,0 +1,1 @@
+"""Text: files read, and what stands for words and pieces of words."""
