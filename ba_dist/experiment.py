@@ -57,6 +57,7 @@ def check(config: Config) -> None:
         )
     optim.check(config.optimizer)
     augment.check(config.augment)
+    hyperparameters(config, 1)
 
 
 def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
@@ -170,14 +171,19 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
 
 
 def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
-    """Step, from 0 → what the update rule and the network need in it."""
+    """Step, from 0 → what the update rule and the network need in it.
+
+    Raises:
+        ConfigError: when the regime has no rate at some step.
+    """
     rule, model = config.optimizer, config.model
     rate = schedules.learning_rate(
         rule.lr,
         steps_per_epoch,
         shape=rule.lr_shape,
+        power=rule.lr_power,
         scale=rule.lr_scale,
-        warmup_epochs=rule.warmup_epochs,
+        warmup_steps=warm_up_steps(config, steps_per_epoch),
         warmup_from=rule.warmup_from,
     )
     share = schedules.growing(model.drop_path, model.drop_path_epochs * steps_per_epoch)
@@ -192,6 +198,12 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
         return hyper
 
     return at
+
+
+def warm_up_steps(config: Config, steps_per_epoch: int) -> float:
+    """The length of the warm-up in steps; not whole where it ends in the middle of one."""
+    rule = config.optimizer
+    return rule.warmup_epochs * steps_per_epoch if rule.warmup_steps is None else rule.warmup_steps
 
 
 @contextmanager

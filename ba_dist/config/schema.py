@@ -142,11 +142,15 @@ class Optimizer:
         "learning rate: one number, or EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says"
         " how it goes to the next point",
     )
-    lr_shape: Literal["step", "linear", "cosine"] = setting(
+    lr_shape: Literal["step", "linear", "cosine", "polynomial", "inverse-sqrt"] = setting(
         "step", "how the rate goes from a point of --lr that names no shape"
     )
+    lr_power: float = setting(2.0, "power of the polynomial shape", low=0.0)
     lr_scale: float = setting(1.0, "factor on every rate", low=0.0)
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0.0)
+    warmup_steps: int | None = setting(
+        None, "steps of linear warm-up, in place of --warmup-epochs", low=0
+    )
     warmup_from: float = setting(
         0.0,
         "rate of the first step of warm-up (Goyal et al.: the rate before --lr-scale)",

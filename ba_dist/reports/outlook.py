@@ -91,11 +91,12 @@ def _rates(config: Config, plan: Plan) -> Iterator[tuple[str, str]]:
     """The rate where the regime has a point, warm-up ends, and at the last step."""
     rule, last = config.optimizer, plan.total_steps - 1
     rate = experiment.hyperparameters(config, plan.steps_per_epoch)
-    points = [0.0, rule.warmup_epochs, *(point[0] for point in rule.lr)]
-    steps = {math.ceil(epoch * plan.steps_per_epoch) for epoch in points}
+    warm_up = experiment.warm_up_steps(config, plan.steps_per_epoch)
+    points = [point[0] * plan.steps_per_epoch for point in rule.lr]
+    steps = {math.ceil(step) for step in (0, warm_up, *points)}
     for step in sorted({step for step in steps if step < last} | {last}):
         epochs = step / plan.steps_per_epoch
-        warm = "  (warm-up)" if epochs < rule.warmup_epochs else ""
+        warm = "  (warm-up)" if step < warm_up else ""
         yield (
             f"after {epochs:.4g} epochs, step {step + 1}",
             f"{rate(step)['learning_rate']:.4g}{warm}",

@@ -157,7 +157,7 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
         10_000 // 192,
         rule.lr_shape,
         scale=rule.lr_scale,
-        warmup_epochs=rule.warmup_epochs,
+        warmup_steps=rule.warmup_epochs * (10_000 // 192),
         warmup_from=rule.warmup_from,
     )
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):

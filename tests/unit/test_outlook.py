@@ -59,7 +59,20 @@ def test_rates_are_those_of_training():
     ]
 
 
+def test_rates_of_the_transformer():
+    regime = ((0.0, 0.4),)
+    config = small(lr=regime, lr_shape="inverse-sqrt", warmup_steps=16, epochs=7)
+    lines = outlook(config, ranks=1).split("learning rate\n")[1].splitlines()
+    assert [re.split("  +", line.strip()) for line in lines] == [
+        ["after 0 epochs, step 1", "0", "(warm-up)"],
+        ["after 1.6 epochs, step 17", "0.4"],
+        ["after 6.9 epochs, step 70", f"{0.4 * (16 / 69) ** 0.5:.4g}"],
+    ]
+
+
 def test_what_training_would_refuse():
+    with pytest.raises(ConfigError, match="inverse-sqrt falls from the end of the warm-up"):
+        outlook(small(lr_shape="inverse-sqrt"), ranks=1)
     with pytest.raises(ConfigError, match="--batch-size 64 must divide"):
         outlook(small(), ranks=3)
     with pytest.raises(ConfigError, match="--model 'none' is unknown"):
