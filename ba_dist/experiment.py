@@ -13,7 +13,7 @@ from typing import Any
 
 from ba_dist import models, optim, runtime, tasks
 from ba_dist.comm import Comm
-from ba_dist.config import Config
+from ba_dist.config import Config, batch_ratio
 from ba_dist.data import augment
 from ba_dist.data.pipeline import io_threads
 from ba_dist.data.sources import DatasetInfo, Source, workers
@@ -182,7 +182,7 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
         steps_per_epoch,
         shape=rule.lr_shape,
         power=rule.lr_power,
-        scale=rule.lr_scale,
+        scale=schedules.scale_factor(rule.lr_scale, batch_ratio(config)),
         warmup_steps=warm_up_steps(config, steps_per_epoch),
         warmup_from=rule.warmup_from,
     )

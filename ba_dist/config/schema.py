@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from ba_dist.config.option import Option, check, options_of, setting
-from ba_dist.rules.schedules import Regime
+from ba_dist.rules.schedules import Regime, Scale
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,19 @@ class Optimizer:
         "step", "how the rate goes from a point of --lr that names no shape"
     )
     lr_power: float = setting(2.0, "power of the polynomial shape", low=0.0)
-    lr_scale: float = setting(1.0, "factor on every rate", low=0.0)
+    lr_scale: Scale = setting(
+        1.0,
+        "factor on every rate, or one that follows from the batch, (B / --lr-batch-size)^p: none,"
+        " sqrt (p = 0.5), linear (1) or batch^P",
+    )
+    lr_batch_size: int | None = setting(
+        None, "batch size that --lr was written for; default that of the recipe", low=1
+    )
+    regime_adaptation: bool = setting(
+        False,
+        "multiply the epochs of the run, of --lr, of warm-up and of what else changes in it by"
+        " B / --lr-batch-size, so that there are as many updates",
+    )
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0.0)
     warmup_steps: int | None = setting(
         None, "steps of linear warm-up, in place of --warmup-epochs", low=0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ba_dist import experiment, optim, runtime
-from ba_dist.config import Config, layout_of, plan_steps
+from ba_dist.config import Config, adapted, layout_of, plan_steps
 from ba_dist.data.catalog import open_alone
 from ba_dist.models import tags
 from ba_dist.rules.layout import Layout
@@ -22,6 +22,7 @@ def outlook(config: Config, ranks: int) -> str:
     Raises:
         UserError: what training would be refused with.
     """
+    config = adapted(config)
     layout = layout_of(config, ranks)
     experiment.check(config)
     runtime.prepare(0, 1)

@@ -4,13 +4,16 @@ A point is (epoch, rate) or (epoch, rate, shape).
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from ba_dist.errors import ConfigError
 
 Regime = tuple[tuple[float, float] | tuple[float, float, str], ...]
+Scale = float | str
 SHAPES = ("step", "linear", "cosine", "polynomial", "inverse-sqrt")
+_EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 _FORM = (
     "a rate such as 0.1, or EPOCH:RATE or EPOCH:RATE:SHAPE points such as 0:0.1,81:0.01 or"
     " 0:0.1:linear,5:0.4,30:0.04"
@@ -70,6 +73,62 @@ def check_regime(regime: Regime) -> None:
             raise ConfigError(
                 f"--lr {text}: {shape!r} is no shape; choose from {', '.join(SHAPES)}"
             )
+
+
+def parse_scale(text: str) -> Scale:
+    """Reads `2`, `linear` or `batch^0.25`.
+
+    Raises:
+        ConfigError: when it is none of these.
+    """
+    try:
+        scale: Scale = float(text)
+    except ValueError:
+        scale = text.strip()
+    check_scale(scale)
+    return scale
+
+
+def check_scale(scale: Scale) -> None:
+    """Raises ConfigError unless it is a factor, a name or a power of the batch."""
+    if isinstance(scale, str):
+        known = _exponent(scale) is not None
+    else:
+        number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+        known = number and math.isfinite(scale) and scale >= 0
+    if known:
+        return
+    raise ConfigError(
+        f"--lr-scale is {scale!r}; expected a factor of at least 0,"
+        f" {', '.join(_EXPONENTS)}, or batch^P such as batch^0.25"
+    )
+
+
+def scale_factor(scale: Scale, ratio: float) -> float:
+    """The factor of all rates: a number itself, or ratio^p.
+
+        none: p = 0    sqrt: p = 1/2    linear: p = 1    batch^P: p = P
+
+    Args:
+        scale: as `check_scale` takes it.
+        ratio: the batch size, as a multiple of the one that the regime was written for.
+
+    Sources: Goyal et al. 2017, section 2.1 (linear); Hoffer et al. 2017, "Train longer, generalize
+    better", section 4.1 (sqrt); "Augment Your Batch", section 4.1 (powers 0.25, 0.5, 1, 2).
+    """
+    if not isinstance(scale, str):
+        return float(scale)
+    return float(ratio ** (_exponent(scale) or 0.0))
+
+
+def _exponent(scale: str) -> float | None:
+    power = re.fullmatch(r"batch\^(-?\d+(\.\d*)?|-?\.\d+)", scale)
+    return float(power[1]) if power else _EXPONENTS.get(scale)
+
+
+def stretch(regime: Regime, ratio: float) -> Regime:
+    """The regime with the epoch of every point multiplied."""
+    return tuple((epoch * ratio, *rest) for epoch, *rest in regime)
 
 
 def learning_rate(

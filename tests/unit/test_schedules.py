@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.errors import ConfigError
-from ba_dist.rules.schedules import check_regime, format_regime, learning_rate, notice, parse_regime
+from ba_dist.rules.schedules import (
+    check_regime,
+    format_regime,
+    learning_rate,
+    notice,
+    parse_regime,
+    parse_scale,
+    scale_factor,
+)
 
 RESNET44 = ((0, 0.1), (81, 0.01), (122, 0.001), (164, 0.0001))
 
@@ -197,6 +205,26 @@ def test_a_shape_for_each_piece():
     assert rate(300) == 0.04 and rate(350) == pytest.approx(0.02) and rate(400) == 0
     other = learning_rate(regime, 10, "linear")
     assert other(25) == rate(25) and other(175) == pytest.approx(0.22) and other(350) == rate(350)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-2, 2))
+def test_scales_are_powers_of_the_batch(ratio, power):
+    assert scale_factor("none", ratio) == 1 and scale_factor("linear", ratio) == ratio
+    assert scale_factor("sqrt", ratio) == pytest.approx(math.sqrt(ratio))
+    expected = math.exp(round(power, 3) * math.log(ratio))
+    assert scale_factor(f"batch^{power:.3f}", ratio) == pytest.approx(expected, rel=1e-9)
+    assert scale_factor(parse_scale("2.5"), ratio) == 2.5
+    assert parse_scale(" linear ") == "linear" and parse_scale("1") == 1.0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "batch", "batch^", "batch^x", "-1", "nan", "M^2", "inf"]
+)
+def test_what_is_no_scale(text):
+    with pytest.raises(
+        ConfigError, match="--lr-scale is .*; expected a factor .* linear, or batch"
+    ):
+        parse_scale(text)
 
 
 @pytest.mark.parametrize("text", ["0:0.1:wavy", "0:0.1:"])
