@@ -136,7 +136,7 @@ class Model:
 class Optimizer:
     """How weights move."""
 
-    optimizer: str = setting("sgd", "update rule: sgd, adam or adamw")
+    optimizer: str = setting("sgd", "update rule: sgd, lars, adam or adamw")
     lr: Regime = setting(
         ((0.0, 0.1),),
         "learning rate: one number, or EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says"
@@ -168,8 +168,11 @@ class Optimizer:
         "rate of the first step of warm-up (Goyal et al.: the rate before --lr-scale)",
         low=0.0,
     )
-    momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
-    nesterov: bool = setting(False, "Nesterov momentum")
+    momentum: float = setting(0.9, "momentum of SGD and LARS", low=0.0, high=1.0)
+    nesterov: bool = setting(False, "Nesterov momentum of SGD")
+    trust: float = setting(
+        0.001, "trust coefficient of LARS: how far a kernel moves, as a share of its norm", low=0.0
+    )
     beta1: float = setting(
         0.9, "share of the old first moment that Adam keeps", low=0.0, high=0.999999
     )

@@ -28,6 +28,11 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "darts-cifar10-m10": cifar.darts_cifar10_m10,
     "amoebanet-cifar10-m10": cifar.amoebanet_cifar10_m10,
     "resnet50-imagenet-m10": imagenet.resnet50_imagenet_m10,
+    "resnet44-cifar10-23epochs": cifar.resnet44_cifar10_23epochs,
+    "resnet50-imagenet-40epochs": imagenet.resnet50_imagenet_40epochs,
+    "resnet50-imagenet-23epochs": imagenet.resnet50_imagenet_23epochs,
+    "resnet50-imagenet-large": imagenet.resnet50_imagenet_large,
+    "resnet50-imagenet-lars": imagenet.resnet50_imagenet_lars,
 }
 
 
