@@ -153,6 +153,7 @@ def _weights(path: Path, model: Any) -> weights.Arrays:
 def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
     """The `step.TrainStep` of an experiment, with its update rule and its average."""
     from ba_dist.optim.average import WeightAverage
+    from ba_dist.optim.norm_matching import NormMatching
     from ba_dist.step import TrainStep
 
     config = made.config.optimizer
@@ -165,6 +166,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         comm=comm,
         precision=made.precision,
         clip_norm=config.clip_norm,
+        matching=NormMatching(layout, comm) if config.norm_matching else None,
         average=WeightAverage(made.model, config.ema) if config.ema else None,
         drop_path=made.config.model.drop_path > 0,
     )
@@ -195,6 +197,8 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
             hyper["weight_decay"] = 0.0
         if model.drop_path > 0:
             hyper["drop_path"] = share(step)
+        if rule.norm_matching:
+            hyper["measure"] = float(step % rule.norm_matching == 0)
         return hyper
 
     return at

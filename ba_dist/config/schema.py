@@ -193,6 +193,12 @@ class Optimizer:
     clip_norm: float = setting(
         0.0, "norm to which a longer mean gradient is shortened; 0 is off", low=0.0
     )
+    norm_matching: int = setting(
+        0,
+        "make the mean gradient as long as that of one copy, measured every so many steps; 0 is"
+        " off",
+        low=0,
+    )
     ema: float = setting(
         0.0,
         "evaluate and export a moving average of the weights that keeps this share a step, e.g."
