@@ -15,6 +15,7 @@ from ba_dist import models, optim, runtime, tasks
 from ba_dist.comm import Comm
 from ba_dist.config import Config, batch_ratio
 from ba_dist.data import augment
+from ba_dist.data.augment import mixing
 from ba_dist.data.pipeline import io_threads
 from ba_dist.data.sources import DatasetInfo, Source, workers
 from ba_dist.errors import ConfigError
@@ -55,9 +56,27 @@ def check(config: Config) -> None:
             f"--drop-path {config.model.drop_path}: {config.model.model} has no edges to zero;"
             f" use 0, or one of {', '.join(models.with_drop_path())}"
         )
+    _check_manifold_mixup(config)
     optim.check(config.optimizer)
     augment.check(config.augment)
     hyperparameters(config, 1)
+
+
+def _check_manifold_mixup(config: Config) -> None:
+    alpha, name = config.model.manifold_mixup, config.model.model
+    if alpha == 0:
+        return
+    if not models.network(name).manifold_mixup:
+        raise ConfigError(
+            f"--manifold-mixup {alpha}: {name} has no layers that are marked for it; use 0, or one"
+            f" of {models.names_of(models.with_manifold_mixup())}"
+        )
+    for flag in ("mixup", "cutmix"):
+        if other := getattr(config.augment, flag):
+            raise ConfigError(
+                f"--manifold-mixup {alpha} and --{flag} {other} exclude each other: labels are"
+                " mixed once; leave one of them out"
+            )
 
 
 def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
@@ -104,7 +123,14 @@ def assemble(
     )
     # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
     runtime.seed(config.run.seed)
-    model = models.build(config.model.model, norm, instances=instances, home=home, **task.facts)
+    model = models.build(
+        config.model.model,
+        norm,
+        instances=instances,
+        home=home,
+        manifold_mixup=config.model.manifold_mixup > 0,
+        **task.facts,
+    )
     return Experiment(config, task, model, precision)
 
 
@@ -169,6 +195,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         matching=NormMatching(layout, comm) if config.norm_matching else None,
         average=WeightAverage(made.model, config.ema) if config.ema else None,
         drop_path=made.config.model.drop_path > 0,
+        manifold=made.config.model.manifold_mixup > 0,
     )
 
 
@@ -197,6 +224,8 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
             hyper["weight_decay"] = 0.0
         if model.drop_path > 0:
             hyper["drop_path"] = share(step)
+        if model.manifold_mixup > 0:
+            hyper["manifold_point"] = float(mixing.manifold_point(config.run.seed, step))
         if rule.norm_matching:
             hyper["measure"] = float(step % rule.norm_matching == 0)
         return hyper

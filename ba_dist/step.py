@@ -89,6 +89,7 @@ class TrainStep:
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
         matching: to the norm of one copy's gradient; `hyper` of a step says whether to measure.
         average: of the model's weights, moved after each update.
+        manifold: whether activations are mixed; `hyper` of a step says at which point.
         drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
     """
 
@@ -105,6 +106,7 @@ class TrainStep:
         matching: NormMatching | None = None,
         average: WeightAverage | None = None,
         drop_path: bool = False,
+        manifold: bool = False,
     ):
         self.task = task
         self.model = model
@@ -120,6 +122,7 @@ class TrainStep:
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._drop_path = tf.Variable(0.0, trainable=False) if drop_path else None
+        self._manifold = tf.Variable(0.0, trainable=False) if manifold else None
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         # Without autograph, whose reading of the source cost each rank over a second before its
@@ -141,6 +144,8 @@ class TrainStep:
         vote = vote or Vote()
         if self._drop_path is not None:
             self._drop_path.assign(hyper["drop_path"])
+        if self._manifold is not None:
+            self._manifold.assign(hyper["manifold_point"])
         tensors = _tensors(batch)
         scalars = {name: tf.constant(value, tf.float64) for name, value in hyper.items()}
         if self.matching:
@@ -290,10 +295,14 @@ class TrainStep:
         dtype = self.precision.variables
         batch = {n: tf.cast(t, dtype) if t.dtype.is_floating else t for n, t in tensors.items()}
         size = tensors["keys"].shape[0]
-        with (
-            tf.GradientTape() as tape,
-            microbatch(first, count, start=start, keys=tensors["keys"], drop_path=self._drop_path),
-        ):
+        mixing = [tensors.get(f"manifold_{name}") for name in ("partner", "weight")]
+        seen = {
+            "start": start,
+            "keys": tensors["keys"],
+            "drop_path": self._drop_path,
+            "manifold": None if self._manifold is None else (self._manifold, *mixing),
+        }
+        with tf.GradientTape() as tape, microbatch(first, count, **seen):
             loss = self.task.loss(self.model, batch)
             scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)
         weights = [v.value for v in self.model.trainable_variables]

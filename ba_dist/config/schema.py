@@ -127,6 +127,12 @@ class Model:
     drop_path_epochs: float = setting(
         0.0, "epochs in which that share grows from 0; 0: it is so from the start", low=0.0
     )
+    manifold_mixup: float = setting(
+        0.0,
+        "alpha of manifold mixup, which mixes the activations of a layer that each step draws; 0 is"
+        " off",
+        low=0.0,
+    )
     auxiliary_weight: float = setting(
         0.4, "weight of the loss of an auxiliary head, where a network has one", low=0.0
     )

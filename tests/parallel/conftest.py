@@ -13,7 +13,13 @@ ADAMW = {**SAME, "precision": "fp64", "optimizer": "adamw", "lr_scale": 0.02, "c
 ADAMW |= {"warmup_epochs": 0.0, "weight_decay": 0.1, "ema": 0.2}
 # Two groups where there are ranks for them. Measured in the first and the third step.
 MATCHED = {**SAME, "precision": "fp64", "batch_size": 64, "optimizer": "lars", "norm_matching": 2}
-MATCHED |= {"lr_scale": "linear", "lr_batch_size": 8, "trust": 0.02, "warmup_steps": 1}
+MATCHED |= {
+    "manifold_mixup": 0.5,
+    "lr_scale": "linear",
+    "lr_batch_size": 8,
+    "trust": 0.02,
+    "warmup_steps": 1,
+}
 # Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
 SINGLE, RESUMED = (1, 2, 4), (1, 2)
 

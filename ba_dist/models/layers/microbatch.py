@@ -22,6 +22,7 @@ class Microbatch:
         passes: number of passes in a step.
         start: integer (or tensor), which of the rank's instances is row 0.
         keys: uint64 tensor [n], the key of each instance; None where a script has none.
+        manifold: (point, partners, weights) of manifold mixup, tensors; None where it is off.
         drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
     """
 
@@ -30,6 +31,7 @@ class Microbatch:
     start: Any = 0
     keys: Any = None
     drop_path: Any = None
+    manifold: Any = None
 
 
 _current: list[Microbatch] = []
@@ -37,10 +39,16 @@ _current: list[Microbatch] = []
 
 @contextlib.contextmanager
 def microbatch(
-    first: Any, passes: int, *, start: Any = 0, keys: Any = None, drop_path: Any = None
+    first: Any,
+    passes: int,
+    *,
+    start: Any = 0,
+    keys: Any = None,
+    drop_path: Any = None,
+    manifold: Any = None,
 ) -> Iterator[Microbatch]:
     """Tells the layers that are called inside the block which microbatch they see."""
-    _current.append(Microbatch(first, passes, start, keys, drop_path))
+    _current.append(Microbatch(first, passes, start, keys, drop_path, manifold))
     try:
         yield _current[-1]
     finally:
