@@ -225,7 +225,7 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
         if model.drop_path > 0:
             hyper["drop_path"] = share(step)
         if model.manifold_mixup > 0:
-            hyper["manifold_point"] = float(mixing.manifold_point(config.run.seed, step))
+            hyper["manifold_layer"] = float(mixing.manifold_layer(config.run.seed, step))
         if rule.norm_matching:
             hyper["measure"] = float(step % rule.norm_matching == 0)
         return hyper

@@ -89,7 +89,7 @@ class TrainStep:
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
         matching: to the norm of one copy's gradient; `hyper` of a step says whether to measure.
         average: of the model's weights, moved after each update.
-        manifold: whether activations are mixed; `hyper` of a step says at which point.
+        manifold: whether activations are mixed; `hyper` of a step says at which layer.
         drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
     """
 
@@ -145,7 +145,7 @@ class TrainStep:
         if self._drop_path is not None:
             self._drop_path.assign(hyper["drop_path"])
         if self._manifold is not None:
-            self._manifold.assign(hyper["manifold_point"])
+            self._manifold.assign(hyper["manifold_layer"])
         tensors = _tensors(batch)
         scalars = {name: tf.constant(value, tf.float64) for name, value in hyper.items()}
         if self.matching:

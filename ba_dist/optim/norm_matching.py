@@ -6,7 +6,8 @@ g is the mean of all g_m and so not longer than they are on average: ρ ≥ 1. �
 updates and kept in between.
 
 g_m is of all B samples: a sum over the ranks of one lane, which hold the same copies of different
-samples. Copy after copy, so that one gradient beside the step's own needs memory.
+samples. It goes by mpi4py: Horovod's messages are over the whole world. Copy after copy, so that
+one gradient at a time needs memory.
 
 Source: the authors' code, convNet.pytorch, trainer.py (`adapt_grad_norm`).
 """

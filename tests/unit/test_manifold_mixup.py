@@ -56,12 +56,12 @@ def batch():
     return Batch(0, 0, inputs, Instances(ids, copies, keys), ids[:0]), labels
 
 
-def by_hand(point):
+def by_hand(number):
     """(gradients, loss) of one step, the network cut in two and rows mixed one by one."""
     model, _ = network()
-    place = model.get_layer(f"manifold_mixup{point}")
-    before = keras.Model(model.input, place.input) if point else None
-    after = keras.Model(place.output, model.output)
+    layer = model.get_layer(f"manifold_mixup{number}")
+    before = keras.Model(model.input, layer.input) if number else None
+    after = keras.Model(layer.output, model.output)
     found, labels = batch()
     partner = found.inputs["manifold_partner"].numpy()
     weight = found.inputs["manifold_weight"].numpy().astype(np.float64)
@@ -81,10 +81,10 @@ def by_hand(point):
     return tape.gradient(loss, [v.value for v in model.trainable_variables]), float(loss)
 
 
-@pytest.mark.parametrize("point", range(mixing.MANIFOLD_POINTS))
+@pytest.mark.parametrize("number", range(mixing.MANIFOLD_LAYERS))
 @pytest.mark.parametrize("microbatch", [8, 32])
-def test_a_step_mixes_the_activations_of_one_layer_and_the_labels(point, microbatch):
-    expected, loss = by_hand(point)
+def test_a_step_mixes_the_activations_of_one_layer_and_the_labels(number, microbatch):
+    expected, loss = by_hand(number)
     model, policy = network()
     layout = Layout(1, COPIES, SAMPLES, 1, GHOST, microbatch)
     rule = SGD(model.trainable_variables, decays=False)
@@ -93,7 +93,7 @@ def test_a_step_mixes_the_activations_of_one_layer_and_the_labels(point, microba
     )
     old = [v.numpy() for v in model.trainable_variables]
     numbers = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
-    result = trained(batch()[0], {**numbers, "manifold_point": float(point)})
+    result = trained(batch()[0], {**numbers, "manifold_layer": float(number)})
     # Labels are mixed in float32.
     assert result.loss == pytest.approx(loss, rel=1e-6)
     for before, variable, gradient in zip(old, model.trainable_variables, expected, strict=True):
@@ -113,27 +113,27 @@ def test_evaluation_and_export_know_nothing_of_it():
 
 
 @pytest.mark.parametrize("name", models.with_manifold_mixup())
-def test_every_network_that_says_so_has_its_places(name):
+def test_every_network_that_says_so_has_its_layers(name):
     if name not in ("resnet8", "resnet18", "resnet50", "wrn28-10"):
         pytest.skip("as one of these, but for its depth")
     facts = {"image_shape": (32, 32, 3), "classes": 10}
     norm = keras.layers.BatchNormalization
     model = models.build(name, norm, manifold_mixup=True, **facts)
-    places = [layer.point for layer in layers(model) if isinstance(layer, ManifoldMixup)]
-    assert places == list(range(mixing.MANIFOLD_POINTS))
+    numbers = [layer.number for layer in layers(model) if isinstance(layer, ManifoldMixup)]
+    assert numbers == list(range(mixing.MANIFOLD_LAYERS))
     plain = models.build(name, norm, **facts)
     assert [v.path for v in plain.variables] == [v.path for v in model.variables]
 
 
 def test_the_layer_follows_from_seed_and_step_alone():
-    points = np.array([mixing.manifold_point(5, step) for step in range(3000)])
-    counts = np.bincount(points)
-    assert len(counts) == mixing.MANIFOLD_POINTS and abs(counts - 1000).max() < 120
-    other = np.array([mixing.manifold_point(6, step) for step in range(3000)])
-    assert 0.25 < (points == other).mean() < 0.42
+    chosen = np.array([mixing.manifold_layer(5, step) for step in range(3000)])
+    counts = np.bincount(chosen)
+    assert len(counts) == mixing.MANIFOLD_LAYERS and abs(counts - 1000).max() < 120
+    other = np.array([mixing.manifold_layer(6, step) for step in range(3000)])
+    assert 0.25 < (chosen == other).mean() < 0.42
     config = override(recipe("quickstart"), {"manifold_mixup": 0.5, "seed": 5})
     hyper = experiment.hyperparameters(config, 10)
-    assert [hyper(step)["manifold_point"] for step in range(20)] == points[:20].tolist()
+    assert [hyper(step)["manifold_layer"] for step in range(20)] == chosen[:20].tolist()
 
 
 def test_weights_have_the_distribution_of_the_paper():
@@ -152,7 +152,7 @@ def test_weights_have_the_distribution_of_the_paper():
     [
         (
             {"model": "vgg16"},
-            "vgg16 has no layers that are marked for it; use 0, or one of resnet18",
+            "vgg16 has no layers that are marked for it; use 0, or one of resnet50, ",
         ),
         ({"mixup": 0.2}, "--manifold-mixup 0.5 and --mixup 0.2 exclude each other"),
         ({"cutmix": 1.0}, "--manifold-mixup 0.5 and --cutmix 1.0 exclude each other"),

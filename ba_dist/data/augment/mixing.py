@@ -20,7 +20,7 @@ from ba_dist.rules.keys import Purpose, combine
 NUMBERS = 5
 # Manifold mixup needs two, partner and λ. It mixes the images or what comes out of the first or of
 # the second stage of a network, as in its paper.
-MANIFOLD_NUMBERS, MANIFOLD_POINTS = 2, 3
+MANIFOLD_NUMBERS, MANIFOLD_LAYERS = 2, 3
 
 
 def draw(
@@ -139,9 +139,9 @@ def draw_manifold(
     }
 
 
-def manifold_point(seed: int, step: int) -> int:
-    """At which of a network's `MANIFOLD_POINTS` a step mixes, each with the same probability."""
-    return int(combine(Purpose.LAYER, seed, step) % np.uint64(MANIFOLD_POINTS))
+def manifold_layer(seed: int, step: int) -> int:
+    """At which of a network's marked layers a step mixes, each with the same probability."""
+    return int(combine(Purpose.LAYER, seed, step) % np.uint64(MANIFOLD_LAYERS))
 
 
 def mix_rows(rows: Any, partner: Any, weight: Any) -> Any:

@@ -15,37 +15,37 @@ from ba_dist.models.layers.microbatch import current
 
 @keras.saving.register_keras_serializable("ba_dist")
 class ManifoldMixup(keras.layers.Layer):
-    """A place in a network where a step may mix: λ·x + (1-λ)·x of the partner.
+    """Marks activations that a step may mix: λ·x + (1-λ)·x of the partner.
 
-    Partner and λ follow from the instance's key and its position in the ghost batch, and which
-    place it is from (seed, step). So the result is the same on any number of ranks and in any
-    microbatch. A step that mixes elsewhere, and evaluation, leave the activations as they are.
+    Partner and λ follow from the instance's key and its position in the ghost batch, and at which
+    layer a step mixes from (seed, step). So the result is the same on any number of ranks and in
+    any microbatch. A step that mixes at another layer, and evaluation, change nothing here.
 
     Args:
-        point: which place this is, from 0 to `MANIFOLD_POINTS` - 1.
+        number: of the layer, from 0 to `MANIFOLD_LAYERS` - 1.
 
     Call: x float [n, …]; returns the same shape and dtype.
     """
 
-    def __init__(self, point: int, **kwargs: Any):
+    def __init__(self, number: int, **kwargs: Any):
         super().__init__(**kwargs)
-        self.point = point
+        self.number = number
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         now = current()
         if not training or now is None or now.manifold is None:
             return inputs
-        point, partner, weight = now.manifold
-        here = tf.equal(tf.cast(point, tf.int32), self.point)
+        chosen, partner, weight = now.manifold
+        here = tf.equal(tf.cast(chosen, tf.int32), self.number)
         return tf.cond(here, lambda: mix_rows(inputs, partner, weight), lambda: inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "point": self.point}
+        return {**super().get_config(), "number": self.number}
 
 
-def mixed_at(x: Any, point: int, wanted: bool) -> Any:
-    """The place `point` behind x, in a network that is to have such places."""
-    return ManifoldMixup(point, name=f"manifold_mixup{point}")(x) if wanted else x
+def marked(x: Any, number: int, wanted: bool) -> Any:
+    """x behind the layer of this number, in a network that is to have such layers."""
+    return ManifoldMixup(number, name=f"manifold_mixup{number}")(x) if wanted else x

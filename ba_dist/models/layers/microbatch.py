@@ -22,7 +22,7 @@ class Microbatch:
         passes: number of passes in a step.
         start: integer (or tensor), which of the rank's instances is row 0.
         keys: uint64 tensor [n], the key of each instance; None where a script has none.
-        manifold: (point, partners, weights) of manifold mixup, tensors; None where it is off.
+        manifold: (number of the layer, partners, weights) of manifold mixup; None where it is off.
         drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
     """
 
