@@ -13,8 +13,9 @@ from typing import Any
 
 from ba_dist import models, optim, runtime, tasks
 from ba_dist.comm import Comm
-from ba_dist.config import Config
+from ba_dist.config import Config, batch_ratio
 from ba_dist.data import augment
+from ba_dist.data.augment import mixing
 from ba_dist.data.pipeline import io_threads
 from ba_dist.data.sources import DatasetInfo, Source, workers
 from ba_dist.errors import ConfigError
@@ -60,8 +61,27 @@ def check(config: Config) -> None:
             f"--recompute does not work with {config.model.model}, which keeps a state from step to"
             " step; a smaller --microbatch needs less memory as well"
         )
+    _check_manifold_mixup(config)
     optim.check(config.optimizer)
     augment.check(config.augment)
+    hyperparameters(config, 1)
+
+
+def _check_manifold_mixup(config: Config) -> None:
+    alpha, name = config.model.manifold_mixup, config.model.model
+    if alpha == 0:
+        return
+    if not models.network(name).manifold_mixup:
+        raise ConfigError(
+            f"--manifold-mixup {alpha}: {name} has no layers that are marked for it; use 0, or one"
+            f" of {models.names_of(models.with_manifold_mixup())}"
+        )
+    for flag in ("mixup", "cutmix"):
+        if other := getattr(config.augment, flag):
+            raise ConfigError(
+                f"--manifold-mixup {alpha} and --{flag} {other} exclude each other: labels are"
+                " mixed once; leave one of them out"
+            )
 
 
 def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
@@ -108,7 +128,14 @@ def assemble(
     )
     # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
     runtime.seed(config.run.seed)
-    model = models.build(config.model.model, norm, instances=instances, home=home, **task.facts)
+    model = models.build(
+        config.model.model,
+        norm,
+        instances=instances,
+        home=home,
+        manifold_mixup=config.model.manifold_mixup > 0,
+        **task.facts,
+    )
     return Experiment(config, task, model, precision)
 
 
@@ -158,6 +185,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
     """The `step.TrainStep` of an experiment, with its update rule and its average."""
     from ba_dist.models.recompute import Recomputed
     from ba_dist.optim.average import WeightAverage
+    from ba_dist.optim.norm_matching import NormMatching
     from ba_dist.step import TrainStep
 
     config = made.config.optimizer
@@ -170,21 +198,28 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         comm=comm,
         precision=made.precision,
         clip_norm=config.clip_norm,
+        matching=NormMatching(layout, comm) if config.norm_matching else None,
         average=WeightAverage(made.model, config.ema) if config.ema else None,
         drop_path=made.config.model.drop_path > 0,
         forward=Recomputed(made.model) if made.config.placement.recompute else made.model,
+        manifold=made.config.model.manifold_mixup > 0,
     )
 
 
 def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
-    """Step, from 0 → what the update rule and the network need in it."""
+    """Step, from 0 → what the update rule and the network need in it.
+
+    Raises:
+        ConfigError: when the regime has no rate at some step.
+    """
     rule, model = config.optimizer, config.model
     rate = schedules.learning_rate(
         rule.lr,
         steps_per_epoch,
         shape=rule.lr_shape,
-        scale=rule.lr_scale,
-        warmup_epochs=rule.warmup_epochs,
+        power=rule.lr_power,
+        scale=schedules.scale_factor(rule.lr_scale, batch_ratio(config)),
+        warmup_steps=warm_up_steps(config, steps_per_epoch),
         warmup_from=rule.warmup_from,
     )
     share = schedules.growing(model.drop_path, model.drop_path_epochs * steps_per_epoch)
@@ -196,9 +231,19 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
             hyper["weight_decay"] = 0.0
         if model.drop_path > 0:
             hyper["drop_path"] = share(step)
+        if model.manifold_mixup > 0:
+            hyper["manifold_layer"] = float(mixing.manifold_layer(config.run.seed, step))
+        if rule.norm_matching:
+            hyper["measure"] = float(step % rule.norm_matching == 0)
         return hyper
 
     return at
+
+
+def warm_up_steps(config: Config, steps_per_epoch: int) -> float:
+    """The length of the warm-up in steps; not whole where it ends in the middle of one."""
+    rule = config.optimizer
+    return rule.warmup_epochs * steps_per_epoch if rule.warmup_steps is None else rule.warmup_steps
 
 
 @contextmanager

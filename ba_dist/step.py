@@ -1,6 +1,8 @@
 """One synchronous step of any task: forward, loss, backward, one fused allreduce, update.
 
-    w ← update(w, g)    g = Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight, clipped if asked
+    w ← update(w, g)    g = Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight
+
+and g is brought to the norm of one copy's gradient, and clipped, if asked.
 
 For classification a row is an instance of weight 1, so this is the paper's
 1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y).
@@ -15,7 +17,7 @@ Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised syn
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,7 @@ from ba_dist.models.precision import Precision
 from ba_dist.models.tags import INSTANCE, carries
 from ba_dist.optim import UpdateRule
 from ba_dist.optim.average import WeightAverage
+from ba_dist.optim.norm_matching import NormMatching
 from ba_dist.rules.layout import Layout, microbatches
 from ba_dist.tasks import Task
 
@@ -84,7 +87,9 @@ class TrainStep:
         comm: the world.
         precision: of the model.
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
+        matching: to the norm of one copy's gradient; `hyper` of a step says whether to measure.
         average: of the model's weights, moved after each update.
+        manifold: whether activations are mixed; `hyper` of a step says at which layer.
         drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
         forward: computes as the model does in training; default the model itself.
     """
@@ -99,8 +104,10 @@ class TrainStep:
         comm: Comm,
         precision: Precision,
         clip_norm: float = 0.0,
+        matching: NormMatching | None = None,
         average: WeightAverage | None = None,
         drop_path: bool = False,
+        manifold: bool = False,
         forward: Any = None,
     ):
         self.task = task
@@ -110,12 +117,14 @@ class TrainStep:
         self.comm = comm
         self.precision = precision
         self.clip_norm = clip_norm
+        self.matching = matching
         self.average = average
         self.loss_scale = tf.Variable(
             _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._drop_path = tf.Variable(0.0, trainable=False) if drop_path else None
+        self._manifold = tf.Variable(0.0, trainable=False) if manifold else None
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         # Without autograph, whose reading of the source cost each rank over a second before its
@@ -137,9 +146,15 @@ class TrainStep:
         vote = vote or Vote()
         if self._drop_path is not None:
             self._drop_path.assign(hyper["drop_path"])
+        if self._manifold is not None:
+            self._manifold.assign(hyper["manifold_layer"])
+        tensors = _tensors(batch)
         scalars = {name: tf.constant(value, tf.float64) for name, value in hyper.items()}
+        if self.matching:
+            norm = self.matching.norm_of_copies(self._copies(tensors)) if hyper["measure"] else 0.0
+            scalars["norm_of_copies"] = tf.constant(norm, tf.float64)
         row = tell(vote, self.comm.rank, self.layout.world_size)
-        numbers, row = self._step(_tensors(batch), scalars, tf.constant(row))
+        numbers, row = self._step(tensors, scalars, tf.constant(row))
         norm, finite, scale, loss, weight, *sums = numbers.numpy().tolist()
         (stop, save, corrupt), table = hear(row.numpy())
         ended = time.perf_counter()
@@ -165,7 +180,7 @@ class TrainStep:
 
     def is_finite_here(self, batch: Batch) -> bool:
         """Whether this rank's own gradient of a batch is finite; changes nothing."""
-        gradients = self._only_looked_at(_tensors(batch))
+        gradients, _ = self._only_looked_at(_tensors(batch))
         return bool(np.isfinite(tf.linalg.global_norm(gradients).numpy()))
 
     def copy_gradients(self, batch: Batch) -> npt.NDArray[Any]:
@@ -177,22 +192,14 @@ class TrainStep:
         Returns:
             [K, parameters] in the precision of the weights, row k of copy l·K + k.
         """
-        copies, tensors = self.layout.copies_per_rank, _tensors(batch)
-        samples = self.layout.group_batch
-        rows = []
-        for copy in range(copies):
-            start = copy * samples
-            part = {name: tensor[start : start + samples] for name, tensor in tensors.items()}
-            gradients = self._only_looked_at(part, start)
-            flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
-            rows.append(flat.numpy() / float(self.loss_scale.numpy()))
-        return np.stack(rows)
+        return np.stack([gradient / weight for gradient, weight in self._copies(_tensors(batch))])
 
     def state(self) -> dict[str, Any]:
         """Name → variable of everything that all ranks hold alike and a resumed run needs."""
         return {
             **variables.alike(self.model),
             **self.rule.slots,
+            **(self.matching.slots if self.matching else {}),
             **(self.average.slots if self.average else {}),
             "loss_scale": self.loss_scale,
             "good_steps": self.good_steps,
@@ -206,14 +213,23 @@ class TrainStep:
         """Name → variable [b·K, …] that holds a row for each instance of this rank."""
         return variables.of_instances(self.model)
 
-    def _only_looked_at(self, tensors: dict[str, Any], start: int = 0) -> list[Any]:
-        """Gradients of the mean over these rows, times the scale; what has moved is put back."""
+    def _copies(self, tensors: dict[str, Any]) -> Iterator[tuple[npt.NDArray[Any], float]]:
+        """(gradient [parameters], weight) of the loss of each copy of this rank, summed."""
+        samples = self.layout.group_batch
+        for start in range(0, self.layout.instances_per_rank, samples):
+            part = {name: tensor[start : start + samples] for name, tensor in tensors.items()}
+            gradients, weight = self._only_looked_at(part, start)
+            flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
+            yield flat.numpy() * (self._rows(part) / float(self.loss_scale.numpy())), weight
+
+    def _only_looked_at(self, tensors: dict[str, Any], start: int = 0) -> tuple[list[Any], float]:
+        """`_accumulate`'s gradients of these rows, and their weight; what has moved is put back."""
         moving = [v.value for v in self.model.non_trainable_variables]
         before = [tf.identity(variable) for variable in moving]
         (_, weight, *_), gradients = self._gradients(tensors, tf.constant(start))
         for variable, value in zip(moving, before, strict=True):
             variable.assign(value)
-        return [g * (self._rows(tensors) / tf.cast(weight, g.dtype)) for g in gradients]
+        return gradients, float(weight.numpy())
 
     def _run(self, tensors: Any, hyper: Any, row: Any) -> tuple[Any, Any]:
         moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
@@ -227,7 +243,11 @@ class TrainStep:
         factor = self._rows(tensors) / (totals[1] * tf.cast(scale, dtype))
         gradients, norm = self._mean(gradients, factor)
         finite = tf.math.is_finite(norm)
-        self._update(self._clip(gradients, norm), hyper, finite)
+        length = norm
+        if self.matching:
+            ratio = self.matching.ratio(hyper["norm_of_copies"], norm, finite)
+            gradients, length = [gradient * ratio for gradient in gradients], norm * ratio
+        self._update(self._clip(gradients, length), hyper, finite)
         new = [*moved, *kept[len(moving) :]]
         for variable, value, old in zip(kept, new, before, strict=True):
             variable.assign(tf.where(finite, value, old))
@@ -277,10 +297,14 @@ class TrainStep:
         dtype = self.precision.variables
         batch = {n: tf.cast(t, dtype) if t.dtype.is_floating else t for n, t in tensors.items()}
         size = tensors["keys"].shape[0]
-        with (
-            tf.GradientTape() as tape,
-            microbatch(first, count, start=start, keys=tensors["keys"], drop_path=self._drop_path),
-        ):
+        mixing = [tensors.get(f"manifold_{name}") for name in ("partner", "weight")]
+        seen = {
+            "start": start,
+            "keys": tensors["keys"],
+            "drop_path": self._drop_path,
+            "manifold": None if self._manifold is None else (self._manifold, *mixing),
+        }
+        with tf.GradientTape() as tape, microbatch(first, count, **seen):
             loss = self.task.loss(self._forward, batch)
             scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)
         weights = [v.value for v in self.model.trainable_variables]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ba_dist import experiment, runtime
 from ba_dist.comm import Comm, start
-from ba_dist.config import Config, layout_of, plan_steps
+from ba_dist.config import Config, adapted, layout_of, plan_steps
 from ba_dist.data.batch import Batch
 from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.data.pipeline import InputPipeline, open_pipeline
@@ -65,6 +65,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
     """
     # --- the world: ranks, layout, run directory, devices -----------------------------------------
     comm = start()
+    config = adapted(config)
     layout = layout_of(config, comm.world_size)
     experiment.check(config)
     if logger := config.run.logger:

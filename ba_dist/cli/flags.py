@@ -13,7 +13,7 @@ from ba_dist.config import PARTS, Config, Option, options
 from ba_dist.data.catalog.names import DATASETS
 from ba_dist.recipes import RECIPES, recipe
 from ba_dist.recipes.own import is_own
-from ba_dist.rules.schedules import Regime, parse_regime
+from ba_dist.rules.schedules import Regime, Scale, parse_regime, parse_scale
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +58,13 @@ class _RegimeType(click.ParamType[Regime]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Regime:
         return parse_regime(value) if isinstance(value, str) else value
+
+
+class _ScaleType(click.ParamType[Scale]):
+    name = "FACTOR or NAME"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Scale:
+        return parse_scale(value) if isinstance(value, str) else value
 
 
 def settings_flags(command: Any) -> Any:
@@ -116,6 +123,8 @@ def _click_type(option: Option) -> Any:
         return click.Choice(option.choices)
     if option.type is tuple:
         return _RegimeType()
+    if option.type == Scale:
+        return _ScaleType()
     if option.type in (int, float) and option.low is not None:
         range_of: Any = click.IntRange if option.type is int else click.FloatRange
         return range_of(option.type(option.low), option.high)

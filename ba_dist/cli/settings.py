@@ -13,7 +13,7 @@ from ba_dist.config import PARTS, Config, Option, check, from_dict, options, ove
 from ba_dist.data.catalog.names import DATASETS
 from ba_dist.errors import ConfigError
 from ba_dist.recipes import RECIPES, own, recipe
-from ba_dist.rules.schedules import parse_regime
+from ba_dist.rules.schedules import Scale, parse_regime, parse_scale
 
 # Where a run is, and that it goes on, is not what the run is.
 _OF_ONE_RUN = ("run_dir", "resume")
@@ -151,6 +151,8 @@ def _of_run(path: Path, tree: dict[str, Any]) -> Said:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     flat = {option.name: option.of(config) for option in options()}
+    # The regime of a run is for its batch, whatever the flags beside the file say.
+    flat["lr_batch_size"] = flat["lr_batch_size"] or flat["batch_size"]
     return Said(config.recipe, {k: v for k, v in flat.items() if k not in _OF_ONE_RUN}, True)
 
 
@@ -218,6 +220,8 @@ def _typed(option: Option, value: Any) -> Any:
     """The value as the configuration has it, checked; rates are written as for --lr."""
     if option.type is tuple and isinstance(value, (str, int, float)):
         value = parse_regime(f"{value}")
+    elif option.type == Scale and isinstance(value, str):
+        value = parse_scale(value)
     check(option, value)
     return value
 

@@ -51,6 +51,16 @@ class Channel:
         _wait(self._mpi.Iallgather(mine, out))
         return out
 
+    def sum(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The sum of the arrays of all ranks, [n] of the same dtype each; `array` becomes it."""
+        from mpi4py import MPI
+
+        assert array.flags.c_contiguous and array.ndim == 1
+        step = LARGEST_MESSAGE // array.itemsize
+        for start in range(0, array.size if self.size > 1 else 0, step):
+            _wait(self._mpi.Iallreduce(MPI.IN_PLACE, array[start : start + step]))
+        return array
+
     def concatenate(self, part: Bytes, counts: npt.NDArray[np.int64]) -> Bytes:
         """The bytes of all ranks, one rank after the other; rank r gives counts[r] of them."""
         from mpi4py import MPI

@@ -64,6 +64,10 @@ class Comm:
         """The ranks of this rank's group, on a new communicator; collective over the world."""
         return Channel(self._mpi.Split(layout.group(self.rank), self.rank))
 
+    def lane(self, layout: Layout) -> Channel:
+        """The ranks of this rank's lane, one of each group; collective over the world."""
+        return Channel(self._mpi.Split(layout.lane(self.rank), self.rank))
+
     def link_seconds(self, size: int = 2**18) -> npt.NDArray[np.float64]:
         """[W] seconds that `size` bytes take from each rank to the next; collective."""
         return link_seconds(self.world, size)

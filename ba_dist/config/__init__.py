@@ -14,7 +14,15 @@ from ba_dist.config.schema import (
     Run,
     options,
 )
-from ba_dist.config.tree import from_dict, layout_of, override, plan_steps, to_dict
+from ba_dist.config.tree import (
+    adapted,
+    batch_ratio,
+    from_dict,
+    layout_of,
+    override,
+    plan_steps,
+    to_dict,
+)
 
 __all__ = [
     "COMPUTATION",
@@ -31,6 +39,8 @@ __all__ = [
     "PARTS",
     "options",
     "check",
+    "adapted",
+    "batch_ratio",
     "override",
     "to_dict",
     "from_dict",

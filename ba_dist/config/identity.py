@@ -33,6 +33,9 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     computed = {part: tree[part] for part in ("batch", "augment", "model", "optimizer")}
     computed["batch"]["ghost_batch_size"] = layout.ghost_batch
     del computed["model"]["init_from"]  # what is in the file counts, not where it lies
+    rule = config.optimizer
+    if not (isinstance(rule.lr_scale, str) or rule.regime_adaptation):
+        del computed["optimizer"]["lr_batch_size"]  # what nothing is computed with
     # A run that stopped at a corrupt record may go on without it.
     free = ("data_dir", "val_samples", "on_corrupt", "corrupt_budget")
     computed["data"] = {name: v for name, v in tree["data"].items() if name not in free}

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ba_dist.errors import ConfigError
-from ba_dist.rules.schedules import Regime, check_regime, format_regime
+from ba_dist.rules.schedules import (
+    Regime,
+    Scale,
+    check_regime,
+    check_scale,
+    format_regime,
+)
 
 
 def setting(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
@@ -30,7 +36,7 @@ class Option:
     Args:
         part: the field of `Config` that holds it.
         name: its own.
-        type: int, float, bool, str, or tuple for a regime of learning rates.
+        type: int, float, bool, str, tuple for a regime of learning rates, or Scale for a factor.
         choices: all that it may be; empty where anything of its type is allowed.
         optional: whether it may be None.
         help: what `--help` says of it.
@@ -40,7 +46,7 @@ class Option:
 
     part: str
     name: str
-    type: type
+    type: Any
     choices: tuple[str, ...]
     optional: bool
     help: str
@@ -76,6 +82,9 @@ def check(option: Option, value: Any) -> None:
     if option.type is tuple:
         check_regime(value)
         return
+    if option.type == Scale:
+        check_scale(value)
+        return
     accepted: Any = (int, float) if option.type is float else option.type
     wrong_bool = isinstance(value, bool) and option.type is not bool
     if wrong_bool or not isinstance(value, accepted):
@@ -94,7 +103,7 @@ def check(option: Option, value: Any) -> None:
         raise ConfigError(f"{option.flag} is {value}; it must be {expected}")
 
 
-def _unfold(hint: Any) -> tuple[type, tuple[str, ...], bool]:
+def _unfold(hint: Any) -> tuple[Any, tuple[str, ...], bool]:
     """(plain type, choices, may be None) of a field's annotation."""
     if typing.get_origin(hint) is Literal:
         return str, typing.get_args(hint), False

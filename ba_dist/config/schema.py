@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from ba_dist.config.option import Option, check, options_of, setting
-from ba_dist.rules.schedules import Regime
+from ba_dist.rules.schedules import Regime, Scale
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,12 @@ class Model:
     drop_path_epochs: float = setting(
         0.0, "epochs in which that share grows from 0; 0: it is so from the start", low=0.0
     )
+    manifold_mixup: float = setting(
+        0.0,
+        "alpha of manifold mixup, which mixes the activations of a layer that each step draws; 0 is"
+        " off",
+        low=0.0,
+    )
     auxiliary_weight: float = setting(
         0.4, "weight of the loss of an auxiliary head, where a network has one", low=0.0
     )
@@ -140,24 +146,43 @@ class Model:
 class Optimizer:
     """How weights move."""
 
-    optimizer: str = setting("sgd", "update rule: sgd, adam or adamw")
+    optimizer: str = setting("sgd", "update rule: sgd, lars, adam or adamw")
     lr: Regime = setting(
         ((0.0, 0.1),),
         "learning rate: one number, or EPOCH:RATE points, e.g. 0:0.1,81:0.01; EPOCH:RATE:SHAPE says"
         " how it goes to the next point",
     )
-    lr_shape: Literal["step", "linear", "cosine"] = setting(
+    lr_shape: Literal["step", "linear", "cosine", "polynomial", "inverse-sqrt"] = setting(
         "step", "how the rate goes from a point of --lr that names no shape"
     )
-    lr_scale: float = setting(1.0, "factor on every rate", low=0.0)
+    lr_power: float = setting(2.0, "power of the polynomial shape", low=0.0)
+    lr_scale: Scale = setting(
+        1.0,
+        "factor on every rate, or one that follows from the batch, (B / --lr-batch-size)^p: none,"
+        " sqrt (p = 0.5), linear (1) or batch^P",
+    )
+    lr_batch_size: int | None = setting(
+        None, "batch size that --lr was written for; default that of the recipe", low=1
+    )
+    regime_adaptation: bool = setting(
+        False,
+        "multiply the epochs of the run, of --lr, of warm-up and of what else changes in it by"
+        " B / --lr-batch-size, so that there are as many updates",
+    )
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0.0)
+    warmup_steps: int | None = setting(
+        None, "steps of linear warm-up, in place of --warmup-epochs", low=0
+    )
     warmup_from: float = setting(
         0.0,
         "rate of the first step of warm-up (Goyal et al.: the rate before --lr-scale)",
         low=0.0,
     )
-    momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
-    nesterov: bool = setting(False, "Nesterov momentum")
+    momentum: float = setting(0.9, "momentum of SGD and LARS", low=0.0, high=1.0)
+    nesterov: bool = setting(False, "Nesterov momentum of SGD")
+    trust: float = setting(
+        0.001, "trust coefficient of LARS: how far a kernel moves, as a share of its norm", low=0.0
+    )
     beta1: float = setting(
         0.9, "share of the old first moment that Adam keeps", low=0.0, high=0.999999
     )
@@ -177,6 +202,12 @@ class Optimizer:
     )
     clip_norm: float = setting(
         0.0, "norm to which a longer mean gradient is shortened; 0 is off", low=0.0
+    )
+    norm_matching: int = setting(
+        0,
+        "make the mean gradient as long as that of one copy, measured every so many steps; 0 is"
+        " off",
+        low=0,
     )
     ema: float = setting(
         0.0,

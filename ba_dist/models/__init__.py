@@ -4,7 +4,7 @@ A family of networks is a module of its own here; it registers nothing by itself
 the names imports no Keras. Tests and scripts may add their own: `NETWORKS["mine"] = Network(...)`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -34,6 +34,7 @@ class Network:
             `build` then also gets `instances`, how many this rank holds.
         smallest: side in pixels of the smallest images that its strides leave something of.
         drop_path: whether it has edges that `--drop-path` can zero.
+        manifold_mixup: whether `build` takes this word, and marks layers for `--manifold-mixup`.
     """
 
     build: Callable[..., Any]
@@ -43,6 +44,7 @@ class Network:
     keeps_state: bool = False
     smallest: int = 1
     drop_path: bool = False
+    manifold_mixup: bool = False
 
 
 def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
@@ -62,16 +64,18 @@ _imagenet = partial(_made_by, "resnet", "imagenet_resnet")
 _PUBLISHED = {20: 0.27e6, 32: 0.46e6, 44: 0.66e6, 56: 0.85e6, 110: 1.7e6, 1202: 19.4e6}
 
 NETWORKS: dict[str, Network] = {
-    f"resnet{depth}": Network(_cifar(depth), _PUBLISHED.get(depth), f"{_HE}, section 4.2")
+    f"resnet{depth}": Network(
+        _cifar(depth), _PUBLISHED.get(depth), f"{_HE}, section 4.2", manifold_mixup=True
+    )
     for depth in range(8, 1203, 6)
 }
 # 50 and 152 are 6n+2 as well: these names mean the networks for ImageNet.
 NETWORKS |= {
-    "resnet18": Network(_imagenet(18), 11_689_512, _TORCHVISION),
-    "resnet34": Network(_imagenet(34), 21_797_672, _TORCHVISION),
-    "resnet50": Network(_imagenet(50), 25_557_032, _TORCHVISION),
-    "resnet101": Network(_imagenet(101), 44_549_160, _TORCHVISION),
-    "resnet152": Network(_imagenet(152), 60_192_808, _TORCHVISION),
+    "resnet18": Network(_imagenet(18), 11_689_512, _TORCHVISION, manifold_mixup=True),
+    "resnet34": Network(_imagenet(34), 21_797_672, _TORCHVISION, manifold_mixup=True),
+    "resnet50": Network(_imagenet(50), 25_557_032, _TORCHVISION, manifold_mixup=True),
+    "resnet101": Network(_imagenet(101), 44_549_160, _TORCHVISION, manifold_mixup=True),
+    "resnet152": Network(_imagenet(152), 60_192_808, _TORCHVISION, manifold_mixup=True),
 }
 
 NETWORKS |= {
@@ -79,6 +83,7 @@ NETWORKS |= {
         _made_by("wide_resnet", "wide_resnet", 28, 10),
         36.5e6,
         "Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 4",
+        manifold_mixup=True,
     ),
     "vgg16": Network(
         _made_by("vgg", "vgg16", (4096, 4096)),
@@ -130,8 +135,13 @@ _FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"
 
 def names() -> str:
     """The networks, for a person."""
-    single = [name for name, entry in NETWORKS.items() if not _of_family(name)]
-    return f"{', '.join(single)}, {_FAMILY}, and FILE.py:FUNCTION or MODULE:FUNCTION of your own"
+    return f"{names_of(NETWORKS)}, and FILE.py:FUNCTION or MODULE:FUNCTION of your own"
+
+
+def names_of(chosen: Collection[str]) -> str:
+    """Some of the networks, for a person; the CIFAR residual ones as a family."""
+    single = [name for name in chosen if not _of_family(name)]
+    return ", ".join([*single, _FAMILY] if len(single) < len(chosen) else single)
 
 
 def network(name: str) -> Network:
@@ -163,12 +173,18 @@ def with_drop_path() -> list[str]:
     return [name for name, entry in NETWORKS.items() if entry.drop_path]
 
 
+def with_manifold_mixup() -> list[str]:
+    """The networks that `--manifold-mixup` is for."""
+    return [name for name, entry in NETWORKS.items() if entry.manifold_mixup]
+
+
 def build(
     name: str,
     norm: Callable[..., Any],
     *,
     instances: int = 1,
     home: Path | None = None,
+    manifold_mixup: bool = False,
     **facts: Any,
 ) -> Any:
     """Builds a Keras model whose variables carry their tags.
@@ -179,6 +195,7 @@ def build(
         instances: of this rank; counts only for a network that keeps a state for each.
         home: the folder that the run was started in, where a network of somebody's own is looked
             for before the current one.
+        manifold_mixup: whether to mark layers for it, in a network that can.
         facts: of the task; for classification `image_shape` (H, W, C) and `classes`, which give
             images [n, H, W, C] → logits [n, classes].
 
@@ -191,6 +208,8 @@ def build(
     more: dict[str, Any] = {"instances": instances} if entry.keeps_state else {}
     if own.is_own(name):
         more["home"] = home
+    if manifold_mixup:
+        more["manifold_mixup"] = True
     model = entry.build(norm=norm, **more, **facts)
     tag(model)
     return model

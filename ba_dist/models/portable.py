@@ -9,6 +9,7 @@ import numpy as np
 from ba_dist.errors import UserError
 from ba_dist.models.layers.dropout import InstanceDropout
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
+from ba_dist.models.layers.manifold_mixup import ManifoldMixup
 from ba_dist.models.resnet import _Shortcut
 from ba_dist.models.tags import layers
 
@@ -70,6 +71,8 @@ def _plain(layer: Any) -> Any:
         )
     if isinstance(layer, InstanceDropout):
         return keras.layers.Dropout(layer.rate, **common)
+    if isinstance(layer, ManifoldMixup):
+        return keras.layers.Identity(**common)
     if isinstance(layer, _Shortcut):
         return _shortcut(layer)
     return layer.__class__.from_config(layer.get_config())

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from ba_dist.models.layers.blocks import Norm, conv, logits, norm_relu
+from ba_dist.models.layers.manifold_mixup import marked
 
 
 def cifar_resnet(
@@ -17,6 +18,7 @@ def cifar_resnet(
     classes: int,
     norm: Norm,
     width: int = 16,
+    manifold_mixup: bool = False,
 ) -> Any:
     """The CIFAR family of section 4.2: depth 6n+2, widths 16, 32, 64, shortcuts of option A.
 
@@ -26,19 +28,21 @@ def cifar_resnet(
         classes: how many logits.
         norm: makes a normalisation layer, called with its name.
         width: channels of the first stage.
+        manifold_mixup: whether it has layers at which activations may be mixed.
 
     Returns:
         A Keras model: images [n, H, W, C] → logits [n, classes].
     """
     blocks = (depth - 2) // 6
     images = keras.Input(image_shape, name="images")
-    x = conv(width, 3, 1, "stem")(images)
+    x = conv(width, 3, 1, "stem")(marked(images, 0, manifold_mixup))
     x = norm_relu(x, norm=norm, name="stem_norm")
     for stage in range(3):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
             name = f"stage{stage}_block{block}"
             x = _basic_block(x, width * 2**stage, stride, norm=norm, name=name)
+        x = marked(x, stage + 1, manifold_mixup and stage < 2)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(images, logits(x, classes), name=f"resnet{depth}")
 
@@ -63,7 +67,12 @@ IMAGENET_BLOCKS = {
 
 
 def imagenet_resnet(
-    depth: int, *, image_shape: tuple[int, int, int], classes: int, norm: Norm
+    depth: int,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    norm: Norm,
+    manifold_mixup: bool = False,
 ) -> Any:
     """The ImageNet family: basic blocks of two 3x3 convolutions up to 34 layers, then bottlenecks.
 
@@ -77,13 +86,14 @@ def imagenet_resnet(
         image_shape: (H, W, C).
         classes: how many logits.
         norm: makes a normalisation layer, called with the arguments of Keras' own.
+        manifold_mixup: whether it has layers at which activations may be mixed.
 
     Returns:
         A Keras model: images [n, H, W, C] → logits [n, classes].
     """
     block_of = _bottleneck if depth >= 50 else _projected_block
     images = keras.Input(image_shape, name="images")
-    x = conv(64, 7, 2, "stem")(images)
+    x = conv(64, 7, 2, "stem")(marked(images, 0, manifold_mixup))
     x = norm_relu(x, norm=norm, name="stem_norm")
     # The zeros around it change no maximum: behind the ReLU nothing is below them.
     x = keras.layers.MaxPooling2D(3, 2)(keras.layers.ZeroPadding2D(1)(x))
@@ -92,6 +102,7 @@ def imagenet_resnet(
             stride = 2 if stage > 0 and block == 0 else 1
             name = f"stage{stage}_block{block}"
             x = block_of(x, 64 * 2**stage, stride, norm=norm, name=name)
+        x = marked(x, stage + 1, manifold_mixup and stage < 2)
     x = keras.layers.GlobalAveragePooling2D()(x)
     small = keras.initializers.RandomNormal(stddev=0.01)
     return keras.Model(images, logits(x, classes, small), name=f"resnet{depth}")

@@ -10,10 +10,17 @@ from typing import Any
 import keras
 
 from ba_dist.models.layers.blocks import Norm, conv, he_fan_out, logits, norm_relu, torch_default
+from ba_dist.models.layers.manifold_mixup import marked
 
 
 def wide_resnet(
-    depth: int, factor: int, *, image_shape: tuple[int, int, int], classes: int, norm: Norm
+    depth: int,
+    factor: int,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    norm: Norm,
+    manifold_mixup: bool = False,
 ) -> Any:
     """Three stages of (depth - 4) / 6 blocks, of widths 16, 32 and 64 times the factor (table 1).
 
@@ -23,17 +30,20 @@ def wide_resnet(
         image_shape: (H, W, C).
         classes: how many logits.
         norm: makes a normalisation layer, called with its name.
+        manifold_mixup: whether it has layers at which activations may be mixed.
 
     Returns:
         A Keras model: images [n, H, W, C] → logits [n, classes].
     """
     images = keras.Input(image_shape, name="images")
-    x = conv(16, 3, 1, "stem", initializer=he_fan_out())(images)
+    x = marked(images, 0, manifold_mixup)
+    x = conv(16, 3, 1, "stem", initializer=he_fan_out())(x)
     for stage in range(3):
         for block in range((depth - 4) // 6):
             stride = 2 if stage > 0 and block == 0 else 1
             name = f"stage{stage}_block{block}"
             x = _block(x, 16 * factor * 2**stage, stride, norm=norm, name=name)
+        x = marked(x, stage + 1, manifold_mixup and stage < 2)
     x = keras.layers.GlobalAveragePooling2D()(norm_relu(x, norm=norm, name="last_norm"))
     return keras.Model(images, logits(x, classes, torch_default()), name=f"wrn{depth}-{factor}")
 

@@ -16,6 +16,12 @@ def _sgd(variables: Sequence[Any], config: Optimizer) -> UpdateRule:
     return SGD(variables, nesterov=config.nesterov, decays=config.weight_decay > 0)
 
 
+def _lars(variables: Sequence[Any], config: Optimizer) -> UpdateRule:
+    from ba_dist.optim.lars import LARS
+
+    return LARS(variables, trust=config.trust, decays=config.weight_decay > 0)
+
+
 def _adam(decoupled: bool) -> Callable[[Sequence[Any], Optimizer], UpdateRule]:
     def made(variables: Sequence[Any], config: Optimizer) -> UpdateRule:
         from ba_dist.optim.adam import Adam
@@ -34,6 +40,7 @@ def _adam(decoupled: bool) -> Callable[[Sequence[Any], Optimizer], UpdateRule]:
 
 RULES: dict[str, Callable[[Sequence[Any], Optimizer], UpdateRule]] = {
     "sgd": _sgd,
+    "lars": _lars,
     "adam": _adam(decoupled=False),
     "adamw": _adam(decoupled=True),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ba_dist.config import Config
+from ba_dist.config import Config, override
 from ba_dist.errors import ConfigError
 from ba_dist.recipes import cifar, imagenet, own, quickstart
 
@@ -28,6 +28,11 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "darts-cifar10-m10": cifar.darts_cifar10_m10,
     "amoebanet-cifar10-m10": cifar.amoebanet_cifar10_m10,
     "resnet50-imagenet-m10": imagenet.resnet50_imagenet_m10,
+    "resnet44-cifar10-23epochs": cifar.resnet44_cifar10_23epochs,
+    "resnet50-imagenet-40epochs": imagenet.resnet50_imagenet_40epochs,
+    "resnet50-imagenet-23epochs": imagenet.resnet50_imagenet_23epochs,
+    "resnet50-imagenet-large": imagenet.resnet50_imagenet_large,
+    "resnet50-imagenet-lars": imagenet.resnet50_imagenet_lars,
 }
 
 
@@ -42,13 +47,19 @@ def recipe(name: str) -> Config:
             somebody's own fails.
     """
     if own.is_own(name):
-        return own.config_of(name)
+        return _with_its_batch(own.config_of(name))
     if name not in RECIPES:
         raise ConfigError(
             f"there is no recipe {name!r}; choose from {', '.join(RECIPES)}, or name a function of"
             " your own as FILE.py:FUNCTION"
         )
-    return RECIPES[name]()
+    return _with_its_batch(RECIPES[name]())
+
+
+def _with_its_batch(config: Config) -> Config:
+    """The recipe, which knows for which batch size its regime was written."""
+    its_own = config.optimizer.lr_batch_size or config.batch.batch_size
+    return override(config, {"lr_batch_size": its_own})
 
 
 def summary(name: str) -> str:

@@ -13,6 +13,7 @@ code. A laptop's version of ResNet-50 and MobileNet, which trains on every class
 """
 
 import dataclasses
+from typing import Any
 
 from ba_dist.config import Augment, Batch, Config, Data, Model, Optimizer, Run, override
 
@@ -70,3 +71,53 @@ def resnet50_imagenet_m10() -> Config:
     return dataclasses.replace(
         override(RESNET50, {"multiplicity": 10}), recipe="resnet50-imagenet-m10"
     )
+
+
+# --- figures 4 and 5: other regimes ---------------------------------------------------------------
+
+
+def resnet50_imagenet_40epochs() -> Config:
+    """ResNet-50 on ImageNet, B = 256, M = 4, 40 epochs (figure 4)."""
+    points = ((0, 0.1), (30, 0.01), (35, 0.001))
+    return _other_regime("resnet50-imagenet-40epochs", lr=points, epochs=40)
+
+
+def resnet50_imagenet_23epochs() -> Config:
+    """ResNet-50 on ImageNet, B = 256, M = 4, 23 epochs (figure 4)."""
+    points = ((0, 0.1), (15, 0.01), (20, 0.001), (22, 0.0001))
+    return _other_regime("resnet50-imagenet-23epochs", lr=points, epochs=23)
+
+
+def resnet50_imagenet_large() -> Config:
+    """ResNet-50 on ImageNet, B = 8192, M = 4, 90 epochs (figure 5), for 512 ranks of 64 images.
+
+    The regime of Goyal et al. 2017, "Accurate, Large Minibatch SGD": rates of B = 256 times 32,
+    after five epochs of warm-up from the rate of B = 256.
+    """
+    return _other_regime(
+        "resnet50-imagenet-large",
+        batch_size=8192,
+        lr_batch_size=256,
+        lr_scale="linear",
+        warmup_epochs=5.0,
+        warmup_from=0.1,
+    )
+
+
+def resnet50_imagenet_lars() -> Config:
+    """ResNet-50 on ImageNet with LARS, B = 8192, M = 4, 90 epochs (named in section 4.5).
+
+    The paper has no figures for it. Assumed: the regime of TensorFlow's reference ResNet-50 for
+    TPUs at this batch size, five epochs of warm-up to a rate of 10, then a parabola to 0.
+    """
+    return _other_regime(
+        "resnet50-imagenet-lars",
+        batch_size=8192,
+        optimizer="lars",
+        trust=0.001,
+        lr=((0, 0.0, "linear"), (5, 10.0, "polynomial"), (90, 0.0)),
+    )
+
+
+def _other_regime(name: str, **changes: Any) -> Config:
+    return dataclasses.replace(override(RESNET50, changes), recipe=name)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ba_dist import experiment, optim, runtime
-from ba_dist.config import Config, layout_of, plan_steps
+from ba_dist.config import Config, adapted, layout_of, plan_steps
 from ba_dist.data.catalog import open_alone
 from ba_dist.models import tags
 from ba_dist.rules.layout import Layout
@@ -22,6 +22,7 @@ def outlook(config: Config, ranks: int) -> str:
     Raises:
         UserError: what training would be refused with.
     """
+    config = adapted(config)
     layout = layout_of(config, ranks)
     experiment.check(config)
     runtime.prepare(0, 1)
@@ -91,11 +92,12 @@ def _rates(config: Config, plan: Plan) -> Iterator[tuple[str, str]]:
     """The rate where the regime has a point, warm-up ends, and at the last step."""
     rule, last = config.optimizer, plan.total_steps - 1
     rate = experiment.hyperparameters(config, plan.steps_per_epoch)
-    points = [0.0, rule.warmup_epochs, *(point[0] for point in rule.lr)]
-    steps = {math.ceil(epoch * plan.steps_per_epoch) for epoch in points}
+    warm_up = experiment.warm_up_steps(config, plan.steps_per_epoch)
+    points = [point[0] * plan.steps_per_epoch for point in rule.lr]
+    steps = {math.ceil(step) for step in (0, warm_up, *points)}
     for step in sorted({step for step in steps if step < last} | {last}):
         epochs = step / plan.steps_per_epoch
-        warm = "  (warm-up)" if epochs < rule.warmup_epochs else ""
+        warm = "  (warm-up)" if step < warm_up else ""
         yield (
             f"after {epochs:.4g} epochs, step {step + 1}",
             f"{rate(step)['learning_rate']:.4g}{warm}",

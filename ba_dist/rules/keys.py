@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     SHIFT = 6
     SUBSET = 7
     NOISE = 8
+    LAYER = 11
 
 
 def hash64(values: npt.ArrayLike) -> Uint64s:

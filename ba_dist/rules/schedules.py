@@ -4,13 +4,16 @@ A point is (epoch, rate) or (epoch, rate, shape).
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from ba_dist.errors import ConfigError
 
 Regime = tuple[tuple[float, float] | tuple[float, float, str], ...]
-SHAPES = ("step", "linear", "cosine")
+Scale = float | str
+SHAPES = ("step", "linear", "cosine", "polynomial", "inverse-sqrt")
+_EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 _FORM = (
     "a rate such as 0.1, or EPOCH:RATE or EPOCH:RATE:SHAPE points such as 0:0.1,81:0.01 or"
     " 0:0.1:linear,5:0.4,30:0.04"
@@ -72,44 +75,117 @@ def check_regime(regime: Regime) -> None:
             )
 
 
+def parse_scale(text: str) -> Scale:
+    """Reads `2`, `linear` or `batch^0.25`.
+
+    Raises:
+        ConfigError: when it is none of these.
+    """
+    try:
+        scale: Scale = float(text)
+    except ValueError:
+        scale = text.strip()
+    check_scale(scale)
+    return scale
+
+
+def check_scale(scale: Scale) -> None:
+    """Raises ConfigError unless it is a factor, a name or a power of the batch."""
+    if isinstance(scale, str):
+        known = _exponent(scale) is not None
+    else:
+        number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+        known = number and math.isfinite(scale) and scale >= 0
+    if known:
+        return
+    raise ConfigError(
+        f"--lr-scale is {scale!r}; expected a factor of at least 0,"
+        f" {', '.join(_EXPONENTS)}, or batch^P such as batch^0.25"
+    )
+
+
+def scale_factor(scale: Scale, ratio: float) -> float:
+    """The factor of all rates: a number itself, or ratio^p.
+
+        none: p = 0    sqrt: p = 1/2    linear: p = 1    batch^P: p = P
+
+    Args:
+        scale: as `check_scale` takes it.
+        ratio: the batch size, as a multiple of the one that the regime was written for.
+
+    Sources: Goyal et al. 2017, section 2.1 (linear); Hoffer et al. 2017, "Train longer, generalize
+    better", section 4.1 (sqrt); "Augment Your Batch", section 4.1 (powers 0.25, 0.5, 1, 2).
+    """
+    if not isinstance(scale, str):
+        return float(scale)
+    return float(ratio ** (_exponent(scale) or 0.0))
+
+
+def _exponent(scale: str) -> float | None:
+    power = re.fullmatch(r"batch\^(-?\d+(\.\d*)?|-?\.\d+)", scale)
+    return float(power[1]) if power else _EXPONENTS.get(scale)
+
+
+def stretch(regime: Regime, ratio: float) -> Regime:
+    """The regime with the epoch of every point multiplied."""
+    return tuple((epoch * ratio, *rest) for epoch, *rest in regime)
+
+
 def learning_rate(
     regime: Regime,
     steps_per_epoch: int,
     shape: str = "step",
     *,
+    power: float = 2.0,
     scale: float = 1.0,
-    warmup_epochs: float = 0.0,
+    warmup_steps: float = 0.0,
     warmup_from: float = 0.0,
 ) -> Callable[[int], float]:
-    """Makes the function step → learning rate.
+    """Makes the function step → learning rate, where step counts the updates before it.
 
-    With e = step / steps_per_epoch and (e_i, r_i) the last point at or before e:
+    With e = step / steps_per_epoch, (e_i, r_i) the last point at or before e, and W = warmup_steps:
 
-        step:    r_i
-        linear:  r_i + (r_{i+1} - r_i)·t             t = (e - e_i) / (e_{i+1} - e_i)
-        cosine:  r_{i+1} + (r_i - r_{i+1})·(1 + cos πt) / 2
+        step:          r_i
+        linear:        r_i + (r_{i+1} - r_i)·t             t = (e - e_i) / (e_{i+1} - e_i)
+        cosine:        r_{i+1} + (r_i - r_{i+1})·(1 + cos πt) / 2
+        polynomial:    r_{i+1} + (r_i - r_{i+1})·(1 - t)^power
+        inverse-sqrt:  r_i·min(1, √(o / step))             o = max(W, e_i · steps_per_epoch)
 
-    After the last point the rate stays the same. All rates are multiplied by the scale. In the
-    first W = warmup_epochs · steps_per_epoch steps the rate r is replaced by
+    After the last point the rate stays the same, but for inverse-sqrt, which needs no next point.
+    All rates are multiplied by the scale. In the first W steps the rate r is replaced by
 
         warmup_from + (r - warmup_from)·step / W
+
+    So one point, r = (d·W)^-0.5, with inverse-sqrt is the rate of Vaswani et al.:
+    d^-0.5 · min(step^-0.5, step · W^-1.5).
 
     Args:
         regime: points (epoch, rate) or (epoch, rate, shape).
         steps_per_epoch: N // B.
         shape: of the points that name none.
+        power: of polynomial.
         scale: factor of every rate of the regime.
-        warmup_epochs: length of the warm-up.
+        warmup_steps: length of the warm-up, W.
         warmup_from: the rate of the first step; with linear scaling, the rate before scaling.
 
-    Source: Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.2 (gradual warm-up).
+    Raises:
+        ConfigError: when inverse-sqrt begins at step 0, where its root has no bound.
+
+    Sources: Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.2 (gradual warm-up); You
+    et al. 2017, "Large Batch Training of Convolutional Networks" (polynomial, power 2); Vaswani et
+    al. 2017, "Attention Is All You Need", equation 3 (inverse-sqrt).
     """
-    warm_up = warmup_epochs * steps_per_epoch
+    if warmup_steps == 0 and (*regime[0][2:], shape)[0] == "inverse-sqrt":
+        raise ConfigError(
+            "inverse-sqrt falls from the end of the warm-up, and there is none; give"
+            " --warmup-steps or --warmup-epochs, or the shape to a point of --lr after epoch 0"
+        )
+    warm_up = warmup_steps / steps_per_epoch
 
     def at(step: int) -> float:
-        rate = scale * _between(regime, shape, step / steps_per_epoch)
-        if step < warm_up:
-            rate = warmup_from + (rate - warmup_from) * step / warm_up
+        rate = scale * _between(regime, shape, step / steps_per_epoch, power=power, warm_up=warm_up)
+        if step < warmup_steps:
+            rate = warmup_from + (rate - warmup_from) * step / warmup_steps
         return rate
 
     return at
@@ -125,16 +201,21 @@ def growing(last: float, steps: float) -> Callable[[int], float]:
     return lambda step: last if step >= steps else last * step / steps
 
 
-def _between(regime: Regime, shape: str, epoch: float) -> float:
+def _between(regime: Regime, shape: str, epoch: float, *, power: float, warm_up: float) -> float:
     index = max(i for i, point in enumerate(regime) if point[0] <= epoch)
     start, rate, *named = regime[index]
     shape = named[0] if named else shape
+    if shape == "inverse-sqrt":
+        begin = max(start, warm_up)
+        return rate * math.sqrt(begin / max(begin, epoch))
     if shape == "step" or index + 1 == len(regime):
         return rate
     end, goal = regime[index + 1][:2]
     t = (epoch - start) / (end - start)
     if shape == "linear":
         return rate + (goal - rate) * t
+    if shape == "polynomial":
+        return goal + (rate - goal) * (1 - t) ** power
     return goal + (rate - goal) * (1 + math.cos(math.pi * t)) / 2
 
 

@@ -9,7 +9,7 @@ from ba_dist import runtime
 from ba_dist.comm import Comm
 from ba_dist.config import COMPUTATION, PARTS, Config, computed_part, from_dict, to_dict
 from ba_dist.data.catalog import Dataset, digest
-from ba_dist.recipes import RECIPES
+from ba_dist.recipes import RECIPES, recipe
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import run_dir
@@ -112,7 +112,7 @@ def settings(config: Config, layout: Layout) -> dict[str, Any]:
         config: of the run.
         layout: of its ranks.
     """
-    named = RECIPES[config.recipe]() if config.recipe in RECIPES else Config(config.recipe)
+    named = recipe(config.recipe) if config.recipe in RECIPES else Config(config.recipe)
     usual, mine = (
         {k: v for part in PARTS for k, v in to_dict(c)[part].items()} for c in (named, config)
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ba_dist import runtime
-from ba_dist.config import Config
+from ba_dist.config import Config, batch_ratio
 from ba_dist.data.catalog import Dataset
 from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
@@ -29,11 +29,24 @@ def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) 
         lines.append(
             f"the last {dropped} samples of each epoch's order do not fill a batch: dropped"
         )
-    notices = [layout.notice(), runtime.notice(config.run.precision)]
+    notices = [layout.notice(), runtime.notice(config.run.precision), _scaled(config)]
     if config.run.steps is None:
         notices.append(schedules.notice(config.optimizer.lr, config.run.epochs))
     lines += [f"note: {notice}" for notice in notices if notice]
     return lines
+
+
+def _scaled(config: Config) -> str | None:
+    """How the rates follow from the batch, where they do."""
+    rule = config.optimizer
+    if not isinstance(rule.lr_scale, str):
+        return None
+    ratio = batch_ratio(config)
+    factor = schedules.scale_factor(rule.lr_scale, ratio)
+    return (
+        f"rates are multiplied by {factor:.4g}: --lr-scale {rule.lr_scale}, {ratio:.4g} times"
+        + (" the batch that --lr was written for")
+    )
 
 
 def step_parts(values: Mapping[str, float], task: Task, speed: float) -> list[str]:

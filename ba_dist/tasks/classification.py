@@ -10,9 +10,10 @@ import numpy as np
 
 from ba_dist.config import Config
 from ba_dist.data.augment import Augmentation, Parameters, mixing
+from ba_dist.data.augment.augmentation import MANIFOLD
 from ba_dist.data.batch import Array, Int64s
 from ba_dist.data.sources import Image, ImageInfo
-from ba_dist.rules.keys import Uint64s
+from ba_dist.rules.keys import Uint64s, uniforms
 from ba_dist.tasks.task import Field, Loss
 
 # From so many classes on, the right one among the first five answers counts as well.
@@ -26,6 +27,7 @@ class Classification:
         augmentation: makes the copies of an image, and plain images for evaluation.
         smoothing: ε, the share of a label that is spread over all classes.
         auxiliary: weight of the loss of each auxiliary head.
+        manifold: α of manifold mixup, which a network is told of beside the images; 0 for none.
     """
 
     unit = "images"
@@ -35,18 +37,32 @@ class Classification:
     judged_by = "val_top1"
     headline = "validation accuracy"
 
-    def __init__(self, augmentation: Augmentation, smoothing: float = 0.0, auxiliary: float = 0.0):
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        smoothing: float = 0.0,
+        auxiliary: float = 0.0,
+        manifold: float = 0.0,
+    ):
         self.augmentation = augmentation
         self.smoothing = smoothing
         if augmentation.info.classes >= TOP5_CLASSES:
             self.validation = {**self.validation, "val_top5": ".1%"}
         self.auxiliary = auxiliary
+        self.manifold = manifold
         config, classes = augmentation.config, augmentation.info.classes
         soft = smoothing > 0 or config.mixup > 0 or config.cutmix > 0
+        soft = soft or manifold > 0
         self.schema: Mapping[str, Field] = {
             "images": Field("float32", 4),
             "labels": Field("float32", 2) if soft else Field("int64", 1),
         }
+        if manifold > 0:
+            self.schema = {
+                **self.schema,
+                "manifold_partner": Field("int32", 1),
+                "manifold_weight": Field("float32", 1),
+            }
         self.sample_shape: tuple[int, ...] = augmentation.info.image_shape
         self.facts: Mapping[str, Any] = {
             "image_shape": augmentation.image_shape,
@@ -56,7 +72,11 @@ class Classification:
     # --- instances --------------------------------------------------------------------------------
 
     def draw(self, keys: Uint64s, shapes: Int64s, ghost_batch: int) -> Parameters:
-        return self.augmentation.draw(keys, shapes[:, :2], ghost_batch)
+        drawn = self.augmentation.draw(keys, shapes[:, :2], ghost_batch)
+        if self.manifold > 0:
+            numbers = uniforms(keys, mixing.MANIFOLD_NUMBERS, MANIFOLD)
+            drawn |= mixing.draw_manifold(numbers, alpha=self.manifold, ghost_batch=ghost_batch)
+        return drawn
 
     def allocate(self, count: int) -> Array:
         return np.empty((count, *self.augmentation.image_shape), np.uint8)
@@ -68,10 +88,12 @@ class Classification:
         import tensorflow as tf
 
         parameters = self.augmentation.finish_parameters(drawn)
-        return {
-            "images": self.augmentation.finish(rows, parameters),
-            "labels": self.targets(tf.constant(labels), parameters),
-        }
+        images = self.augmentation.finish(rows, parameters)
+        inside = {n: tf.constant(drawn[n]) for n in self.schema if n.startswith("manifold_")}
+        if inside:
+            partner, weight = inside["manifold_partner"], inside["manifold_weight"]
+            parameters |= {"mix_partner": partner, "mix_label": weight}
+        return {"images": images, "labels": self.targets(tf.constant(labels), parameters), **inside}
 
     def plain(self, sample: Image, out: Image) -> None:
         self.augmentation.plain(sample, out)
@@ -150,8 +172,12 @@ def classification(config: Config, info: ImageInfo) -> Classification:
         ConfigError: when the augmentation does not fit the dataset.
     """
     augmentation = Augmentation(config.augment, info, config.data.image_size)
-    weight = config.model.auxiliary_weight
-    return Classification(augmentation, config.optimizer.label_smoothing, weight)
+    return Classification(
+        augmentation,
+        config.optimizer.label_smoothing,
+        config.model.auxiliary_weight,
+        config.model.manifold_mixup,
+    )
 
 
 def _outputs(answers: Any) -> list[Any]:

@@ -11,8 +11,21 @@ SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
 # All that moves weights otherwise than SGD does, or moves something else with them.
 ADAMW = {**SAME, "precision": "fp64", "optimizer": "adamw", "lr_scale": 0.02, "clip_norm": 0.5}
 ADAMW |= {"warmup_epochs": 0.0, "weight_decay": 0.1, "ema": 0.2}
+# Two groups where there are ranks for them. Measured in the first and the third step.
+MATCHED = {**SAME, "precision": "fp64", "batch_size": 64, "optimizer": "lars", "norm_matching": 2}
+MATCHED |= {
+    "manifold_mixup": 0.5,
+    "lr_scale": "linear",
+    "lr_batch_size": 8,
+    "trust": 0.02,
+    "warmup_steps": 1,
+}
 # Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
 SINGLE, RESUMED = (1, 2, 4), (1, 2)
+
+
+def matched(ranks):
+    return {**MATCHED, "group_size": max(1, ranks // 2)}
 
 
 def plans(ranks):
@@ -21,7 +34,7 @@ def plans(ranks):
         return []
     planned = [["fp64", {**SAME, "precision": "fp64"}]]
     if ranks in SINGLE:
-        planned += [["fp32", SAME], ["adamw", ADAMW]]
+        planned += [["fp32", SAME], ["adamw", ADAMW], ["matched", matched(ranks)]]
     if ranks in RESUMED:
         at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}
         parts = {**SAME, "batch_size": 64, "train_samples": 350}
@@ -30,6 +43,7 @@ def plans(ranks):
     if ranks == 2:
         planned += [["again", {**SAME, "precision": "fp64", "recompute": True}]]
         planned += [["adamw_parts", {**ADAMW, "steps": steps}] for steps in (2, 3)]
+        planned += [["matched_parts", {**matched(ranks), "steps": steps}] for steps in (1, 3)]
     return planned
 
 

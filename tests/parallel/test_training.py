@@ -89,6 +89,25 @@ def test_adamw_and_the_average_go_on_bit_for_bit(runs):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_change_nothing_of_lars_and_of_the_norm_that_is_matched(ranks, runs):
+    """One rank, two groups of one with two copies each, two groups of two with one copy each."""
+    one, many = everything(runs(1) / "matched"), everything(runs(ranks) / "matched")
+    assert_close(many, one, 1e-9)
+    assert one["norm_ratio"] > 1.01
+    layouts = json.loads((runs(ranks) / "matched" / "config.json").read_text())["layouts"]
+    assert layouts[-1]["group_size"] == ranks // 2
+
+
+@pytest.mark.mpi
+def test_a_matched_norm_goes_on_bit_for_bit(runs):
+    whole, parts = everything(runs(2) / "matched"), everything(runs(2) / "matched_parts")
+    assert set(whole) == set(parts)
+    for name, value in whole.items():
+        assert parts[name].tobytes() == value.tobytes(), name
+
+
+@pytest.mark.mpi
 def test_the_average_is_what_is_evaluated(runs):
     run = runs(2) / "adamw"
     summary = json.loads((run / "summary.json").read_text())
@@ -162,7 +181,7 @@ def test_one_process_in_float64_computed_from_the_update_rule(runs):
         10_000 // 192,
         rule.lr_shape,
         scale=rule.lr_scale,
-        warmup_epochs=rule.warmup_epochs,
+        warmup_steps=rule.warmup_epochs * (10_000 // 192),
         warmup_from=rule.warmup_from,
     )
     for precision, tolerance in (("fp64", 1e-9), ("fp32", 1e-4)):

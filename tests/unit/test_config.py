@@ -13,21 +13,27 @@ from ba_dist.config import (
     Config,
     Data,
     Optimizer,
+    adapted,
     computed_part,
     differences,
     from_dict,
     layout_of,
     options,
     override,
+    plan_steps,
     to_dict,
 )
 from ba_dist.data.catalog.prepare import INFOS
 from ba_dist.errors import ConfigError, LayoutError
+from ba_dist.experiment import hyperparameters
 from ba_dist.recipes import RECIPES, recipe, summary
+from ba_dist.rules.schedules import Scale
 
 OPTIONS = {option.name: option for option in options()}
 ORDERED = [option for option in OPTIONS.values() if option.low is not None]
 LR = st.tuples(st.tuples(st.just(0.0), st.floats(0, 10)), st.tuples(st.floats(1, 99), st.just(0.5)))
+
+SCALES = st.floats(0, 10) | st.sampled_from(["none", "sqrt", "linear", "batch^0.25", "batch^-1"])
 
 
 def values(option):
@@ -40,7 +46,8 @@ def values(option):
     elif option.type is float:
         strategy = st.floats(low, high, allow_nan=False, allow_infinity=False)
     else:
-        strategy = {bool: st.booleans(), str: st.text(), tuple: LR}[option.type]
+        kinds = {bool: st.booleans(), str: st.text(), tuple: LR, Scale: SCALES}
+        strategy = kinds[option.type]
     return st.none() | strategy if option.optional else strategy
 
 
@@ -191,7 +198,62 @@ def test_only_what_is_computed_keeps_a_run_from_going_on(changed):
     lines = differences(computed_part(before, layout), computed_part(after, layout))
     names = {line.split(" was ")[0] for line in lines}
     free = {*WHERE.split(), "ghost_batch_size"}
+    if not (isinstance(after.optimizer.lr_scale, str) or after.optimizer.regime_adaptation):
+        free.add("lr_batch_size")
     assert names == {n for n in OPTIONS if value_of(before, n) != value_of(after, n)} - free
+
+
+# --- the regime and the batch -------------------------------------------------------------------
+
+NEW = {"batch_size": 640, "weight_decay_epochs": 7.5, "drop_path_epochs": 3.0, "lr_scale": "sqrt"}
+
+
+def test_a_recipe_knows_the_batch_of_its_regime():
+    assert recipe("resnet44-cifar10").optimizer.lr_batch_size == 64
+    config = override(recipe("resnet44-cifar10"), {"batch_size": 640})
+    for scale, factor in (("none", 1), ("linear", 10), ("batch^0.25", 10**0.25), (3.0, 3)):
+        rate = hyperparameters(override(config, {"lr_scale": scale}), 78)
+        assert rate(0)["learning_rate"] == pytest.approx(0.1 * factor)
+    own = override(Config("r"), {"batch_size": 640, "lr_scale": "linear"})
+    assert hyperparameters(own, 1)(0)["learning_rate"] == 0.1
+
+
+def test_a_run_of_a_version_without_names_of_scales_goes_on():
+    tree = to_dict(Config("r", optimizer=Optimizer(lr_scale=2.0)))
+    for name in ("lr_batch_size", "regime_adaptation", "warmup_steps", "lr_power"):
+        del tree["optimizer"][name]
+    old, now = from_dict(json.loads(json.dumps(tree))), recipe("quickstart")
+    assert old.optimizer.lr_scale == 2.0
+    assert not differences(tree, computed_part(old, layout_of(old, 1)))
+    assert "lr_batch_size" not in computed_part(now, layout_of(now, 1))["optimizer"]
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_epochs": 1.5}, {"warmup_steps": 100}])
+def test_an_adapted_regime_has_the_updates_and_rates_of_the_small_batch(warmup):
+    """B = 640 in place of 64: each of 100,000 updates has its old rate, times the root of ten."""
+    small = override(recipe("resnet44-cifar10"), {**NEW, **warmup, "batch_size": 64})
+    small = override(small, {"lr": ((0, 0.1), (81, 0.01), (90, 0.001, "cosine"), (100, 0.0))})
+    large = adapted(override(small, {"batch_size": 640, "regime_adaptation": True}))
+    assert large.run.epochs == 1000 and not large.optimizer.regime_adaptation
+    plans = [plan_steps(config, 64_000, 1) for config in (small, large)]
+    assert plans[0].total_steps == plans[1].total_steps == 100_000
+    before, after = (
+        hyperparameters(override(c, {"drop_path": 0.2}), p.steps_per_epoch)
+        for c, p in zip((small, large), plans, strict=True)
+    )
+    for step in [*range(0, 100_000, 501), 7499, 7500, 80_999, 81_000]:
+        old, new = before(step), after(step)
+        old["learning_rate"] *= 10**0.5
+        assert new == pytest.approx(old, rel=1e-9, abs=1e-12)
+
+
+@given(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 300))
+def test_an_adapted_run_is_less_than_an_epoch_longer(batch_size, reference, epochs):
+    config = Config("r", optimizer=Optimizer(lr_batch_size=reference, regime_adaptation=True))
+    config = adapted(override(config, {"batch_size": batch_size, "epochs": epochs}))
+    beyond = config.run.epochs * reference - epochs * batch_size
+    assert 0 <= beyond < reference
+    assert adapted(config) == config
 
 
 # --- recipes ------------------------------------------------------------------------------------

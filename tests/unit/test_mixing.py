@@ -68,7 +68,7 @@ def test_every_partner_is_as_likely():
 
 
 def test_a_ghost_batch_of_one_cannot_be_mixed(kind):
-    with pytest.raises(ConfigError, match="--mixup and --cutmix .* holds 1 here"):
+    with pytest.raises(ConfigError, match="--manifold-mixup mix .* holds 1 here"):
         drawn(CONFIGS[kind], 4, 1)
     drawn(Augment(flip=True), 4, 1)
 

@@ -59,7 +59,32 @@ def test_rates_are_those_of_training():
     ]
 
 
+def test_what_follows_from_the_batch_is_said():
+    changes = {"lr_batch_size": 16, "lr_scale": "linear", "regime_adaptation": True}
+    text = outlook(small(**changes, lr=((0.0, 0.1), (0.5, 0.01)), epochs=2), ranks=1)
+    assert "rates are multiplied by 4: --lr-scale linear, 4 times the batch that --lr was" in text
+    assert "10 steps an epoch, 8 epochs" in text
+    assert [line.split() for line in text.split("learning rate\n")[1].splitlines()] == [
+        ["after", "0", "epochs,", "step", "1", "0.4"],
+        ["after", "2", "epochs,", "step", "21", "0.04"],
+        ["after", "7.9", "epochs,", "step", "80", "0.04"],
+    ]
+
+
+def test_rates_of_the_transformer():
+    regime = ((0.0, 0.4),)
+    config = small(lr=regime, lr_shape="inverse-sqrt", warmup_steps=16, epochs=7)
+    lines = outlook(config, ranks=1).split("learning rate\n")[1].splitlines()
+    assert [re.split("  +", line.strip()) for line in lines] == [
+        ["after 0 epochs, step 1", "0", "(warm-up)"],
+        ["after 1.6 epochs, step 17", "0.4"],
+        ["after 6.9 epochs, step 70", f"{0.4 * (16 / 69) ** 0.5:.4g}"],
+    ]
+
+
 def test_what_training_would_refuse():
+    with pytest.raises(ConfigError, match="inverse-sqrt falls from the end of the warm-up"):
+        outlook(small(lr_shape="inverse-sqrt"), ranks=1)
     with pytest.raises(ConfigError, match="--batch-size 64 must divide"):
         outlook(small(), ranks=3)
     with pytest.raises(ConfigError, match="--model 'none' is unknown"):

@@ -48,6 +48,15 @@ amoebanet-cifar10-m10    10  98.16  98.24
 wrn28-10-cifar100        10  79.85  83.45
 resnet50-imagenet-m10    10  76.30  77.85
 """
+# Recipe, B, M, epochs, rates at epochs, and the paper's accuracies where it has them.
+REGIMES = """
+resnet44-cifar10-23epochs    64 32 23 0:0.2,14.9:0.2,15:0.02,20:0.002,22:0.0002    93.07 94.15
+resnet50-imagenet-40epochs  256  4 40 0:0.1,29.9:0.1,30:0.01,35:0.001              76.30 76.86
+resnet50-imagenet-23epochs  256  4 23 0:0.1,14.9:0.1,15:0.01,20:0.001,22:0.0001    -     75.7
+resnet50-imagenet-large    8192  4 90 0:0.1,2.5:1.65,5:3.2,30:0.32,60:0.032,80:0.0032 75.86 76.51
+resnet50-imagenet-lars     8192  4 90 0:0,2.5:5,5:10,47.5:2.5,90:0                 -     -
+"""
+OTHERS = [line.split() for line in REGIMES.strip().splitlines()]
 ROWS = [
     (int(table), *line.split())
     for table, text in (("2", TABLE_2), ("3", TABLE_3), ("4", TABLE_4))
@@ -69,7 +78,32 @@ def test_each_row_of_the_tables_has_a_recipe(table, name, multiplicity, baseline
 
 
 def test_every_recipe_of_the_paper_is_a_row():
-    assert {row[1] for row in ROWS} == set(RECIPES) - {"quickstart"}
+    rows = {row[1] for row in ROWS} | {row[0] for row in OTHERS}
+    assert rows == set(RECIPES) - {"quickstart"}
+
+
+@pytest.mark.parametrize(("name", "batch", "copies", "epochs", "rates", "baseline", "ours"), OTHERS)
+def test_regimes_of_the_figures(name, batch, copies, epochs, rates, baseline, ours):
+    config = recipe(name)
+    assert [config.batch.batch_size, config.batch.multiplicity, config.run.epochs] == [
+        *map(int, (batch, copies, epochs))
+    ]
+    for word in (
+        f"B = {batch},",
+        f"M = {copies},",
+        f"{epochs} epochs",
+        "figure" if ours > "-" else "",
+    ):
+        assert word in summary(name)
+    rate = experiment.hyperparameters(config, 100)
+    for epoch, expected in (map(float, point.split(":")) for point in rates.split(",")):
+        assert rate(round(100 * epoch))["learning_rate"] == pytest.approx(expected)
+    cells = [re.escape(text).replace(r"\-", r"") for text in (baseline, ours)]
+    row = (
+        rf"^\| `{name}` \| \S+ \| {batch} \| {copies} \| {epochs} \|.*\| {cells[0]}.*\| {cells[1]}"
+    )
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    assert re.search(row, page, re.MULTILINE), f"docs/recipes.md lacks {row}"
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -292,3 +292,18 @@ def test_flags_that_a_dataset_makes_nothing_of(ba_dist, words, said):  # noqa: F
 )
 def test_flags_that_a_dataset_makes_something_of(flags):
     assert Settings("quickstart", None, flags).config() == override(recipe("quickstart"), flags)
+
+
+def test_the_regime_of_a_run_is_for_the_batch_of_that_run(tmp_path):
+    """Its config.json may be of a version that did not write the batch of a regime down."""
+    tree = to_dict(override(recipe("quickstart"), {"batch_size": 128}))
+    del tree["optimizer"]["lr_batch_size"]
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"config": tree, "layouts": [], "computation": 2}))
+    flags = {"batch_size": 512, "lr_scale": "linear"}
+    assert Settings(None, file, flags).config().optimizer.lr_batch_size == 128
+    assert Settings("quickstart", None, flags).config().optimizer.lr_batch_size == 64
+    file = tmp_path / "mine.yaml"
+    file.write_text("lr-scale: batch^0.5\nregime-adaptation: true\n")
+    rule = Settings("quickstart", file, {}).config().optimizer
+    assert (rule.lr_scale, rule.regime_adaptation) == ("batch^0.5", True)

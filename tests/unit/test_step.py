@@ -17,6 +17,7 @@ from ba_dist.data.sources import ImageInfo
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 from ba_dist.models.precision import set_precision
 from ba_dist.models.tags import DECAY, carries
+from ba_dist.optim.norm_matching import NormMatching
 from ba_dist.optim.sgd import SGD
 from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.layout import Layout
@@ -68,8 +69,9 @@ class Called(step.TrainStep):
         super().__init__(*arguments, **named)
         self.momentum, self.decay = constants
 
-    def __call__(self, images, labels, rate, stop):
+    def __call__(self, images, labels, rate, stop, measure=False):
         hyper = {"learning_rate": rate, "momentum": self.momentum, "weight_decay": self.decay}
+        hyper["measure"] = float(measure)
         return super().__call__(batch_of(images, labels), hyper, Vote(stop=stop))
 
 
@@ -80,9 +82,9 @@ def batch_of(images, labels):
     return Batch(0, 0, {"images": images, "labels": labels}, instances, ids[:0])
 
 
-def mean_gradient(images, labels):
+def mean_gradient(images, labels, model=None):
     """1/(B·M) Σ_m Σ_n ∇ℓ in float64, ghost batch by ghost batch."""
-    model, _ = network("fp64")
+    model = model or network("fp64")[0]
     weights = [v.value for v in model.trainable_variables]
     total = [np.zeros(w.shape) for w in weights]
     for start_ in range(0, len(labels), GHOST):
@@ -127,6 +129,48 @@ def test_a_gradient_longer_than_the_threshold_is_shortened_to_it(comm):
         expected = gradient * threshold / norm
         np.testing.assert_allclose(clipped, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(outcome.grad_norm, norm, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("microbatch", "clip"), [(0, 0.0), (8, 0.0), (24, 0.7)])
+def test_a_gradient_is_brought_to_the_mean_norm_of_the_copies(comm, microbatch, clip):
+    """Measured in the first step, kept in the second; clipping sees the longer gradient."""
+    layout = Layout(1, COPIES, SAMPLES, 1, GHOST, microbatch)
+    more = {"matching": NormMatching(layout, comm), "clip_norm": clip}
+    trained = train_step(comm, "fp64", microbatch, **more)
+    ratio = None
+    for seed, measure in ((0, True), (1, False)):
+        images, labels = instances(seed)
+        reference, _ = network("fp64")
+        for variable, weight in zip(reference.variables, trained.model.variables, strict=True):
+            variable.assign(weight)
+        expected = mean_gradient(images, labels, reference)
+        norm = np.sqrt(sum((g**2).sum() for g in expected))
+        if measure:
+            rows = [slice(copy * SAMPLES, (copy + 1) * SAMPLES) for copy in range(COPIES)]
+            copies = [mean_gradient(images[part], labels[part], reference) for part in rows]
+            ratio = np.mean([np.sqrt(sum((g**2).sum() for g in c)) for c in copies]) / norm
+            assert ratio > 1.01
+        before = [v.numpy() for v in trained.model.trainable_variables]
+        outcome = trained(images, labels, 0.5, False, measure=measure)
+        share = min(ratio, clip / norm) if clip else ratio
+        moved = zip(before, trained.model.trainable_variables, expected, strict=True)
+        for old, new, gradient in moved:
+            found = (old - new.numpy()) / 0.5
+            np.testing.assert_allclose(found, share * gradient, rtol=1e-8, atol=1e-11)
+        np.testing.assert_allclose(outcome.grad_norm, norm, rtol=1e-9)
+        np.testing.assert_allclose(trained.state()["norm_ratio"].numpy(), ratio, rtol=1e-9)
+
+
+def test_a_measurement_that_is_not_finite_is_not_kept(comm):
+    images, labels = instances()
+    trained = train_step(comm, matching=NormMatching(Layout(1, COPIES, SAMPLES, 1, GHOST), comm))
+    broken = tf.tensor_scatter_nd_update(images, [[0, 0, 0, 0]], [np.inf])
+    assert not trained(broken, labels, 0.5, False, measure=True).finite
+    assert trained.state()["norm_ratio"].numpy() == 1
+    trained(images, labels, 0.5, False, measure=True)
+    ratio = trained.state()["norm_ratio"].numpy()
+    trained(broken, labels, 0.5, False, measure=True)
+    assert trained.state()["norm_ratio"].numpy() == ratio > 1
 
 
 def test_a_short_gradient_is_not_clipped_by_one_bit(comm):

@@ -1,12 +1,14 @@
 """What layers say of their variables: decay, LARS, a row for each instance."""
 
+import re
+
 import keras
 import pytest
 
 from ba_dist import models, optim
 from ba_dist.config import Config, Optimizer, override
 from ba_dist.errors import ConfigError
-from ba_dist.models.tags import ADAPT, DECAY, INSTANCE, carries, tag
+from ba_dist.models.tags import ADAPT, DECAY, INSTANCE, carries, layers, tag
 
 
 class Counting(keras.layers.Layer):
@@ -66,3 +68,27 @@ def test_a_name_that_no_registry_has_stops_a_run_before_it_begins(tmp_path):
         with pytest.raises(ConfigError, match="is unknown"):
             train(override(Config("test"), {"run_dir": str(folder), **wrong}))
     assert not folder.exists()
+
+
+# The CIFAR residual networks differ in nothing but their depth.
+BUILT = [name for name in models.NETWORKS if not re.fullmatch(r"resnet\d+", name)]
+BUILT += ["resnet8", "resnet18", "resnet50"]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_no_network_decays_biases_normalisation_or_depthwise_kernels(name):
+    """Weight decay as in the authors' regimes; by shapes and classes, not by the tags' own rule."""
+    facts = {"image_shape": (64, 64, 3), "classes": 10}
+    if models.network(name).task != "classification":
+        pytest.skip("its facts are those of another task")
+    built = models.build(name, keras.layers.BatchNormalization, **facts)
+    depthwise = {
+        id(variable)
+        for layer in layers(built)
+        if type(layer).__name__ == "DepthwiseConv2D"
+        for variable in layer.trainable_variables
+    }
+    for variable in built.trainable_variables:
+        kernel = len(variable.shape) > 1
+        assert carries(variable, ADAPT) == kernel, variable.path
+        assert carries(variable, DECAY) == (kernel and id(variable) not in depthwise), variable.path

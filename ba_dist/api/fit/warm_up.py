@@ -48,7 +48,7 @@ class WarmUp(keras.callbacks.Callback):
         self._rate = rate_of_step(
             ((0.0, self.learning_rate),),
             self.params["steps"],
-            warmup_epochs=self.epochs,
+            warmup_steps=self.epochs * self.params["steps"],
             warmup_from=self.learning_rate / self.scale,
         )
 

@@ -31,7 +31,7 @@ Own = Callable[[Image, np.random.Generator], Image]
 # Each draw has its own stream. A new augmentation gets a new number; the others keep theirs.
 _CROP_Y, _CROP_X, _FLIP, _CUTOUT_Y, _CUTOUT_X = 0, 1, 2, 3, 4
 _BOX, _AUTO_AUGMENT, _JITTER, _LIGHTING, _MIX = 5, 6, 7, 8, 9
-_RAND_AUGMENT, _OWN = 10, 11
+_RAND_AUGMENT, _OWN, MANIFOLD = 10, 11, 12
 
 _FINISH = (
     *("lighting", "cutout_y", "cutout_x"),

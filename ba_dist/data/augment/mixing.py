@@ -13,10 +13,14 @@ import numpy.typing as npt
 
 from ba_dist.data.augment.crop import Floats, Integers
 from ba_dist.errors import ConfigError
+from ba_dist.rules.keys import Purpose, combine
 
 # How many random numbers `draw` needs for each instance: partner, mixup or CutMix, λ, and the
 # centre of the box (y, x).
 NUMBERS = 5
+# Manifold mixup needs two, partner and λ. It mixes the images or what comes out of the first or of
+# the second stage of a network, as in its paper.
+MANIFOLD_NUMBERS, MANIFOLD_LAYERS = 2, 3
 
 
 def draw(
@@ -83,8 +87,9 @@ def partners(numbers: Floats, ghost_batch: int) -> Integers:
     """
     if ghost_batch < 2:
         raise ConfigError(
-            f"--mixup and --cutmix mix instances of one ghost batch, which holds {ghost_batch}"
-            " here; use a --ghost-batch-size (and a --batch-size per group) of at least 2"
+            "--mixup, --cutmix and --manifold-mixup mix instances of one ghost batch, which holds"
+            f" {ghost_batch} here; use a --ghost-batch-size (and a --batch-size per group) of at"
+            " least 2"
         )
     if len(numbers) % ghost_batch:
         raise ValueError(f"{len(numbers)} instances are not whole ghost batches of {ghost_batch}")
@@ -107,6 +112,50 @@ def boxes(weight: Floats, centres: Floats, height: int, width: int) -> Integers:
     middle = np.floor(centres * size).astype(np.int64)
     half = np.floor(size * np.sqrt(1 - weight)[:, None]).astype(np.int64) // 2
     return np.hstack([np.maximum(middle - half, 0), np.minimum(middle + half, size)])
+
+
+def draw_manifold(
+    numbers: Floats, *, alpha: float, ghost_batch: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Draws the partner of each instance for manifold mixup, and λ ~ Beta(α, α).
+
+    Args:
+        numbers: uniform in [0, 1), float64 [n, 2]; n is a multiple of `ghost_batch`.
+        alpha: α.
+        ghost_batch: number of consecutive instances in a ghost batch.
+
+    Returns:
+        `manifold_partner` int32 [n], how many rows further on the partner is; `manifold_weight`
+        float32 [n], the share λ of the instance's own activations and label.
+
+    Raises:
+        ConfigError: when a ghost batch has only one instance.
+    """
+    from scipy import special
+
+    return {
+        "manifold_partner": partners(numbers[:, 0], ghost_batch).astype(np.int32),
+        "manifold_weight": special.betaincinv(alpha, alpha, numbers[:, 1]).astype(np.float32),
+    }
+
+
+def manifold_layer(seed: int, step: int) -> int:
+    """At which of a network's marked layers a step mixes, each with the same probability."""
+    return int(combine(Purpose.LAYER, seed, step) % np.uint64(MANIFOLD_LAYERS))
+
+
+def mix_rows(rows: Any, partner: Any, weight: Any) -> Any:
+    """λ·row + (1-λ)·the partner's row, of the dtype of the rows.
+
+    Args:
+        rows: tensor [n, …] of floats.
+        partner: int32 [n], how many rows further on the partner is.
+        weight: λ, [n].
+    """
+    import tensorflow as tf
+
+    share = tf.reshape(tf.cast(weight, rows.dtype), [-1] + [1] * (len(rows.shape) - 1))
+    return share * rows + (1 - share) * _of_partners(rows, {"mix_partner": partner})
 
 
 def mix(images_nHWC: Any, parameters: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ class Microbatch:
         passes: number of passes in a step.
         start: integer (or tensor), which of the rank's instances is row 0.
         keys: uint64 tensor [n], the key of each instance; None where a script has none.
+        manifold: (number of the layer, partners, weights) of manifold mixup; None where it is off.
         drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
         again: whether the backward pass computes it a second time; what moved then stays.
     """
@@ -32,6 +33,7 @@ class Microbatch:
     start: Any = 0
     keys: Any = None
     drop_path: Any = None
+    manifold: Any = None
     again: bool = False
 
 
@@ -40,10 +42,16 @@ _current: list[Microbatch] = []
 
 @contextlib.contextmanager
 def microbatch(
-    first: Any, passes: int, *, start: Any = 0, keys: Any = None, drop_path: Any = None
+    first: Any,
+    passes: int,
+    *,
+    start: Any = 0,
+    keys: Any = None,
+    drop_path: Any = None,
+    manifold: Any = None,
 ) -> Iterator[Microbatch]:
     """Tells the layers that are called inside the block which microbatch they see."""
-    with enter(Microbatch(first, passes, start, keys, drop_path)) as entered:
+    with enter(Microbatch(first, passes, start, keys, drop_path, manifold)) as entered:
         yield entered
 
 
