@@ -20,6 +20,7 @@ INSTANCES = 6
 def two_paths(depth=9):
     """Layers with everything that recomputation may get wrong: noise, moving statistics, tensors
     that pass by several layers, two answers."""
+    keras.utils.set_random_seed(depth)
     x = keras.Input((6, 6, 3))
     before = y = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
     heads = []
@@ -71,7 +72,7 @@ def test_every_number_is_the_same(depth, count):
     assert len(plain) == len(again)
     for one, other in zip(plain, again, strict=True):
         # What several parts add to a gradient is added in another order.
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12 * np.abs(one).max())
 
 
 def test_moving_statistics_have_moved_at_all():
