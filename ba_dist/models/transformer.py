@@ -101,9 +101,7 @@ class DecoderLayer(keras.layers.Layer):
         self.forward.build(shape)
         self.forwarded.build(shape)
 
-    def call(
-        self, x: Any, before: Any, memory: Any, across: Any, training: bool = False
-    ) -> Any:
+    def call(self, x: Any, before: Any, memory: Any, across: Any, training: bool = False) -> Any:
         """x [n, q, width] with its mask, memory [n, k, width] with its mask."""
         y = self.attention(x, x, before, training=training)
         x = self.attended(x, y, training=training)
@@ -111,7 +109,9 @@ class DecoderLayer(keras.layers.Layer):
         x = self.crossed(x, y, training=training)
         return self.forwarded(x, self.forward(x, training=training), training=training)
 
-    def step(self, x: Any, at: Any, kept: dict[str, Any], across: Any) -> tuple[Any, dict[str, Any]]:
+    def step(
+        self, x: Any, at: Any, kept: dict[str, Any], across: Any
+    ) -> tuple[Any, dict[str, Any]]:
         """One more token of each row.
 
         Args:

@@ -1,9 +1,9 @@
 """The paper's translation experiment (table 2), and one that a laptop trains.
 
-    ba-dist data prepare gettext-en-de                # once
-    launch/mpirun.sh -n 2 -- train transformer-gettext --run-dir runs/gettext
-    ba-dist eval runs/gettext                         # with BLEU
-    ba-dist translate runs/gettext FILE.txt
+ba-dist data prepare gettext-en-de                # once
+launch/mpirun.sh -n 2 -- train transformer-gettext --run-dir runs/gettext
+ba-dist eval runs/gettext                         # with BLEU
+ba-dist translate runs/gettext FILE.txt
 """
 
 from ba_dist.config import Batch, Config, Data, Model, Optimizer, Run

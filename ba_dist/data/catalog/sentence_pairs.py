@@ -202,7 +202,9 @@ def _encode(
     count = len(texts["train"][0])
     if count > _MANY_PAIRS // 10:
         print(f"making subwords and rows of {count} pairs once", file=sys.stderr, flush=True)
-    made = subwords.learn([line for pair in zip(*texts["train"], strict=True) for line in pair], size)
+    made = subwords.learn(
+        [line for pair in zip(*texts["train"], strict=True) for line in pair], size
+    )
     (folder / SUBWORDS_FILE).write_bytes(made.model)
     for split, lines in texts.items():
         arrays = _arrays(made, lines, row_tokens)

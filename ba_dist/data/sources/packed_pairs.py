@@ -108,7 +108,9 @@ class PackedPairs:
 
     def where(self, sample_id: int) -> str:
         pairs = self._pairs_of(sample_id)
-        return f"{self.info.name}, row {sample_id}, line {int(pairs[0]) + 1} and {len(pairs) - 1} more"
+        return (
+            f"{self.info.name}, row {sample_id}, line {int(pairs[0]) + 1} and {len(pairs) - 1} more"
+        )
 
     @property
     def pairs(self) -> int:

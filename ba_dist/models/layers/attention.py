@@ -56,7 +56,7 @@ class MultiHeadAttention(keras.layers.Layer):
         """As a call, with keys and values that are there already."""
         queries = self._heads(self.query(x))
         scale = 1 / math.sqrt(self.width // self.heads)
-        scores = tf.matmul(queries, keys, transpose_b=True) * tf.cast(scale, queries.dtype)
+        scores = tf.matmul(queries, keys, transpose_b=True) * tf.constant(scale, queries.dtype)
         if scores.dtype.size < 4:  # exponents of half precision are too coarse
             scores = tf.cast(scores, tf.float32)
         weights = tf.nn.softmax(tf.where(mask, scores, scores.dtype.min))
@@ -135,7 +135,7 @@ class SharedEmbedding(keras.layers.Layer):
             rows = tf.reshape(x, (-1, self.width))
             found = tf.matmul(rows, matrix, transpose_b=True)
             return tf.reshape(found, (tf.shape(x)[0], tf.shape(x)[1], self.vocabulary))
-        return tf.gather(matrix, x) * tf.cast(math.sqrt(self.width), matrix.dtype)
+        return tf.gather(matrix, x) * tf.constant(math.sqrt(self.width), matrix.dtype)
 
 
 def positions(segments: Any) -> Any:
