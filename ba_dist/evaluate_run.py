@@ -135,9 +135,9 @@ def _bleu(made: experiment.Experiment, source: Any, wanted: int | None, comm: Co
     if not isinstance(made.task, Translation) or wanted == 0:
         return None
     pairs = min(wanted or source.pairs, source.pairs)
-    shown = {"desc": "translating", "unit": "pair", "leave": False}
-    # Ranks take turns: the first one's share, times as many as there are.
-    with tqdm(total=pairs, disable=True if comm.rank else None, **shown) as bar:
+    hidden = True if comm.rank else None  # None: shown on a terminal only
+    with tqdm(total=pairs, desc="translating", unit="pair", disable=hidden, leave=False) as bar:
+        # The others have come about as far as this rank.
         return measure_bleu(
             made.model, source, pairs, comm, lambda done: bar.update(done * comm.world_size)
         )

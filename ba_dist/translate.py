@@ -182,7 +182,7 @@ class Bleu:
 
 
 def measure_bleu(
-    model: Any, source: PackedPairs, wanted: int, comm: Comm, beat: Callable[[int], None]
+    model: Any, source: PackedPairs, wanted: int, comm: Comm, beat: Callable[[int], Any]
 ) -> Bleu:
     """BLEU of the first pairs of a split whose texts are kept; collective over the world.
 
@@ -200,7 +200,7 @@ def measure_bleu(
     """
     count = min(wanted, source.pairs)
     chosen = [source.pairs * i // count for i in range(count)]
-    sentences = [source.tokens(pair, "source") for pair in chosen]
+    sentences = [source.tokens(pair, "source").tolist() for pair in chosen]
     translator, vocabulary = Translator(model), Subwords(source.info.model)
     mine: list[tuple[int, str]] = []
     batches = translator.batches([len(sentence) for sentence in sentences])

@@ -156,7 +156,7 @@ def translate(run: Path, files: tuple[Path, ...], which: str) -> None:
     if files:
         lines = [line for path in files for line in read_lines(path)]
     else:
-        lines = [line.rstrip("\r\n") for line in click.get_text_stream("stdin", "utf-8")]
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
     for text in translate_lines(trained.load(run, which), lines):
         click.echo(text)
 

@@ -161,7 +161,7 @@ class Transformer(keras.Model):
 
     def build(self, shape: Any = None) -> None:
         self.embedding.build((None, None))
-        for layer in (*self.encoder, *self.decoder):
+        for layer in self.encoder + self.decoder:
             layer.build((None, None, self.size.width))
         self.built = True
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ba_dist.data.catalog.names import DATASETS
-from ba_dist.data.catalog.prepare import INFOS, first_line
+from ba_dist.data.catalog.prepare import first_line
 from ba_dist.data.sources import ImageInfo
 from ba_dist.data.sources.examples import SCRIPTS, TFDS, Features
 from ba_dist.data.sources.image_folder import list_classes

@@ -53,7 +53,7 @@ class DatasetInfo:
         return {name: getattr(self, name) for name in kept}
 
     def files(self) -> dict[str, bytes]:
-        """Name → content of what a run keeps beside its config.json, to be used without the data."""
+        """Name → content of what a run keeps beside config.json, to be used without the data."""
         return {}
 
     def check_fits(self, trained_on: Mapping[str, Any]) -> None:
