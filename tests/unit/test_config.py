@@ -21,6 +21,7 @@ from ba_dist.config import (
     override,
     to_dict,
 )
+from ba_dist.data.catalog import sentence_pairs
 from ba_dist.data.catalog.prepare import INFOS
 from ba_dist.errors import ConfigError, LayoutError
 from ba_dist.recipes import RECIPES, recipe, summary
@@ -200,7 +201,7 @@ def test_only_what_is_computed_keeps_a_run_from_going_on(changed):
 def test_recipes_are_whole(name):
     config = recipe(name)
     assert config.recipe == name and len(summary(name)) > 20
-    assert config.data.dataset in {*INFOS, "synthetic", "imagenet"}
+    assert config.data.dataset in {*INFOS, *sentence_pairs.NAMES, "synthetic", "imagenet"}
     for ranks in (1, 2, 4):
         layout = layout_of(config, ranks)
         assert layout.notice() is None, "the recipe's own ghost batch size is not kept"

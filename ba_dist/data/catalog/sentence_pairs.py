@@ -3,7 +3,7 @@
     cache/datasets/NAME/{train,valid}.{en,de}      the texts, of datasets that are brought here
     cache/datasets/NAME-DIGEST/                    vocabulary, tokens and rows, of any texts
 
-DIGEST is that of the texts and of what they are made into, so texts that change are another folder.
+DIGEST is that of the texts and of what they are made into: texts that change are another folder.
 """
 
 import hashlib
