@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.config import Data
-from ba_dist.data.catalog import open_source, sentence_pairs
+from ba_dist.data.catalog import open_source
 from ba_dist.data.catalog.find import find, shards_of
 from ba_dist.data.sources import PairsInfo
 from ba_dist.data.text import gettext_pairs, subwords
@@ -244,6 +244,43 @@ def test_no_catalogues(tmp_path):
         gettext_pairs.read_catalogues(tmp_path)
 
 
-def test_pairs_of_tensorflow_datasets():
-    samples = [{"en": b"a  b\n", "de": "c d"}, {"en": b"", "de": b"e"}]
-    assert sentence_pairs._sentences(samples) == [("a b", "c d")]
+# --- WMT16 ----------------------------------------------------------------------------------------
+
+
+def test_wmt16_as_tensorflow_datasets_stores_it(tmp_path):
+    """By name, configuration and features, with other content; in two shards, in order."""
+    import tensorflow_datasets as tfds
+
+    class Wmt16Translate(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="de-en", version=VERSION)]
+
+        def _info(self):
+            features = tfds.features.Translation(languages=("de", "en"))
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            parts = {"train": slice(0, 50), "validation": slice(50, 60), "test": slice(50, 60)}
+            return {split: self._generate_examples(part) for split, part in parts.items()}
+
+        def _generate_examples(self, part):
+            for i, (english, german) in enumerate(zip(ENGLISH[part], GERMAN[part], strict=True)):
+                yield i, {"en": f" {english}\n", "de": german.replace(" ", "  ", 1)}
+            yield 99, {"en": "", "de": "nichts"}
+
+    builder = Wmt16Translate(config="de-en", data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+    config = Data(dataset="wmt16-en-de", data_dir=str(tmp_path), row_tokens=64, subwords=330)
+    source = open_source(config, "validation")
+    texts = {source.text(i) for i in range(source.pairs)}
+    assert texts == set(zip(ENGLISH[50:], GERMAN[50:], strict=True))
+    assert "50 pairs of train, 10 pairs of validation" in find(config).origin
+
+
+def test_wmt16_without_a_network(tmp_path, monkeypatch):
+    def no_address(*_):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_address)
+    with pytest.raises(DataError, match="cannot bring it: .*\n.*or use --dataset pairs"):
+        find(Data(dataset="wmt16-en-de", data_dir=str(tmp_path)))

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.config import Data
+from ba_dist.data.catalog.prepare import first_line
 from ba_dist.data.sources import PairsInfo
 from ba_dist.data.sources.packed_pairs import SIDES, SUBWORDS_FILE
 from ba_dist.data.text import gettext_pairs, subwords
@@ -122,9 +123,8 @@ def _from_tfds(path: Path | None) -> dict[str, gettext_pairs.Pairs]:
     except Exception as error:  # a download fails in many ways; all mean that there is no data
         raise DataError(
             f"{_TFDS} is not prepared in {folder}, and TensorFlow Datasets cannot bring it:"
-            f" {type(error).__name__}: {f'{error}'.strip().splitlines()[:1]}\nRun `ba-dist data"
-            " prepare wmt16-en-de` on a machine with a network and the same cache"
-            " (XDG_CACHE_HOME), or use --dataset pairs with text files of your own"
+            f" {first_line(error)}\nRun `ba-dist data prepare wmt16-en-de` on a machine with a"
+            " network and the same cache (XDG_CACHE_HOME), or use --dataset pairs with text files of your own"
         ) from None
 
 
