@@ -124,7 +124,8 @@ def _from_tfds(path: Path | None) -> dict[str, gettext_pairs.Pairs]:
         raise DataError(
             f"{_TFDS} is not prepared in {folder}, and TensorFlow Datasets cannot bring it:"
             f" {first_line(error)}\nRun `ba-dist data prepare wmt16-en-de` on a machine with a"
-            " network and the same cache (XDG_CACHE_HOME), or use --dataset pairs with text files of your own"
+            " network and the same cache (XDG_CACHE_HOME), or use --dataset pairs with text files"
+            " of your own"
         ) from None
 
 
