@@ -239,6 +239,28 @@ def test_messages_of_catalogues(tmp_path):
     assert found["valid"] and not letters[0] & letters[1]
 
 
+def test_catalogues_of_two_folders_are_two_datasets(tmp_path, monkeypatch):
+    """And $BA_DIST_DATA, which names a folder of images and the like, is not looked into."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        pairs = zip(ENGLISH, GERMAN, strict=True)
+        words = {f"{folder} {chr(97 + i % 26)}{chr(97 + i // 26)} {en}": de for i, (en, de) in
+                 enumerate([*pairs] * 3)}  # fmt: skip
+        write_catalogue(tmp_path / folder / "a.mo", words)
+
+    def texts_of(folder):
+        config = Data(dataset="gettext-en-de", data_dir=folder, row_tokens=64, subwords=330)
+        source = open_source(config, "validation")
+        return {source.text(i)[0].split()[0] for i in range(source.pairs)}
+
+    assert texts_of(str(tmp_path / "one")) == {"one"}
+    assert texts_of(str(tmp_path / "two")) == {"two"}
+    monkeypatch.setenv("BA_DIST_DATA", str(tmp_path / "one"))
+    monkeypatch.setattr(gettext_pairs, "LOCALES", tmp_path / "no")
+    with pytest.raises(DataUnavailable, match="no/de/LC_MESSAGES holds no gettext catalogues"):
+        find(Data(dataset="gettext-en-de"))
+
+
 def test_no_catalogues(tmp_path):
     with pytest.raises(DataUnavailable, match=r"holds no gettext catalogues.*on Debian"):
         gettext_pairs.read_catalogues(tmp_path)

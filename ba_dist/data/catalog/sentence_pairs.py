@@ -4,6 +4,7 @@
     cache/datasets/NAME-DIGEST/                    vocabulary, tokens and rows, of any texts
 
 DIGEST is that of the texts and of what they are made into: texts that change are another folder.
+Texts that came from --data-dir are in a folder NAME with a digest of that path.
 """
 
 import hashlib
@@ -99,7 +100,11 @@ def _folder_of(config: Data) -> Path:
                 f" {', '.join(_names(config.languages.split('-')))}"
             )
         return path
-    folder = cache_dir() / "datasets" / config.dataset
+    if config.dataset == "gettext-en-de" and not config.data_dir:
+        path = None  # the environment's folder is for data; these lie where programs look for them
+    # Another folder may have other files with the same names.
+    mark = f"-{hashlib.sha256(bytes(path)).hexdigest()[:12]}" if path else ""
+    folder = cache_dir() / "datasets" / f"{config.dataset}{mark}"
     bring = _BROUGHT[config.dataset]
     _once(folder, lambda to: _write_texts(to, bring(path)))
     return folder
