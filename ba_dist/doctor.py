@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ba_dist import comm as communication
 from ba_dist import runtime
+from ba_dist.cluster.home import set_up
 from ba_dist.comm.launcher import launched
 from ba_dist.errors import UserError
 from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
@@ -61,7 +62,7 @@ def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
         return check()
     except (UserError, ImportError, OSError, RuntimeError) as error:
         name = check.__name__.strip("_")
-        return [Finding(name, f"{type(error).__name__}: {error}".splitlines()[0], "make setup")]
+        return [Finding(name, f"{type(error).__name__}: {error}".splitlines()[0], set_up())]
 
 
 def _report(everyone: list[list[Finding]]) -> str:
@@ -101,7 +102,7 @@ def _python() -> list[Finding]:
         Finding(
             "Python",
             f"{platform.python_version()} ({sys.executable})",
-            "" if good else "use Python 3.10 to 3.12: PYTHON=python3.11 make setup",
+            "" if good else f"use Python 3.10 to 3.12: {set_up('PYTHON=python3.11')}",
         )
     ]
 
@@ -110,7 +111,7 @@ def _tensorflow() -> list[Finding]:
     tensorflow = importlib.import_module("tensorflow")
     version = tensorflow.__version__
     good = version.startswith("2.18.")
-    advice = "" if good else "Horovod is known to work with TensorFlow 2.18: make setup"
+    advice = "" if good else f"Horovod is known to work with TensorFlow 2.18: {set_up()}"
     return [Finding("TensorFlow", version, advice)]
 
 
@@ -125,7 +126,7 @@ def _horovod() -> list[Finding]:
     found = communication.horovod_build()
     parts = [name for name in ("MPI", "NCCL", "Gloo") if found[name]]
     text = f"{found['version']}, built with {' '.join(parts) or 'nothing'}"
-    return [Finding("Horovod", text, "" if found["MPI"] else "build it with MPI: make setup")]
+    return [Finding("Horovod", text, "" if found["MPI"] else f"build it with MPI: {set_up()}")]
 
 
 def _devices() -> list[Finding]:
@@ -134,7 +135,7 @@ def _devices() -> list[Finding]:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus and not communication.horovod_build()["NCCL"]:
         return [
-            Finding("GPUs", f"{len(gpus)}, but Horovod has no NCCL", "GPU=1 make setup"),
+            Finding("GPUs", f"{len(gpus)}, but Horovod has no NCCL", set_up("GPU=1")),
         ]
     return [Finding("GPUs", str(len(gpus) or "none, the CPU trains"))]
 

@@ -41,3 +41,8 @@ class CorruptRecord(DataError):
 
 class CheckpointError(UserError):
     """A checkpoint is missing, corrupt, or belongs to another run."""
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong, in words: an error of the system without its number and its path."""
+    return error.strerror or f"{error}" if isinstance(error, OSError) else f"{error}"

@@ -55,6 +55,11 @@ def check(config: Config) -> None:
             f"--drop-path {config.model.drop_path}: {config.model.model} has no edges to zero;"
             f" use 0, or one of {', '.join(models.with_drop_path())}"
         )
+    if config.placement.recompute and models.network(config.model.model).keeps_state:
+        raise ConfigError(
+            f"--recompute does not work with {config.model.model}, which keeps a state from step to"
+            " step; a smaller --microbatch needs less memory as well"
+        )
     optim.check(config.optimizer)
     augment.check(config.augment)
 
@@ -160,6 +165,7 @@ def _weights(path: Path, model: Any) -> weights.Arrays:
 
 def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
     """The `step.TrainStep` of an experiment, with its update rule and its average."""
+    from ba_dist.models.recompute import Recomputed
     from ba_dist.optim.average import WeightAverage
     from ba_dist.step import TrainStep
 
@@ -175,6 +181,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         clip_norm=config.clip_norm,
         average=WeightAverage(made.model, config.ema) if config.ema else None,
         drop_path=made.config.model.drop_path > 0,
+        forward=Recomputed(made.model) if made.config.placement.recompute else made.model,
     )
 
 

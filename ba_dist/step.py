@@ -86,6 +86,7 @@ class TrainStep:
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
         average: of the model's weights, moved after each update.
         drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
+        forward: computes as the model does in training; default the model itself.
     """
 
     def __init__(
@@ -100,9 +101,10 @@ class TrainStep:
         clip_norm: float = 0.0,
         average: WeightAverage | None = None,
         drop_path: bool = False,
+        forward: Any = None,
     ):
         self.task = task
-        self.model = model
+        self.model, self._forward = model, forward or model
         self.rule = rule
         self.layout = layout
         self.comm = comm
@@ -279,7 +281,7 @@ class TrainStep:
             tf.GradientTape() as tape,
             microbatch(first, count, start=start, keys=tensors["keys"], drop_path=self._drop_path),
         ):
-            loss = self.task.loss(self.model, batch)
+            loss = self.task.loss(self._forward, batch)
             scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)
         weights = [v.value for v in self.model.trainable_variables]
         # That of an embedding has only the rows that were looked up: made whole for the sums.

@@ -9,7 +9,7 @@ import click
 
 from ba_dist import __version__
 from ba_dist.cli import data, launch, look, plot, runs, train
-from ba_dist.errors import ConfigError, UserError
+from ba_dist.errors import ConfigError, UserError, reason
 
 # What a person can repair in a path that was given.
 _PATH_TROUBLE = (
@@ -73,8 +73,9 @@ def _end(error: BaseException) -> NoReturn:
             comm.leave_together(f"ba-dist: {error}", status, sys.stderr)
         comm.end_job(f"{error}", status)
     if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
-        text = f"{error}. What was saved before is still there: make room and call it again"
-        comm.end_job(text, 1)
+        where = f" ({error.filename})" if error.filename else ""
+        what = f"{reason(error)}{where}. What was saved before is still there"
+        comm.end_job(f"{what}: make room and call it again", 1)
     if isinstance(error, OSError) and error.errno in _PATH_TROUBLE and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {(error.strerror or 'cannot be used').lower()}"
         if comm.ranks() is None:

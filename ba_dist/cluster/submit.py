@@ -8,7 +8,7 @@ from pathlib import Path
 from ba_dist.cluster.home import HOME
 from ba_dist.cluster.job_script import Job
 from ba_dist.config import Config
-from ba_dist.errors import ConfigError, UserError
+from ba_dist.errors import ConfigError, UserError, reason
 from ba_dist.rules.layout import Layout
 from ba_dist.run import run_dir
 from ba_dist.storage import whole_file
@@ -86,7 +86,7 @@ def _sbatch(script: Path, work_dir: str) -> str:
             f"there is no sbatch here; {written}, so submit it on a login node of the cluster"
         ) from None
     except OSError as error:
-        raise UserError(f"sbatch does not run: {error}; {written}") from None
+        raise UserError(f"sbatch does not run: {reason(error)}; {written}") from None
     if done.returncode:
         raise UserError(f"sbatch says no: {done.stderr.strip() or done.returncode}\n{written}")
     # With several clusters the answer is `id;cluster`.

@@ -109,7 +109,10 @@ class Comm:
         import horovod.tensorflow as horovod
 
         if not horovod.mpi_built():
-            raise UserError("Horovod was built without MPI; run `make setup` to build it with MPI")
+            raise UserError(
+                "Horovod was built without MPI; build it with MPI: `make setup` in a clone, else"
+                " docs/install.md"
+            )
         horovod.init()
         if (horovod.rank(), horovod.size()) != (self.rank, self.world_size):
             raise UserError(

@@ -33,6 +33,10 @@ class Placement:
     microbatch: int | None = setting(
         None, "instances that go through the network at once; default 32 on CPU, 256 on GPU", low=1
     )
+    recompute: bool = setting(
+        False,
+        "compute activations again in the backward pass: about half the memory, a third more time",
+    )
     io: Literal["replicate", "broadcast", "cooperative"] = setting(
         "cooperative", "how a group reads its batch"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.errors import UserError
+from ba_dist.errors import UserError, reason
 from ba_dist.models.tags import INSTANCE, carries, layers
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -41,7 +41,7 @@ def read(path: Path, model: Any) -> Arrays:
     try:
         return READERS[path.suffix](path, model)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
 
 
 def digest(arrays: Mapping[str, Any]) -> str:

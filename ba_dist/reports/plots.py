@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from ba_dist.errors import UserError
+from ba_dist.errors import UserError, reason
 from ba_dist.run.names import common_name
 
 Events = list[dict[str, Any]]
@@ -159,7 +159,7 @@ def save(figure: Any, output: Path, mark: str) -> Path:
         keeps = output.suffix.lower() in (".png", ".pdf", ".svg")
         figure.savefig(output, dpi=130, metadata={"Title": mark} if keeps else None)
     except (OSError, ValueError) as error:
-        raise UserError(f"the plot cannot be written: {error}") from None
+        raise UserError(f"the plot cannot be written: {reason(error)}") from None
     finally:
         plt.close(figure)
     return output

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from ba_dist.comm import Comm
-from ba_dist.errors import CheckpointError
+from ba_dist.errors import CheckpointError, reason
 from ba_dist.storage import whole_file
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -92,7 +93,7 @@ def load(path: Path) -> Checkpoint:
     except KeyError as error:
         raise CheckpointError(f"{path} is not a checkpoint of ba_dist: no {error}") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from None
     if _sha256(text) != digest:
         raise CheckpointError(f"{path} is corrupt: its facts do not match their digest")
     facts = json.loads(text)
@@ -141,8 +142,9 @@ def choose(folder: Path, which: str = "newest") -> Checkpoint:
         if not which.isdecimal():
             raise CheckpointError(f"--checkpoint {which} is none of newest, best or a step")
         path = _path_of(folder, int(which))
+    known = names(folder)
     if not path.exists():
-        there = ", ".join(names(folder)) or "none"
+        there = ", ".join(known) or "none"
         hint = "; train with --keep-best to have the best one" if which == "best" else ""
         raise CheckpointError(f"{folder} has no checkpoint {which}; there are: {there}{hint}")
     return load(path)
@@ -196,8 +198,15 @@ def _path_of(folder: Path, step: int) -> Path:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    files = [path for path in folder.glob("step-*.safetensors") if _number(path).isdecimal()]
-    return sorted(files, key=_step_of, reverse=True)
+    """Raises CheckpointError when the folder may not be looked into: it must not seem empty."""
+    try:
+        found = list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from None
+    paths = [path for path in found if fnmatch(path.name, "step-*.safetensors")]
+    return sorted((p for p in paths if _number(p).isdecimal()), key=_step_of, reverse=True)
 
 
 def _step_of(path: Path) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ba_dist.comm import Comm
 from ba_dist.config import Config, Run, check_computation, differences
-from ba_dist.errors import CheckpointError, ConfigError, UserError, agreed
+from ba_dist.errors import CheckpointError, ConfigError, UserError, agreed, reason
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import checkpoint, instance_state, run_dir, trace
@@ -95,7 +95,7 @@ class Saver:
             self.lost = self.lost or not self._best
             what = "best checkpoint, that" if self._best else "checkpoint"
             # The one before is still there; losing it all to a full disk would be worse.
-            self._say(f"warning: no {what} of step {self._step}: {error}; going on")
+            self._say(f"warning: no {what} of step {self._step}: {reason(error)}; going on")
 
     def close(self) -> None:
         """Ends the thread; what is being written is finished."""
@@ -127,7 +127,7 @@ def begin_anew(folder: Path, comm: Comm) -> None:
         try:
             moved = run_dir.set_aside(folder)
         except OSError as error:
-            raise UserError(f"the older run in {folder} cannot be moved: {error}") from None
+            raise UserError(f"the older run in {folder} cannot be moved: {reason(error)}") from None
         if moved:
             print(f"the older run of {folder} is in {moved} now", flush=True)
 
@@ -178,15 +178,14 @@ def find(run: Path, comm: Comm) -> Checkpoint | None:
     """The newest good checkpoint of a run, on every rank; collective over the world.
 
     Raises:
-        CheckpointError: on all ranks, when there are checkpoints but none can be read.
+        CheckpointError: on all ranks, when there are checkpoints but none can be read, or their
+            folder cannot.
     """
-    found: Checkpoint | None = None
-    complaints: list[str] = []
     folder = checkpoint.folder_of(run)
-    if comm.rank == 0:
-        found, complaints = checkpoint.newest(folder)
-        for complaint in complaints:
-            print(f"warning: {complaint}; trying the one before", flush=True)
+    none: tuple[Checkpoint | None, list[str]] = (None, [])
+    found, complaints = comm.together(lambda: checkpoint.newest(folder) if comm.rank == 0 else none)
+    for complaint in complaints:
+        print(f"warning: {complaint}; trying the one before", flush=True)
     if comm.world.share_object(found is None and bool(complaints)):
         raise agreed(
             CheckpointError(

@@ -28,6 +28,7 @@ def plans(ranks):
         planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
         planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
     if ranks == 2:
+        planned += [["again", {**SAME, "precision": "fp64", "recompute": True}]]
         planned += [["adamw_parts", {**ADAMW, "steps": steps}] for steps in (2, 3)]
     return planned
 

@@ -105,6 +105,11 @@ def test_microbatches_change_nothing_beyond_rounding(ranks, runs):
 
 
 @pytest.mark.mpi
+def test_recomputation_changes_nothing_beyond_rounding(runs):
+    assert_close(weights(runs(2) / "again"), weights(runs(2) / "fp64"), 1e-9)
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("ranks", WORLD_SIZES)
 def test_runs_pass_audit_and_count_what_they_did(ranks, runs):
     for run in runs(ranks).iterdir():

@@ -2,7 +2,10 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from ba_dist import doctor
+from ba_dist.cluster import home
 
 
 def ranks(monkeypatch, started, joined):
@@ -23,3 +26,12 @@ def test_ranks_that_did_not_join(monkeypatch):
 
 def test_ranks_that_did(monkeypatch):
     assert not [finding for finding in ranks(monkeypatch, 1, 1) if finding.advice]
+
+
+@pytest.mark.parametrize(
+    ("folder", "advice"),
+    [("_INSTALLED", "see docs/install.md of the project"), ("_PACKAGE", "GPU=1 make setup")],
+)
+def test_advice_is_what_can_be_done_there(monkeypatch, folder, advice):
+    monkeypatch.setattr(home, "HOME", getattr(home, folder))
+    assert home.set_up("GPU=1") == advice

@@ -3,12 +3,15 @@
 Tests often run as root, who may read everything; so the command runs without that power.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+
+from ba_dist.config import COMPUTATION, Config, to_dict
 
 POWERS = "-dac_override,-dac_read_search"
 WEAK = ["setpriv", f"--bounding-set={POWERS}", f"--inh-caps={POWERS}"] if os.geteuid() == 0 else []
@@ -23,12 +26,17 @@ def paths(tmp_path_factory):
     (root / "file").write_text("x")
     (root / "run").mkdir()
     (root / "run" / "config.json").write_text("{}")
-    for path in (root / "dir", root / "run" / "config.json"):
+    (root / "trained" / "checkpoints").mkdir(parents=True)
+    facts = {"config": to_dict(Config("test")), "computation": COMPUTATION}
+    (root / "trained" / "config.json").write_text(json.dumps(facts))
+    hidden = [root / "dir", root / "run" / "config.json", root / "trained" / "checkpoints"]
+    for path in hidden:
         path.chmod(0)
         if os.geteuid() == 0:
             os.chown(path, 65534, 65534)
     yield root
-    (root / "dir").chmod(0o700)
+    for path in hidden:
+        path.chmod(0o700)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +48,9 @@ def paths(tmp_path_factory):
         ("data prepare cifar10 --data-dir gone", "the data directory gone is not there"),
         ("audit file", "file is not a run directory: it is a file"),
         ("audit run", "run/config.json cannot be read: Permission denied"),
-        ("export dir/sub --output w.npz", "permission denied"),
+        ("export dir/sub --output w.npz", "dir/sub/checkpoints cannot be read: Permission denied"),
+        ("eval trained", "trained/checkpoints cannot be read: Permission denied"),
+        ("export trained --output w.npz", "trained/checkpoints cannot be read: Permission denied"),
         ("plot dir/sub", "permission denied"),
         ("train dir/x.py:f", "the file dir/x.py of the recipe cannot be read: Permission denied"),
         ("train quickstart --config dir/x", "--config dir/x cannot be read: Permission denied"),

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ba_dist.data.catalog import class_names
 from ba_dist.data.catalog.splits import SPLITS
 from ba_dist.data.sources import ImageInfo
-from ba_dist.errors import CorruptRecord, DataError, DataUnavailable
+from ba_dist.errors import CorruptRecord, DataError, DataUnavailable, reason
 from ba_dist.storage import lock
 from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, check_data_dir, data_dir
 
@@ -121,7 +121,7 @@ def prepare(name: str, given_dir: str | None = None, install: bool = False) -> P
             return _store(folder, INFOS[name], _checked(INFOS[name], arrays, origin), origin)
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written: {error}; XDG_CACHE_HOME names another place"
+            f"{folder} cannot be written: {reason(error)}; XDG_CACHE_HOME names another place"
         ) from None
 
 
@@ -295,7 +295,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason(error)}") from None
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise DataError(f"{path} is not an idx file of unsigned bytes")
     start = 4 + 4 * raw[3]

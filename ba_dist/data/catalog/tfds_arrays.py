@@ -34,7 +34,8 @@ def open_builder(
         from tensorflow_datasets.core.utils import gcs_utils
     except ImportError as error:
         raise DataError(
-            f"tensorflow-datasets cannot be loaded ({error}); run `make setup`"
+            f"tensorflow-datasets cannot be loaded ({error}); run `make setup` in a clone,"
+            " else see docs/install.md"
         ) from None
     # Without a network, its mirror would be asked again and again for a long time.
     gcs_utils._is_gcs_disabled = True

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ba_dist.data.sources import Allocate, Counters, Image, ImageInfo, new_memory
 from ba_dist.data.sources.files import OpenFiles, open_files_limit
-from ba_dist.errors import CorruptRecord, DataError
+from ba_dist.errors import CorruptRecord, DataError, reason
 
 Decoder = Callable[[bytes, Allocate], tuple[Image, int]]
 
@@ -54,7 +54,7 @@ def _open(path: Path) -> Any:
     try:
         return ArrayRecordReader(str(path), **_OPTIONS)
     except (ValueError, RuntimeError, IndexError, OSError) as error:
-        raise DataError(f"{path} cannot be opened as ArrayRecord: {error}") from None
+        raise DataError(f"{path} cannot be opened as ArrayRecord: {reason(error)}") from None
 
 
 class ArrayRecordSource:

@@ -23,7 +23,7 @@ import safetensors.numpy
 
 from ba_dist.data.sources.examples import SCRIPTS, TFDS, Features, label_of, parse
 from ba_dist.data.sources.tfrecord import scan
-from ba_dist.errors import CorruptRecord, DataError
+from ba_dist.errors import CorruptRecord, DataError, reason
 from ba_dist.storage import whole_file
 from ba_dist.storage.cache import cache_dir
 
@@ -227,7 +227,7 @@ def save(index: ShardIndex, shards: list[Path]) -> Path:
             return whole_file.write(cached, data, alone=False)
         except OSError as error:
             raise DataError(
-                f"the index can be written neither as {beside} nor as {cached}: {error};"
+                f"the index can be written neither as {beside} nor as {cached}: {reason(error)};"
                 " XDG_CACHE_HOME names another cache"
             ) from None
 
@@ -269,7 +269,7 @@ def _load(path: Path) -> ShardIndex:
         if _digest(index) != facts["digest"]:
             raise ValueError("its content does not match its digest")
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is corrupt ({error})") from None
+        raise DataError(f"{path} is corrupt ({reason(error)})") from None
     return index
 
 

@@ -151,9 +151,12 @@ class GhostBatchNormalization(keras.layers.Layer):
         return _scale(images, gamma, beta, mean=mean, variance=variance, epsilon=self.epsilon)
 
     def _move(self, moving: Any, statistics: list[Any]) -> None:
+        now = current()
+        if now and now.again:
+            return
         fresh = (1 - self.momentum) * tf.add_n(statistics) / len(statistics)
         kept: Any = self.momentum
-        if now := current():
+        if now:
             # m applies once a step, at its first pass; each pass adds its share.
             fresh /= now.passes
             kept = tf.where(now.first, tf.constant(kept, fresh.dtype), tf.ones((), fresh.dtype))

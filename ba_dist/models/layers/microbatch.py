@@ -3,7 +3,8 @@
 A layer of Keras gets activations and nothing else. Some layers of a training step need more: ghost
 BatchNorm must move its statistics once a step and not once a microbatch, dropout takes its mask
 from the keys of the instances, drop-path zeroes more as
-training goes on, and a layer that keeps a state for each instance must find the rows.
+training goes on, and a layer that keeps a state for each instance must find the rows. Where the
+backward pass computes a layer again (`models/recompute.py`), its state must not move again.
 The step says so here, around the forward pass, while the graph is built.
 """
 
@@ -23,6 +24,7 @@ class Microbatch:
         start: integer (or tensor), which of the rank's instances is row 0.
         keys: uint64 tensor [n], the key of each instance; None where a script has none.
         drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
+        again: whether the backward pass computes it a second time; what moved then stays.
     """
 
     first: Any
@@ -30,6 +32,7 @@ class Microbatch:
     start: Any = 0
     keys: Any = None
     drop_path: Any = None
+    again: bool = False
 
 
 _current: list[Microbatch] = []
@@ -40,9 +43,16 @@ def microbatch(
     first: Any, passes: int, *, start: Any = 0, keys: Any = None, drop_path: Any = None
 ) -> Iterator[Microbatch]:
     """Tells the layers that are called inside the block which microbatch they see."""
-    _current.append(Microbatch(first, passes, start, keys, drop_path))
+    with enter(Microbatch(first, passes, start, keys, drop_path)) as entered:
+        yield entered
+
+
+@contextlib.contextmanager
+def enter(moment: Microbatch) -> Iterator[Microbatch]:
+    """Inside of the block it is the current one."""
+    _current.append(moment)
     try:
-        yield _current[-1]
+        yield moment
     finally:
         _current.pop()
 
