@@ -6,7 +6,7 @@ ba-dist eval runs/gettext                         # with BLEU
 ba-dist translate runs/gettext FILE.txt
 """
 
-from ba_dist.config import Batch, Config, Data, Model, Optimizer, Placement, Run
+from ba_dist.config import Batch, Config, Data, Model, Optimizer, Run
 
 # The published rate, 512^-0.5 · min(step^-0.5, step · 4000^-1.5): straight to its peak in 4000
 # steps, then as the root of the step falls. Here its points at every doubling, with straight lines
@@ -24,8 +24,6 @@ def transformer_wmt16() -> Config:
         recipe="transformer-wmt16",
         # There is no BatchNorm: ghost batches of one let a microbatch have any size.
         batch=Batch(batch_size=16, multiplicity=4, ghost_batch_size=1),
-        # 4096 tokens at once: their logits alone are half a gigabyte.
-        placement=Placement(microbatch=16),
         data=Data(dataset="wmt16-en-de", row_tokens=256),
         model=Model(model="transformer-base"),
         optimizer=Optimizer(
