@@ -22,7 +22,7 @@ from ba_dist.errors import ConfigError
 from ba_dist.models import variables, weights
 from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
-from ba_dist.run import checkpoint
+from ba_dist.run import checkpoint, run_dir
 
 # What a step and an evaluation are is imported where they are made: audits need no TensorFlow.
 
@@ -139,18 +139,27 @@ def assemble(
     return Experiment(config, task, model, precision)
 
 
-def start_from(made: Experiment, comm: Comm) -> tuple[str, str]:
+def start_from(made: Experiment, info: DatasetInfo, comm: Comm) -> tuple[str, str]:
     """Sets the network to the weights of `--init-from` on rank 0; collective over the world.
+
+    Args:
+        made: with the network.
+        info: of the dataset that it will learn from.
+        comm: the world.
 
     Returns:
         The digest of what was read, and a line that says what was taken.
 
     Raises:
-        UserError: on all ranks, naming the first variable that does not fit.
+        UserError: on all ranks, naming the first variable that does not fit, or saying that the
+            same numbers mean something else in the data of the run that they come from.
     """
     name = made.config.model.init_from or ""
 
     def take() -> tuple[str, str]:
+        if (Path(name) / "config.json").is_file():
+            facts = run_dir.read_json(Path(name) / "config.json")
+            info.check_fits(facts.get("data", {}).get("info", {}))
         arrays = _weights(Path(name), made.model)
         try:
             count, new = weights.put(arrays, made.model)

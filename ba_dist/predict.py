@@ -32,7 +32,10 @@ class Predictor:
         self.trained = trained
         self._task, self._model = trained.made.task, trained.made.model
         if "classes" not in self._task.facts:
-            raise UserError(f"{trained.folder} has learned something else than classes of images")
+            raise UserError(
+                f"{trained.folder} has learned something else than classes of images"
+                " (`ba-dist translate` is for sentences)"
+            )
         self._channels = self._task.facts["image_shape"][2]
 
     def logits(self, images: Sequence[Image] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

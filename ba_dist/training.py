@@ -83,7 +83,9 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
                 config, dataset.info, layout.ghost_batch, layout.instances_per_rank
             )
         )
-        weights, taken = experiment.start_from(made, comm) if config.model.init_from else (None, "")
+        weights, taken = None, ""
+        if config.model.init_from:
+            weights, taken = experiment.start_from(made, dataset.info, comm)
         run = Run(
             config=config,
             layout=layout,

@@ -91,7 +91,13 @@ def _whole(folder: Path, which: str) -> tuple[Any, str]:
     from ba_dist.models.portable import own_layers, portable
 
     found = trained.load(folder, which)
-    config, shape = found.made.config, found.made.task.facts["image_shape"]
+    config, facts = found.made.config, found.made.task.facts
+    if "image_shape" not in facts:
+        raise UserError(
+            f"{folder} has learned something else than images, whose network is exported as its"
+            " weights alone: --output weights.npz"
+        )
+    shape = facts["image_shape"]
     model = portable(found.made.model, shape, found.info.mean, found.info.std)
     height, width, channels = shape
     said = (

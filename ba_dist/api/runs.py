@@ -64,7 +64,7 @@ class Run:
         runtime.quiet()
         from ba_dist.evaluate_run import evaluate_run
 
-        return evaluate_run(self.folder, self._which, data_dir, classes).as_dict()
+        return evaluate_run(self.folder, self._which, data_dir, classes=classes).as_dict()
 
     def predict(self, images: Any) -> npt.NDArray[np.float64]:
         """The probability of each class for each image, float64 [n, classes].

@@ -36,6 +36,7 @@ def cli() -> None:
 for command in (
     *(train.train, launch.run, train.submit, runs.evaluate, data.data, look.recipes, runs.export),
     runs.predict,
+    runs.translate,
     *(plot.plot, runs.audit, look.doctor),
 ):
     cli.add_command(command)

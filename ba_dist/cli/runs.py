@@ -1,4 +1,4 @@
-"""`ba-dist eval`, `predict`, `export`, `audit`: what is done with a run directory."""
+"""`ba-dist eval`, `predict`, `translate`, `export`, `audit`: what is done with a run directory."""
 
 import sys
 from pathlib import Path
@@ -28,8 +28,21 @@ DATA_DIR = click.option(
 @CHECKPOINT
 @DATA_DIR
 @click.option("--per-class", is_flag=True, help="also the samples and answers of each class")
+@click.option(
+    "--bleu-pairs",
+    type=click.IntRange(0),
+    metavar="N",
+    help="of a network that translates: BLEU on N sentence pairs; default all, 0 for none",
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def evaluate(run: Path, which: str, data_dir: str | None, per_class: bool, as_json: bool) -> None:
+def evaluate(
+    run: Path,
+    which: str,
+    data_dir: str | None,
+    per_class: bool,
+    bleu_pairs: int | None,
+    as_json: bool,
+) -> None:
     """Evaluate a checkpoint of RUN on the validation samples, on any number of ranks.
 
     \b
@@ -42,11 +55,13 @@ def evaluate(run: Path, which: str, data_dir: str | None, per_class: bool, as_js
     from ba_dist.evaluate_run import evaluate_run
     from ba_dist.run.run_dir import to_json
 
-    result = evaluate_run(run, which, data_dir, classes=per_class)
+    result = evaluate_run(run, which, data_dir, classes=per_class, bleu_pairs=bleu_pairs)
     if as_json:
         say_once(to_json({"run": str(run), "checkpoint": which, **result.as_dict()}))
         return
     say_once(result.line())
+    if result.bleu is not None:
+        say_once(result.bleu_line())
     if result.counts is not None:
         from ba_dist.rules.confusion import table
 
@@ -119,6 +134,31 @@ def predict(run: Path, images: tuple[Path, ...], which: str, top: int, as_json: 
     if failed:
         click.echo(f"{failed} of {len(paths)} images could not be read", err=True)
         sys.exit(1)
+
+
+@click.command()
+@RUN
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@CHECKPOINT
+def translate(run: Path, files: tuple[Path, ...], which: str) -> None:
+    """Translate the lines of text FILES, or of standard input, as a checkpoint of RUN does it.
+
+    \b
+    ba-dist translate runs/first sentences.txt > translations.txt
+    echo "No such file" | ba-dist translate runs/first
+    """
+    from ba_dist import runtime, trained
+
+    runtime.quiet()
+    from ba_dist.data.text.lines import read_lines
+    from ba_dist.translate import translate_lines
+
+    if files:
+        lines = [line for path in files for line in read_lines(path)]
+    else:
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+    for text in translate_lines(trained.load(run, which), lines):
+        click.echo(text)
 
 
 @click.command()

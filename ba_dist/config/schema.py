@@ -72,6 +72,19 @@ class Data:
         low=1,
     )
     image_channels: int = setting(3, "channels of synthetic images", low=1)
+    languages: str = setting(
+        "en-de", "of sentence pairs: SOURCE-TARGET, as the endings of the files have them"
+    )
+    row_tokens: int = setting(
+        256, "tokens of a row of sentence pairs, on each side: a sample of translation", low=8
+    )
+    subwords: int | None = setting(
+        None,
+        "size of the vocabulary of sentence pairs; default 32000 for a million pairs or more, else"
+        " 8000",
+        low=300,
+        high=65_535,
+    )
     shuffle: Literal["full", "block"] = setting(
         "full", "full: any order is as likely; block: blocks of consecutive records, mixed"
     )

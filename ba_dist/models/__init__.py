@@ -130,6 +130,19 @@ NETWORKS |= {
     ),
 }
 
+NETWORKS |= {
+    f"transformer-{size}": Network(
+        _made_by("transformer", "transformer", size),
+        None,
+        f"Vaswani et al. 2017, arXiv:1706.03762, {text}",
+        task="translation",
+    )
+    for size, text in (
+        ("base", "table 3: 65 million, with a vocabulary of about 37,000"),
+        ("small", "3 + 3 layers of width 128, for a few cores"),
+    )
+}
+
 _FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"
 
 

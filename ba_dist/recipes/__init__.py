@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ba_dist.config import Config, override
 from ba_dist.errors import ConfigError
-from ba_dist.recipes import cifar, imagenet, own, quickstart
+from ba_dist.recipes import cifar, imagenet, own, quickstart, translation
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "quickstart": quickstart.quickstart,
@@ -20,6 +20,8 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "alexnet-imagenet": imagenet.alexnet_imagenet,
     "mobilenet-imagenet": imagenet.mobilenet_imagenet,
     "resnet50-imagenet": imagenet.resnet50_imagenet,
+    "transformer-wmt16": translation.transformer_wmt16,
+    "transformer-gettext": translation.transformer_gettext,
     "resnet44-cifar10-mixup": cifar.resnet44_cifar10_mixup,
     "wrn28-10-cifar10-mixup": cifar.wrn28_10_cifar10_mixup,
     "wrn28-10-cifar100-mixup": cifar.wrn28_10_cifar100_mixup,

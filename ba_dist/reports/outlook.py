@@ -68,8 +68,8 @@ _BATCHES = 2  # the one that is trained on, and the one that lies ready
 
 
 def _input(made: experiment.Experiment, layout: Layout) -> int:
-    """Bytes of instances, as floats; those of other tasks than images have sizes of their own."""
-    shape = made.task.facts.get("image_shape", ())
+    """Bytes of instances, as floats, or as other numbers of four bytes."""
+    shape = made.task.facts.get("image_shape", made.task.sample_shape)
     return _BATCHES * layout.instances_per_rank * math.prod(shape) * 4
 
 

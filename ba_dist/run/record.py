@@ -14,6 +14,7 @@ from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import run_dir
 from ba_dist.run.report import opening
+from ba_dist.storage import whole_file
 
 Layouts = list[list[Any]]
 
@@ -67,6 +68,8 @@ def describe(
     run_dir.write_json(
         path, facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)
     )
+    for name, content in dataset.info.files().items():
+        whole_file.write(folder / name, content)
     for line in opening(config, layout, dataset, plan.total_steps):
         print(line, flush=True)
     if done:

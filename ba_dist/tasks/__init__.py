@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ba_dist.config import Config
-from ba_dist.data.sources import DatasetInfo, ImageInfo
+from ba_dist.data.sources import DatasetInfo, ImageInfo, PairsInfo
 from ba_dist.errors import ConfigError
 from ba_dist.tasks.classification import classification
 from ba_dist.tasks.task import Field, Loss, Task
+from ba_dist.tasks.translation import translation
 
 __all__ = ["TASKS", "Entry", "Field", "Loss", "Task", "build", "read_info"]
 
@@ -28,7 +29,10 @@ class Entry:
 
 
 # Tests and scripts may add their own.
-TASKS: dict[str, Entry] = {"classification": Entry(classification, ImageInfo)}
+TASKS: dict[str, Entry] = {
+    "classification": Entry(classification, ImageInfo),
+    "translation": Entry(translation, PairsInfo),
+}
 
 
 def build(name: str, config: Config, info: DatasetInfo) -> Task:

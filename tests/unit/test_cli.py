@@ -241,7 +241,9 @@ def test_datasets(ba_dist):
     _, out, _ = ba_dist("data", "list")
     names = [line.split()[0] for line in out.splitlines()]
     arrays = ["fashion_mnist", "cifar10", "cifar100", "digits"]
-    assert names == [*arrays, "imagenet", "pictures", "synthetic", "synthetic-jpeg", "NAME"]
+    pairs = ["gettext-en-de", "wmt16-en-de", "pairs"]
+    made = ["synthetic", "synthetic-jpeg", "NAME"]
+    assert names == [*arrays, "imagenet", "pictures", *pairs, *made]
 
 
 def test_export_writes_every_variable_under_its_name(ba_dist, tmp_path):

@@ -23,6 +23,7 @@ from ba_dist.config import (
     plan_steps,
     to_dict,
 )
+from ba_dist.data.catalog import sentence_pairs
 from ba_dist.data.catalog.prepare import INFOS
 from ba_dist.errors import ConfigError, LayoutError
 from ba_dist.experiment import hyperparameters
@@ -263,7 +264,7 @@ def test_an_adapted_run_is_less_than_an_epoch_longer(batch_size, reference, epoc
 def test_recipes_are_whole(name):
     config = recipe(name)
     assert config.recipe == name and len(summary(name)) > 20
-    assert config.data.dataset in {*INFOS, "synthetic", "imagenet"}
+    assert config.data.dataset in {*INFOS, *sentence_pairs.NAMES, "synthetic", "imagenet"}
     for ranks in (1, 2, 4):
         layout = layout_of(config, ranks)
         assert layout.notice() is None, "the recipe's own ghost batch size is not kept"

@@ -16,11 +16,19 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ba_dist.config import Data
-from ba_dist.data.catalog import image_datasets
+from ba_dist.data.catalog import image_datasets, sentence_pairs
 from ba_dist.data.catalog.image_datasets import Located
 from ba_dist.data.catalog.prepare import INFOS, KINDS, array_name, prepare
 from ba_dist.data.catalog.splits import SPLITS, wanted_samples
-from ba_dist.data.sources import ArraySource, DatasetInfo, ImageInfo, Source, shard_index
+from ba_dist.data.sources import (
+    ArraySource,
+    DatasetInfo,
+    ImageInfo,
+    PackedPairs,
+    PairsInfo,
+    Source,
+    shard_index,
+)
 from ba_dist.data.sources.array_record import ArrayRecordSource, survey
 from ba_dist.data.sources.image_folder import (
     ImageFolderSource,
@@ -30,6 +38,7 @@ from ba_dist.data.sources.image_folder import (
 )
 from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
 from ba_dist.data.sources.tfrecord import TFRecordSource
+from ba_dist.data.text.subwords import END
 from ba_dist.errors import DataError
 from ba_dist.rules.order import subset_ids
 
@@ -137,6 +146,8 @@ def find(config: Data) -> Found:
         return MADE[config.dataset](config)
     if config.dataset in INFOS:
         return _arrays(config)
+    if config.dataset in sentence_pairs.NAMES:
+        return _pairs(config)
     located = image_datasets.locate(config.dataset, config.data_dir)
     forms = {"folder": _folders, "tfrecord": _tfrecords, "array_record": _array_records}
     return forms[located.form](located)
@@ -229,6 +240,21 @@ def _open_arrays(info: ImageInfo, split: Split) -> Source:
     return ArraySource(info, images, labels, f"{split.facts['digest']}-{len(labels)}")
 
 
+def _pairs(config: Data) -> Found:
+    prepared = sentence_pairs.prepare(config)
+    splits = {
+        name: Split(
+            len(arrays["row_ends"]), _open_pairs, {"digest": prepared.digests[name]}, arrays
+        )
+        for name, arrays in prepared.splits.items()
+    }
+    return Found(prepared.info, prepared.origin, splits)
+
+
+def _open_pairs(info: PairsInfo, split: Split) -> Source:
+    return PackedPairs(info, split.arrays, split.facts["digest"], END)
+
+
 def _folders(located: Located) -> Found:
     classes = list_classes(located.files["train"][0])
     splits, ignored = {}, 0
@@ -315,7 +341,9 @@ def shards_of(config: Data) -> Located:
     """
     name = config.dataset
     form = "arrays" if name in INFOS else "samples made as they are read"
-    if name not in INFOS and not name.startswith("synthetic"):
+    if name in sentence_pairs.NAMES:
+        form = "sentence pairs"
+    elif name not in INFOS and not name.startswith("synthetic"):
         found = image_datasets.locate(name, config.data_dir)
         if found.form == "tfrecord":
             return found

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ba_dist.data.catalog.prepare import INFOS, first_line
+from ba_dist.data.catalog.names import DATASETS
+from ba_dist.data.catalog.prepare import first_line
 from ba_dist.data.sources import ImageInfo
 from ba_dist.data.sources.examples import SCRIPTS, TFDS, Features
 from ba_dist.data.sources.image_folder import list_classes
@@ -241,7 +242,7 @@ def _prepared(name: str, folder: Path) -> Any:
     """The builder of a dataset that is prepared under `folder`, or is downloaded to it now."""
     from ba_dist.data.catalog import tfds_arrays
 
-    known = ", ".join((*INFOS, *DETECTED, "synthetic", "synthetic-jpeg"))
+    known = ", ".join(DATASETS)
     unknown = (
         f"--dataset {name!r} is unknown; choose from {known}, or a classification dataset of"
         " TensorFlow Datasets"

@@ -7,6 +7,9 @@ DATASETS = {
     "digits": "8x8x1  10 classes",
     "imagenet": "images in --data-dir: a folder per class, TFRecord shards, or TFDS",
     "pictures": "any others: a folder per class, or TFRecord shards, in --data-dir",
+    "gettext-en-de": "sentence pairs: the messages of the programs on this machine",
+    "wmt16-en-de": "sentence pairs, 4.5 million, through TFDS",
+    "pairs": "sentence pairs of your own: train.en, train.de, valid.en, valid.de in --data-dir",
     "synthetic": "any size (--image-size), made as it is read",
     "synthetic-jpeg": "JPEGs of 500x375, made in memory",
 }

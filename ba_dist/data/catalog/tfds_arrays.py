@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,13 +13,16 @@ from ba_dist.errors import CorruptRecord, DataError
 from ba_dist.runtime import quiet
 
 
-def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
+def open_builder(
+    name: str, folder: Path, unknown: str = "", check: Callable[[Any], Any] | None = None
+) -> Any:
     """The builder of a dataset that is prepared under `folder`, or is now downloaded to it.
 
     Args:
         name: of the dataset in TensorFlow Datasets.
         folder: the data directory of TensorFlow Datasets.
         unknown: message for when there is no such dataset.
+        check: looks at a builder before anything is downloaded; by default `classification`.
 
     Raises:
         DataError: when tensorflow-datasets cannot be loaded or knows no such dataset, or when it
@@ -48,7 +51,7 @@ def open_builder(name: str, folder: Path, unknown: str = "") -> Any:
     except ValueError:  # it is there in another format, such as TFRecord, the default of TFDS
         builder = tfds.builder(name, data_dir=folder)
     if not builder.is_prepared():
-        classification(builder)  # before the download
+        (check or classification)(builder)  # before the download
         _check_network(builder)
         folder.mkdir(parents=True, exist_ok=True)
         builder.download_and_prepare()
@@ -113,7 +116,7 @@ def read_splits(name: str, folder: Path, splits: Sequence[str]) -> dict[str, Any
         images = np.empty((count, *builder.info.features["image"].shape), np.uint8)
         labels = np.empty(count, np.int64)
         try:
-            for i, sample in enumerate(_in_order(builder, split)):
+            for i, sample in enumerate(in_order(builder, split)):
                 images[i], labels[i] = sample["image"], sample["label"]
         except Exception as error:  # each file format has its own kinds of errors
             raise CorruptRecord(
@@ -124,7 +127,7 @@ def read_splits(name: str, folder: Path, splits: Sequence[str]) -> dict[str, Any
     return arrays
 
 
-def _in_order(builder: Any, split: str) -> Iterable[Any]:
+def in_order(builder: Any, split: str) -> Iterable[Any]:
     """The samples in the order of storage, which is the same in every file format."""
     import tensorflow_datasets as tfds
 

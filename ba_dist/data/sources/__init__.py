@@ -1,6 +1,7 @@
 """Where records lie: the samples of a dataset, read and decoded one at a time."""
 
 from ba_dist.data.sources.arrays import ArraySource
+from ba_dist.data.sources.packed_pairs import PackedPairs, PairsInfo
 from ba_dist.data.sources.source import (
     Allocate,
     Counters,
@@ -22,6 +23,8 @@ __all__ = [
     "ImageInfo",
     "Image",
     "Labels",
+    "PackedPairs",
+    "PairsInfo",
     "Sample",
     "Allocate",
     "Source",

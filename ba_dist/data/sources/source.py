@@ -5,7 +5,7 @@ holds the label. Several threads call both at a time.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
@@ -51,6 +51,20 @@ class DatasetInfo:
         """Field → value as config.json keeps it: without what the data itself says again."""
         kept = (f.name for f in fields(self) if f.metadata.get("stored", True))
         return {name: getattr(self, name) for name in kept}
+
+    def files(self) -> dict[str, bytes]:
+        """Name → content of what a run keeps beside config.json, to be used without the data."""
+        return {}
+
+    def check_fits(self, trained_on: Mapping[str, Any]) -> None:
+        """Looks whether a network that was trained on other data can be used with this.
+
+        Args:
+            trained_on: what `stored` gave of that data.
+
+        Raises:
+            DataError: when the same numbers mean something else here.
+        """
 
 
 @dataclass(frozen=True)
