@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 
 from ba_dist import models
 from ba_dist.cli.settings import did_you_mean
-from ba_dist.config import PARTS, Config, Option, options
+from ba_dist.config import BASELINES, PARTS, Config, Option, options
 from ba_dist.data.catalog.names import DATASETS
 from ba_dist.recipes import RECIPES, recipe
 from ba_dist.recipes.own import is_own
@@ -76,6 +76,20 @@ def settings_flags(command: Any) -> Any:
             shell_complete=_completes(option),
         )
         command = made(command)
+    command = click.option(
+        "--smoke/--no-smoke",
+        default=None,
+        help="a few steps on a few synthetic samples: does the recipe run, does its loss fall?"
+        " Other flags win over what it sets",
+    )(command)
+    command = click.option(
+        "--baseline",
+        type=click.Choice(BASELINES),
+        help="in place of the recipe, what it is compared with: fixed-steps (one copy, as many"
+        " steps), fixed-samples (one copy, batches and epochs M times as large), fixed-compute (B/M"
+        " samples a step, M copies of each). Derived after --smoke, --batch-size and"
+        " --multiplicity; all other flags win over it",
+    )(command)
     command = click.option(
         "--config",
         "config_file",

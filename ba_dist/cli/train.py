@@ -127,7 +127,7 @@ def submit(
     job = job_script.Job(
         site=site,
         template=template,
-        recipe=config.recipe,
+        recipe=config.title,
         nodes=nodes,
         ranks_per_node=ranks,
         wishes=given(wishes),

@@ -33,7 +33,7 @@ def template(site: str, folder: Path = HOME / "slurm") -> str:
 
 def job_paths(config: Config) -> dict[str, str]:
     """The paths of a job: `run_dir`, `home`, `work_dir`, and `python` where there is no .venv."""
-    folder = config.run.run_dir or run_dir.default(config.recipe)
+    folder = config.run.run_dir or run_dir.default(config.title)
     return {
         "run_dir": str(Path(folder).absolute()),
         "home": str(HOME),

@@ -3,6 +3,7 @@
 from ba_dist.config.identity import COMPUTATION, check_computation, computed_part, differences
 from ba_dist.config.option import Option, check
 from ba_dist.config.schema import (
+    BASELINES,
     PARTS,
     Augment,
     Batch,
@@ -17,6 +18,7 @@ from ba_dist.config.schema import (
 from ba_dist.config.tree import from_dict, layout_of, override, plan_steps, to_dict
 
 __all__ = [
+    "BASELINES",
     "COMPUTATION",
     "check_computation",
     "Batch",

@@ -9,6 +9,9 @@ from ba_dist.rules.layout import Layout, steps_per_epoch
 from ba_dist.rules.plan import Plan
 from ba_dist.rules.schedules import format_regime, parse_regime
 
+# How the values came about, which files of earlier versions do not say.
+_ORIGIN = {"baseline", "smoke"}
+
 
 def override(config: Config, changes: dict[str, Any]) -> Config:
     """The same configuration with some fields changed, by their flat names.
@@ -42,10 +45,10 @@ def from_dict(tree: dict[str, Any]) -> Config:
     try:
         flat = {name: value for part in PARTS for name, value in tree[part].items()}
         flat["lr"] = parse_regime(flat["lr"])
-        recipe = tree["recipe"]
+        made = {"recipe": tree["recipe"], **{name: tree[name] for name in _ORIGIN & tree.keys()}}
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"this is not a whole configuration: {error!r}") from None
-    return override(Config(recipe), flat)
+    return override(Config(**made), flat)
 
 
 def layout_of(config: Config, world_size: int) -> Layout:

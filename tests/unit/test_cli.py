@@ -206,7 +206,7 @@ def test_datasets_that_are_not_there(ba_dist, tmp_path):
     for command in ("prepare", "index", "verify"):
         answer = ba_dist("data", command, "mnits")
         refused(answer, "'mnits' is unknown", "cifar10", "imagenet", "synthetic-jpeg", status=1)
-    for name in ("synthetic", "synthetic-jpeg"):
+    for name in ("synthetic", "synthetic-colour", "synthetic-jpeg"):
         refused(ba_dist("data", "prepare", name), name, "needs no preparation", status=1)
     answer = ba_dist("data", "prepare", "cifar10", "--data-dir", tmp_path / "gone")
     refused(answer, str(tmp_path / "gone"), status=1)
@@ -241,7 +241,8 @@ def test_datasets(ba_dist):
     _, out, _ = ba_dist("data", "list")
     names = [line.split()[0] for line in out.splitlines()]
     arrays = ["fashion_mnist", "cifar10", "cifar100", "digits"]
-    assert names == [*arrays, "imagenet", "pictures", "synthetic", "synthetic-jpeg", "NAME"]
+    made = ["synthetic", "synthetic-colour", "synthetic-jpeg"]
+    assert names == [*arrays, "imagenet", "pictures", *made, "NAME"]
 
 
 def test_export_writes_every_variable_under_its_name(ba_dist, tmp_path):

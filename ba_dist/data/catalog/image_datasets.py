@@ -241,7 +241,7 @@ def _prepared(name: str, folder: Path) -> Any:
     """The builder of a dataset that is prepared under `folder`, or is downloaded to it now."""
     from ba_dist.data.catalog import tfds_arrays
 
-    known = ", ".join((*INFOS, *DETECTED, "synthetic", "synthetic-jpeg"))
+    known = ", ".join((*INFOS, *DETECTED, "synthetic", "synthetic-colour", "synthetic-jpeg"))
     unknown = (
         f"--dataset {name!r} is unknown; choose from {known}, or a classification dataset of"
         " TensorFlow Datasets"

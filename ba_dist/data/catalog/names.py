@@ -8,5 +8,6 @@ DATASETS = {
     "imagenet": "images in --data-dir: a folder per class, TFRecord shards, or TFDS",
     "pictures": "any others: a folder per class, or TFRecord shards, in --data-dir",
     "synthetic": "any size (--image-size), made as it is read",
+    "synthetic-colour": "the same around a colour for each class, which is learned in a few steps",
     "synthetic-jpeg": "JPEGs of 500x375, made in memory",
 }

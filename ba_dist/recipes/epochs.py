@@ -1,0 +1,36 @@
+"""A run in more or fewer epochs: all that is counted in epochs keeps its share of the run."""
+
+from fractions import Fraction
+from typing import Any
+
+from ba_dist.config import Config, options
+
+# Fields that count epochs, beside the points of --lr. `epochs` and `eval_every` are whole numbers.
+COUNTED = ("warmup_epochs", "drop_path_epochs", "weight_decay_epochs")
+
+
+def stretched(config: Config, factor: Fraction) -> dict[str, Any]:
+    """Flat name → value of what is counted in epochs, each `factor` times as long.
+
+    The points of --lr, warm-up, the growth of drop-path and the end of weight decay are at the same
+    share of the run as before. `epochs` is a Fraction where it comes out as no whole number;
+    `eval_every` is at least 1.
+
+    Args:
+        config: of the run as it is.
+        factor: above 0.
+    """
+    flat = {option.name: option.of(config) for option in options()}
+    every = max(1, int(flat["eval_every"] * factor))
+    epochs = flat["epochs"] * factor
+    return {
+        "epochs": int(epochs) if epochs.denominator == 1 else epochs,
+        "eval_every": every,
+        "lr": tuple((_times(epoch, factor), *rest) for epoch, *rest in flat["lr"]),
+        **{name: _times(flat[name], factor) for name in COUNTED},
+    }
+
+
+def _times(epochs: float | None, factor: Fraction) -> float | None:
+    """Exact as far as floats are: 81 epochs by 1/3 are 27."""
+    return None if epochs is None else float(Fraction(epochs) * factor)

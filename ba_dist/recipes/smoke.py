@@ -1,0 +1,67 @@
+"""Any recipe in a minute on two cores: its own network and augmentations, hardly any samples.
+
+    launch/mpirun.sh -n 2 -- train wrn28-10-cifar10 --smoke
+
+It shows that the recipe runs and that its loss falls; it says nothing of an accuracy.
+"""
+
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+from ba_dist.config import Config, override
+from ba_dist.recipes.epochs import stretched
+
+BATCH = 4  # distinct samples a step
+MULTIPLICITY = 2  # copies, at most
+EPOCHS = 4
+STEPS_PER_EPOCH = 2
+RATE = 0.01  # the highest of SGD: at the rates of whole runs the loss of so few samples jumps
+
+# Dataset → the changes that bring small data of the same shape, which needs no file. A family of
+# recipes on other data enters its own here; a dataset that is not named stays, with few samples.
+SMALL_DATA: dict[str, dict[str, Any]] = {
+    "cifar10": {"dataset": "synthetic-colour", "image_size": 32},
+    "cifar100": {"dataset": "synthetic-colour", "image_size": 32},
+    "fashion_mnist": {"dataset": "synthetic-colour", "image_size": 28, "image_channels": 1},
+    "imagenet": {"dataset": "synthetic-jpeg", "image_size": 64},
+}
+# Network → what its loss needs to fall within so few steps.
+HELPED: dict[str, dict[str, Any]] = {}
+
+
+def smoke_of(config: Config) -> Config:
+    """The same experiment on a few samples, for a few steps.
+
+    The network, what makes copies differ, the update rule and the shape of the regime stay. B
+    becomes 4, M at most 2, and E epochs four, of two steps; what is counted in epochs keeps its
+    share of the run. Samples are synthetic where `SMALL_DATA` knows the dataset.
+
+    Args:
+        config: of the recipe.
+    """
+    small = {
+        **stretched(config, Fraction(EPOCHS, config.run.epochs)),
+        "batch_size": BATCH,
+        "multiplicity": min(config.batch.multiplicity, MULTIPLICITY),
+        "ghost_batch_size": min(config.batch.ghost_batch_size, BATCH),
+        "train_samples": STEPS_PER_EPOCH * BATCH,
+        "val_samples": BATCH,
+        "steps": None,
+        "eval_every": EPOCHS,
+        "log_every": 1,
+        **_gentle(config),
+        **SMALL_DATA.get(config.data.dataset, {}),
+        **HELPED.get(config.model.model, {}),
+    }
+    return dataclasses.replace(override(config, small), smoke=True)
+
+
+def _gentle(config: Config) -> dict[str, Any]:
+    """A factor on all rates that brings the highest one down."""
+    rule = config.optimizer
+    highest = rule.lr_scale * max(point[1] for point in rule.lr)
+    if rule.optimizer != "sgd" or highest <= RATE:
+        return {}
+    factor = RATE / highest
+    return {"lr_scale": rule.lr_scale * factor, "warmup_from": rule.warmup_from * factor}
