@@ -26,7 +26,7 @@ from ba_dist.recipes import RECIPES, baseline_of, own, recipe, smoke_of
 from ba_dist.rules.schedules import parse_regime
 
 # Where a run is, and that it goes on, is not what the run is.
-_OF_ONE_RUN = ("run_dir", "resume")
+OF_ONE_RUN = ("run_dir", "resume")
 # What a baseline is derived from; all other values that are given say what the run itself does.
 _COMPARED = ("batch_size", "multiplicity")
 
@@ -185,7 +185,8 @@ def read(path: Path) -> Said:
 
 def _derived(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
     """Takes `baseline` and `smoke` out of what a file says."""
-    found = {name: tree.pop(name) for name in ("baseline", "smoke") if name in tree}
+    names = ("baseline", "smoke")
+    found: dict[str, Any] = {name: tree.pop(name) for name in names if name in tree}
     if (name := found.get("baseline", "none")) not in BASELINES:
         raise ConfigError(f"{path}: baseline is {name!r}; choose from {', '.join(BASELINES)}")
     if not isinstance(found.get("smoke", False), bool):
@@ -200,7 +201,7 @@ def _of_run(path: Path, tree: dict[str, Any]) -> Said:
         raise ConfigError(f"{path}: {error}") from None
     flat = {option.name: option.of(config) for option in options()}
     flat |= {"baseline": config.baseline, "smoke": config.smoke}
-    return Said(config.recipe, {k: v for k, v in flat.items() if k not in _OF_ONE_RUN}, True)
+    return Said(config.recipe, {k: v for k, v in flat.items() if k not in OF_ONE_RUN}, True)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -253,7 +253,7 @@ class Config:
 
     @property
     def title(self) -> str:
-        """The recipe, and what was derived from it: `resnet44-cifar10-fixed-steps`."""
+        """The recipe, and what was derived from it: `RECIPE-fixed-steps`."""
         baseline = [] if self.baseline == "none" else [self.baseline]
         return "-".join([self.recipe, *baseline, *["smoke"] * self.smoke])
 
