@@ -120,8 +120,8 @@ def settings_flags(command: Any, lists: bool = False) -> Any:
         multiple=lists,
         help="in place of the recipe, what it is compared with: fixed-steps (one copy, as many"
         " steps), fixed-samples (one copy, batches and epochs M times as large), fixed-compute (B/M"
-        " samples a step, M copies of each). Derived after --smoke, --batch-size and"
-        " --multiplicity; all other flags win over it",
+        " samples a step, M copies of each). B and M are those of --batch-size and --multiplicity;"
+        " all other flags win over what is derived",
     )(command)
     command = click.option(
         "--config",

@@ -51,7 +51,7 @@ class Settings:
             raise click.UsageError("RECIPE is missing; `ba-dist recipes` lists them")
 
     def config(self) -> Config:
-        """Recipe, `--smoke`, B and M, `--baseline`, then all else that a file says, then flags.
+        """Recipe, B and M, `--smoke`, `--baseline`, then all else that a file says, then flags.
 
         Of B and M, too, a flag wins over the file. So a baseline is that of the B and M that were
         given, and every other value that was given is what the run has.
@@ -72,8 +72,8 @@ class Settings:
             self._check_of_run(said)
             config = replace(override(config, given), baseline=baseline, smoke=small)
         else:
-            config = smoke_of(config) if small else config
-            config = override(config, {k: given.pop(k) for k in _COMPARED if k in given})
+            sizes = {name: given.pop(name) for name in _COMPARED if name in given}
+            config = smoke_of(config, sizes) if small else override(config, sizes)
             config = baseline_of(config, baseline, given)
         _check_applies(config, self.flags)
         return config

@@ -1,10 +1,11 @@
 """`ba-dist sweep`: every combination of some values, and a table of what came of them."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # brings numpy
 @click.option(
     "--output", type=click.Path(path_type=Path), help="folder of the sweep; default sweeps/RECIPE"
 )
-@click.option("-n", "--ranks", type=click.IntRange(1), help="of each run, as `ba-dist run` has it")
+@click.option("-n", "--ranks", type=click.IntRange(1), help="of each run, at most")
 @click.option(
     "--table",
     type=click.Path(path_type=Path),
@@ -60,6 +61,9 @@ def sweep(
     ba-dist sweep --table sweeps/first
     ba-dist sweep resnet44-cifar10 --seeds 0,1,2 --slurm gpu --nodes 10 --account ACCOUNT
 
+    A run is started on the most ranks up to --ranks that leave its ghost batches whole: a baseline
+    of B = 64 on two, beside M = 40 copies on forty.
+
     Each run is a folder of --output, beside sweep.json, logs/ and, at the end, table.txt, table.md
     and table.json: mean and deviation over the seeds.
     """
@@ -86,12 +90,16 @@ def sweep(
         wishes |= {"ranks_per_node": ranks_per_node}
         _submit(folder, source, points, words, site=site, nodes=nodes, wishes=wishes, dry=dry_run)
         return
-    _check(points, ranks)
-    start = partial(_start, ranks)
+    counts = _check(points, ranks)
+    calls = {
+        run: _call(counts.get(run), [*line, f"--run-dir={folder / run}"])
+        for run, line in words.items()
+    }
     if dry_run:
-        _show([start([*line, f"--run-dir={folder / run}"])[0] for run, line in words.items()])
+        for line, _ in calls.values():
+            click.echo(shlex.join(line))
         return
-    _run(folder, source, points, words, start)
+    _run(folder, source, points, calls)
 
 
 def _divided(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -126,19 +134,21 @@ def _points(base: Settings, axes: dict[str, list[Any]]) -> "list[Point]":
     return points(values, configs)
 
 
-def _check(points: "list[Point]", ranks: int | None) -> None:
-    """What can be told of the runs before data is opened."""
+def _check(points: "list[Point]", ranks: int | None) -> dict[str, int]:
+    """Looks at all that can be told before data is opened; run → ranks, where they are limited."""
     from ba_dist import experiment
-    from ba_dist.config import layout_of
-    from ba_dist.errors import ConfigError, LayoutError
+    from ba_dist.errors import ConfigError
+    from ba_dist.sweep.grid import ranks_within
 
+    counts = {}
     for point in points:
         try:
             experiment.check(point.config)
             if ranks:
-                layout_of(point.config, ranks)
-        except (ConfigError, LayoutError) as error:
+                counts[point.run] = ranks_within(point.config, ranks)
+        except ConfigError as error:
             raise ConfigError(f"{point.run}: {error}") from None
+    return counts
 
 
 def _words(base: Settings, points: "list[Point]") -> dict[str, list[str]]:
@@ -153,36 +163,29 @@ def _words(base: Settings, points: "list[Point]") -> dict[str, list[str]]:
     return found
 
 
-def _start(ranks: int | None, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _call(ranks: int | None, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment that train on so many ranks."""
     count = ["-n", str(ranks)] if ranks else []
     return launch.call(*count, "--", "train", *words)
 
 
-def _show(lines: list[list[str]]) -> None:
-    import shlex
-
-    for line in lines:
-        click.echo(shlex.join(line))
-
-
-def _run(folder: Path, source: list[str], points: Any, words: Any, start: Any) -> None:
+def _run(
+    folder: Path,
+    source: list[str],
+    points: "list[Point]",
+    calls: dict[str, tuple[list[str], dict[str, str]]],
+) -> None:
     from ba_dist.sweep import plan, runs, table
 
     made = plan.plan_of(source, points)
     plan.keep(folder, made)
-    lines = {run: [*line, f"--run-dir={folder / run}"] for run, line in words.items()}
-    outcome = runs.Runner(folder, start, click.echo).all(lines)
+    outcome = runs.Runner(folder, click.echo).all(calls)
     click.echo(f"\n{table.write(folder, plan.read(folder))}")
     for run, why in outcome.failed.items():
         click.echo(f"failed: {run}: {why}", err=True)
     if outcome.stopped:
         click.echo("stopped on request; the same command goes on from there", err=True)
-    _leave(75 if outcome.stopped else 1 if outcome.failed else 0)
-
-
-def _leave(status: int) -> NoReturn:
-    sys.exit(status)
+    sys.exit(75 if outcome.stopped else 1 if outcome.failed else 0)
 
 
 def _only_table(folder: Path) -> None:
@@ -209,7 +212,13 @@ def _submit(
 
     template = slurm.template(site)
     ranks = wishes.pop("ranks_per_node") or job_script.ranks_per_node(template)
-    _check(points, nodes * ranks)
+    counts = _check(points, nodes * ranks)
+    for run in sorted(run for run, count in counts.items() if count < nodes * ranks):
+        click.echo(
+            f"note: {run} has whole ghost batches on {counts[run]} ranks, not on {nodes * ranks};"
+            " its numbers differ from those of another layout",
+            err=True,
+        )
     waiting = [run for run in words if not runs.finished(folder / run)]
     if not waiting:
         click.echo(f"all {len(words)} runs of {folder} are finished; see `ba-dist sweep --table`")

@@ -6,6 +6,7 @@ It shows that the recipe runs and that its loss falls; it says nothing of an acc
 """
 
 import dataclasses
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -30,7 +31,7 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
 HELPED: dict[str, dict[str, Any]] = {}
 
 
-def smoke_of(config: Config) -> Config:
+def smoke_of(config: Config, given: Mapping[str, Any] | None = None) -> Config:
     """The same experiment on a few samples, for a few steps.
 
     The network, what makes copies differ, the update rule and the shape of the regime stay. B
@@ -39,13 +40,20 @@ def smoke_of(config: Config) -> Config:
 
     Args:
         config: of the recipe.
+        given: `batch_size` and `multiplicity` that stay as they are; there are samples enough then.
     """
-    small = {
-        **stretched(config, Fraction(EPOCHS, config.run.epochs)),
+    sizes = {
         "batch_size": BATCH,
         "multiplicity": min(config.batch.multiplicity, MULTIPLICITY),
+        **(given or {}),
+    }
+    size, copies = sizes["batch_size"], sizes["multiplicity"]
+    small = {
+        **stretched(config, Fraction(EPOCHS, config.run.epochs)),
+        **sizes,
         "ghost_batch_size": min(config.batch.ghost_batch_size, BATCH),
-        "train_samples": STEPS_PER_EPOCH * BATCH,
+        # For the baseline of as many samples, too, whose batches are M times as large.
+        "train_samples": size * max(STEPS_PER_EPOCH, copies),
         "val_samples": BATCH,
         "steps": None,
         "eval_every": EPOCHS,

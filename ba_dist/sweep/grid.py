@@ -1,5 +1,6 @@
 """The points of a sweep: every combination of the values that were given."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -8,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ba_dist.config import Config, options, to_dict
+from ba_dist.config import Config, layout_of, options, to_dict
+from ba_dist.errors import LayoutError
 
 _LETTERS = 120  # that the name of a run may have
 _HEX = 10  # of the digest of one that would be longer, or has letters that no folder should have
@@ -56,6 +58,28 @@ def points(values: Sequence[Mapping[str, Any]], configs: Sequence[Config]) -> li
         run = runs.setdefault(key, run_name(mine))
         found.append(Point(mine, config, run))
     return found
+
+
+def ranks_within(config: Config, most: int) -> int:
+    """The most ranks, up to a limit, that a run can be divided among without smaller ghost batches.
+
+    Where it runs changes nothing that is computed, but for ghost batches: a group with fewer
+    samples than one has to make them smaller.
+
+    Args:
+        config: of the run.
+        most: the limit.
+
+    Raises:
+        LayoutError: when it cannot be laid out on any number, with what would work on that many.
+    """
+    found = {}
+    for ranks in range(1, most + 1):
+        with contextlib.suppress(LayoutError):
+            found[ranks] = layout_of(config, ranks).ghost_batch
+    if not found:
+        layout_of(config, most)
+    return max(ranks for ranks, ghost in found.items() if ghost == max(found.values()))
 
 
 def run_name(values: Mapping[str, Any]) -> str:

@@ -18,6 +18,9 @@ _LOOKS = 0.5  # seconds between two looks at a run
 _TAIL = 100_000  # bytes of a log, and of a run's metrics, that are looked at
 
 
+Call = tuple[Sequence[str], Mapping[str, str]]  # command line, environment
+
+
 def finished(folder: Path) -> bool:
     """Whether a run has come to its end; a run that goes on has no summary yet."""
     return (folder / "summary.json").is_file()
@@ -41,36 +44,30 @@ class Runner:
 
     Args:
         folder: of the sweep.
-        start: words of `ba-dist train` → (command line, environment) that starts the ranks.
         say: shows a line.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        start: Callable[[Sequence[str]], tuple[list[str], Mapping[str, str]]],
-        say: Callable[[str], None],
-    ):
-        self._folder, self._start, self._say = folder, start, say
+    def __init__(self, folder: Path, say: Callable[[str], None]):
+        self._folder, self._say = folder, say
         self._requested: list[int] = []  # signals, in the order that they came
         self._child: subprocess.Popen[bytes] | None = None
 
-    def all(self, words: Mapping[str, Sequence[str]]) -> Outcome:
+    def all(self, calls: Mapping[str, Call]) -> Outcome:
         """Runs those that are not finished, in order; one that fails does not end the others.
 
         Args:
-            words: name of a run → words of `ba-dist train`.
+            calls: name of a run → how it is started.
         """
         outcome = Outcome()
-        waiting = [name for name in words if not finished(self._folder / name)]
-        if done := len(words) - len(waiting):
-            self._say(f"{done} of {len(words)} runs were finished before")
+        waiting = [name for name in calls if not finished(self._folder / name)]
+        if done := len(calls) - len(waiting):
+            self._say(f"{done} of {len(calls)} runs were finished before")
         (self._folder / LOGS).mkdir(exist_ok=True)
-        with self._requests(), _bar(len(words), done) as bar:
+        with self._requests(), _bar(len(calls), done) as bar:
             for name in waiting:
                 if self._requested:
                     break
-                status = self._one(name, words[name], bar)
+                status = self._one(name, calls[name], bar)
                 bar.update()
                 if status and self._requested:
                     break
@@ -82,9 +79,9 @@ class Runner:
         outcome.stopped = bool(self._requested)
         return outcome
 
-    def _one(self, name: str, words: Sequence[str], bar: Any) -> int:
+    def _one(self, name: str, call: Call, bar: Any) -> int:
         """The exit status of a run, whose output goes to its log."""
-        line, environment = self._start(words)
+        line, environment = call
         with (self._folder / LOGS / f"{name}.log").open("ab") as log:
             # In a session of its own: Ctrl-C reaches it through this process alone, once.
             self._child = subprocess.Popen(

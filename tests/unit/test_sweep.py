@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ba_dist.cluster.home import HOME
-from ba_dist.config import override
+from ba_dist.config import layout_of, override
 from ba_dist.errors import ConfigError, UserError
-from ba_dist.recipes import recipe
+from ba_dist.recipes import baseline_of, recipe
 from ba_dist.sweep import plan, table
-from ba_dist.sweep.grid import combinations, points, run_name
+from ba_dist.sweep.grid import combinations, points, ranks_within, run_name
 from ba_dist.sweep.runs import Runner
 
 from .test_cli import ba_dist, refused  # noqa: F401
@@ -76,6 +76,20 @@ def test_runs_that_are_the_same_are_trained_once(ba_dist):  # noqa: F811
     assert found[1][:-1] == [*first, "--dataset=synthetic"]
 
 
+@pytest.mark.parametrize(
+    ("baseline", "most", "expected"),
+    [("none", 40, 40), ("none", 41, 40), ("fixed-steps", 40, 2), ("fixed-samples", 40, 40)],
+)
+def test_a_run_takes_the_ranks_that_leave_its_ghost_batches_whole(baseline, most, expected):
+    config = baseline_of(recipe("resnet44-cifar10"), baseline)
+    ranks = ranks_within(config, most)
+    assert ranks == expected and layout_of(config, ranks).ghost_batch == 32
+    few = baseline_of(
+        override(recipe("quickstart"), {"multiplicity": 8, "epochs": 8}), "fixed-compute"
+    )
+    assert ranks_within(few, 16) == 8 and layout_of(few, 8).ghost_batch == 8
+
+
 def test_points_of_equal_settings_share_a_run():
     config = recipe("quickstart")
     other = override(config, {"seed": 3})
@@ -109,7 +123,7 @@ def test_every_flag_may_have_several_values(ba_dist, words, axis):  # noqa: F811
         (["--multiplicity", "1,0"], ["0 is not in the range"]),
         (["--baseline", "none,fixed"], ["'fixed' is not one of"]),
         (["--multiplicity", "2,3", "--baseline", "fixed-compute"], ["multiplicity=2: ", "E / M"]),
-        (["--batch-size", "64,65", "-n", "3"], ["batch-size=64: ", "number of groups"]),
+        (["--group-size", "1,3", "-n", "2"], ["group-size=3: ", "--group-size 3 must divide"]),
         (["--model", "resnet8,resnet9"], ["model=resnet9: ", "'resnet9' is unknown"]),
         (["--run-dir", "x"], ["there is no flag --run-dir"]),
         (["--nodes", "2"], ["--slurm SITE"]),
@@ -228,27 +242,27 @@ if how == "works":
 
 
 def test_finished_runs_stay_and_one_that_fails_does_not_end_the_others(tmp_path):
-    said, started = [], []
-
-    def start(words):
-        started.append(words[0])
-        return [sys.executable, "-c", RANKS, *words], {"PATH": ""}
-
+    said = []
     words = {name: [name.split(";")[0], str(tmp_path / name)] for name in ("works", "fails")}
     words |= {
         f"{how};x": [how, str(tmp_path / f"{how};x")] for how in ("crashes", "empty", "works")
     }
     finish(tmp_path, "before")
-    outcome = Runner(tmp_path, start, said.append).all({"before": ["fails"], **words})
-    assert started == ["works", "fails", "crashes", "empty", "works"]
+    calls = {name: ([sys.executable, "-c", RANKS, *line], {}) for name, line in words.items()}
+    outcome = Runner(tmp_path, said.append).all({"before": (["false"], {}), **calls})
     assert not outcome.stopped and list(outcome.failed) == ["fails", "crashes;x", "empty;x"]
     assert outcome.failed["fails"].startswith("no data here (")
     assert outcome.failed["crashes;x"].startswith("exit status 9 (")
     assert outcome.failed["empty;x"].startswith("exit status 0 (")
     assert said[0] == "1 of 6 runs were finished before" and "finished: works;x" in said
     assert (tmp_path / "logs" / "works.log").read_text() == "a line\n"
-    Runner(tmp_path, start, said.append).all(words)
-    assert started[5:] == ["fails", "crashes", "empty"]
+    again = Runner(tmp_path, said.append).all(calls)
+    assert list(again.failed) == list(outcome.failed)
+    logs = {name: (tmp_path / "logs" / f"{name}.log").read_text() for name in calls}
+    assert {name: text.count("a line\n") for name, text in logs.items()} == {
+        **dict.fromkeys(outcome.failed, 2),
+        **dict.fromkeys(("works", "works;x"), 1),
+    }
 
 
 # --- as a job array -----------------------------------------------------------------------------
