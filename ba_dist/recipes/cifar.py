@@ -6,7 +6,8 @@
     ba-dist sweep resnet44-cifar10 --baseline fixed-steps,fixed-samples,none -n 40  # table 2
 
 `ba-dist recipes NAME` says what the paper reports for each, its nodes and the hours it takes.
-Regimes are those published with the authors' code. B is 64 for all: the paper gives it for ResNet-44, and no other.
+Regimes are those published with the authors' code. B is 64 for all: the paper gives it for
+ResNet-44, and no other.
 """
 
 import dataclasses

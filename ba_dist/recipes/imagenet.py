@@ -8,7 +8,8 @@ DIR holds folders of JPEGs (train/CLASS/*.JPEG and val/CLASS/*.JPEG), TFRecord s
 (train-00000-of-01024 …), or what TensorFlow Datasets prepared (imagenet2012): whatever is found.
 
 `ba-dist recipes NAME` says what the paper reports for each, its nodes and the hours it takes.
-Regimes are those published with the authors' code. A laptop's version of ResNet-50 and MobileNet, which trains on every class:
+Regimes are those published with the authors' code. A laptop's version of ResNet-50 and
+MobileNet, which trains on every class:
 --train-samples 4000 --val-samples 1000 --image-size 64 --epochs 1.
 """
 

@@ -9,11 +9,13 @@ import time
 
 import pytest
 
-from tests.parallel.jobs import SMALL, metrics
+from tests.parallel.jobs import metrics
 
 STEPS = 100
 WORDS = [
-    *("sweep", *SMALL[1:], "--batch-size", "16", "--multiplicity", "1,2", "--seeds", "0,1"),
+    *("sweep", "quickstart", "--dataset", "synthetic-colour", "--image-size", "16"),
+    *("--image-channels", "1", "--train-samples", "1000", "--val-samples", "50"),
+    *("--batch-size", "16", "--multiplicity", "1,2", "--seeds", "0,1", "--log-every", "1"),
     *("--steps", str(STEPS), "--eval-every", "10", "--ranks", "2"),
 ]
 RUNS = [f"multiplicity={copies},seed={seed}" for copies in (1, 2) for seed in (0, 1)]
@@ -28,12 +30,12 @@ def begin(folder):
 def test_a_sweep_is_interrupted_and_goes_on(tmp_path):
     folder = tmp_path / "sweep"
     job = begin(folder)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not metrics(folder / RUNS[2]):  # the third has begun
         assert job.poll() is None and time.monotonic() < deadline, job.communicate()[0]
         time.sleep(0.02)
     job.send_signal(signal.SIGINT)
-    said = job.communicate(timeout=300)[0]
+    said = job.communicate(timeout=600)[0]
     assert job.returncode == 75, said
     assert "stopped on request" in said and "failed" not in said and "Traceback" not in said
     done = metrics(folder / RUNS[2])[-1]["step"]
@@ -41,7 +43,7 @@ def test_a_sweep_is_interrupted_and_goes_on(tmp_path):
     before = [(folder / run / "metrics.jsonl").read_text() for run in RUNS[:2]]
 
     again = begin(folder)
-    said = again.communicate(timeout=300)[0]
+    said = again.communicate(timeout=600)[0]
     assert again.returncode == 0, said
     assert "2 of 4 runs were finished before" in said
     assert before == [(folder / run / "metrics.jsonl").read_text() for run in RUNS[:2]]
