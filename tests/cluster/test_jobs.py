@@ -139,7 +139,8 @@ def test_a_sweep_is_a_job_array(cluster, tmp_path):
     runs = [folder / f"seed={seed}" for seed in (0, 1)]
 
     def logs():
-        return "".join(path.read_text() for path in (folder / "job").glob("*.log"))
+        # Where they go for a folder whose name Slurm could not read.
+        return "".join(path.read_text() for path in tmp_path.glob("slurm-*_*.out"))
 
     until(lambda: all((run / "summary.json").exists() for run in runs), logs, 300)
     cluster.wait_until_idle()
