@@ -16,7 +16,7 @@ from ba_dist.recipes import RECIPES, recipe, smoke_of
 from tests.parallel.jobs import metrics
 from tests.parallel.ranks import program, warm
 
-LIGHT = ("quickstart", "resnet44-cifar10", "resnet44-cifar10-mixup")
+LIGHT = ("quickstart", "resnet44-cifar10")
 
 
 def distinct():
