@@ -8,8 +8,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from ba_dist import models
-from ba_dist.cli.settings import did_you_mean
-from ba_dist.config import PARTS, Config, Option, options
+from ba_dist.cli.settings import OF_ONE_RUN, did_you_mean
+from ba_dist.config import BASELINES, PARTS, Config, Option, options
 from ba_dist.data.catalog.names import DATASETS
 from ba_dist.recipes import RECIPES, recipe
 from ba_dist.recipes.own import is_own
@@ -53,6 +53,27 @@ class RecipeCommand(click.Command):
                 formatter.write_dl(sections[title])
 
 
+_SLURM = (
+    click.option(
+        "--ranks-per-node", type=click.IntRange(1), help="default as the site's script says"
+    ),
+    click.option("--cpus-per-task", type=click.IntRange(1), help="processors of a rank"),
+    click.option("--time", help="limit of one start, as HH:MM:SS or D-HH; the job goes on after"),
+    click.option("--account", help="who pays"),
+    click.option("--partition", help="nodes to choose from; several are separated by commas"),
+    click.option("--qos", help="quality of service"),
+    click.option("--constraint", help="features that the nodes must have"),
+    click.option("--job-name", help="default RECIPE"),
+)
+
+
+def slurm_flags(command: Any) -> Any:
+    """What a Slurm job is asked for."""
+    for option in reversed(_SLURM):
+        command = option(command)
+    return command
+
+
 class _RegimeType(click.ParamType[Regime]):
     name = "RATE or EPOCH:RATE,…"
 
@@ -67,22 +88,48 @@ class _ScaleType(click.ParamType[Scale]):
         return parse_scale(value) if isinstance(value, str) else value
 
 
-def settings_flags(command: Any) -> Any:
-    """RECIPE, --config, and one flag for every field of the configuration."""
+def settings_flags(command: Any, lists: bool = False) -> Any:
+    """RECIPE, --config, and one flag for every field of the configuration.
+
+    Args:
+        command: the function.
+        lists: whether a flag takes several values; then the function gets tuples of tuples, and
+            there are no flags that say where a run is.
+    """
     for option in reversed(options()):
+        if lists and option.name in OF_ONE_RUN:
+            continue
         names = [option.flag, option.name]
         if option.type is bool:
             names[0] = f"{option.flag}/--no-{option.flag[2:]}"
+        elif lists and option.name == "seed":
+            names.insert(1, "--seeds")
         kind = _click_type(option)
         made = click.option(
             *names,
-            type=kind,
+            type=_listed(option, kind) if lists else kind,
+            multiple=lists,
             default=None,
             show_default=True,
             help=option.help + _names_of(option),
             shell_complete=_completes(option),
         )
         command = made(command)
+    command = click.option(
+        "--smoke/--no-smoke",
+        default=None,
+        help="a few steps on a few synthetic samples: does the recipe run, does its loss fall?"
+        " Other flags win over what it sets",
+    )(command)
+    command = click.option(
+        "--baseline",
+        type=_List(click.Choice(BASELINES)) if lists else click.Choice(BASELINES),
+        multiple=lists,
+        help="in place of the recipe, what it is compared with: fixed-steps (one copy, as many"
+        " steps), fixed-samples (one copy, batches and epochs M times as large), fixed-compute (B/M"
+        " samples a step, M copies of each). B and M are those of --batch-size and --multiplicity;"
+        " all other flags win over what is derived",
+    )(command)
     command = click.option(
         "--config",
         "config_file",
@@ -93,6 +140,44 @@ def settings_flags(command: Any) -> Any:
     return click.argument(
         "name", metavar="RECIPE", required=False, shell_complete=recipes_that_begin
     )(command)
+
+
+# Values that may hold a comma themselves: their flags are given several times.
+_WHOLE = ("lr", "data_dir", "init_from")
+
+
+class _List(click.ParamType[Any]):
+    """Values of a type, with commas between them."""
+
+    def __init__(self, one: Any):
+        self._one = click.types.convert_type(one)
+        self.name = f"{self._one.name},…"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        shown: str | None = self._one.get_metavar(param, ctx)
+        return shown
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(self._one.convert(word.strip(), param, ctx) for word in value.split(","))
+
+
+class _Whole(click.ParamType[Any]):
+    """One value, as a list of one."""
+
+    def __init__(self, one: Any):
+        self._one = click.types.convert_type(one)
+        self.name = self._one.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return (self._one.convert(value, param, ctx),) if isinstance(value, str) else value
+
+
+def _listed(option: Option, kind: Any) -> Any:
+    if option.type is bool:
+        return bool
+    return (_Whole if option.name in _WHOLE else _List)(kind)
 
 
 # The names that a field may have, for --help and the shell. More may be entered in the tables.

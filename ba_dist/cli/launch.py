@@ -15,7 +15,7 @@ class _Script(click.Command):
         return []
 
     def get_help(self, ctx: click.Context) -> str:
-        line, environment = _call("--help")
+        line, environment = call("--help")
         return subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -27,11 +27,11 @@ def run(ctx: click.Context) -> None:
     if {"-h", "--help"} & set(own):
         click.echo(ctx.get_help())
         return
-    line, environment = _call(*ctx.args)
+    line, environment = call(*ctx.args)
     os.execvpe(line[0], line, environment)
 
 
-def _call(*words: str) -> tuple[list[str], dict[str, str]]:
+def call(*words: str) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment of the script."""
     from ba_dist.cluster.home import HOME
 

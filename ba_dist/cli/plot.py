@@ -75,7 +75,7 @@ def plot_augmentations(
     from ba_dist.reports.copies import plot_copies
 
     source = open_source(config.data, "train")
-    click.echo(plot_copies(config, source, output or Path(f"augmentations-{config.recipe}.png")))
+    click.echo(plot_copies(config, source, output or Path(f"augmentations-{config.title}.png")))
 
 
 @click.command()

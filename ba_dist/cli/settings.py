@@ -1,22 +1,34 @@
-"""What a command trains: a recipe, then what a file changes of it, then the flags."""
+"""What a command trains: a recipe, what is derived of it, a file, flags."""
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ba_dist.config import PARTS, Config, Option, check, from_dict, options, override, to_dict
+from ba_dist.config import (
+    BASELINES,
+    PARTS,
+    Config,
+    Option,
+    check,
+    from_dict,
+    options,
+    override,
+    to_dict,
+)
 from ba_dist.data.catalog.names import DATASETS
 from ba_dist.errors import ConfigError
-from ba_dist.recipes import RECIPES, own, recipe
+from ba_dist.recipes import RECIPES, baseline_of, own, recipe, smoke_of
 from ba_dist.rules.schedules import Scale, parse_regime, parse_scale
 
 # Where a run is, and that it goes on, is not what the run is.
-_OF_ONE_RUN = ("run_dir", "resume")
+OF_ONE_RUN = ("run_dir", "resume")
+# What a baseline is derived from; all other values that are given say what the run itself does.
+_COMPARED = ("batch_size", "multiplicity")
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,8 @@ class Settings:
     Args:
         name: of the recipe; None where the file says it.
         file: given by --config.
-        flags: flat name → value, of the flags that were given.
+        flags: flat name → value, of the flags that were given; `baseline` and `smoke` may be among
+            them.
     """
 
     name: str | None
@@ -38,7 +51,10 @@ class Settings:
             raise click.UsageError("RECIPE is missing; `ba-dist recipes` lists them")
 
     def config(self) -> Config:
-        """Recipe, then file, then flags.
+        """Recipe, B and M, `--smoke`, `--baseline`, then all else that a file says, then flags.
+
+        Of B and M, too, a flag wins over the file. So a baseline is that of the B and M that were
+        given, and every other value that was given is what the run has.
 
         Raises:
             ConfigError: naming the file and the key, or the line of a recipe of somebody's own.
@@ -49,15 +65,37 @@ class Settings:
             raise ConfigError(f"{self.file} names no `recipe:`; give RECIPE before the flags")
         # A run of somebody's own recipe knows the name and all values, but not the file.
         known = name in RECIPES or own.is_own(name) or not said.of_run
-        config = override(recipe(name) if known else Config(name), {**said.values, **self.flags})
+        config = recipe(name) if known else Config(name)
+        given = {**said.values, **self.flags}
+        baseline, small = given.pop("baseline", "none"), given.pop("smoke", False)
+        if said.of_run:
+            self._check_of_run(said)
+            config = replace(override(config, given), baseline=baseline, smoke=small)
+        else:
+            sizes = {name: given.pop(name) for name in _COMPARED if name in given}
+            config = smoke_of(config, sizes) if small else override(config, sizes)
+            config = baseline_of(config, baseline, given)
         _check_applies(config, self.flags)
         return config
 
+    def _check_of_run(self, said: "Said") -> None:
+        """A run's file has every value: nothing can be derived from it once more."""
+        for name in ("baseline", "smoke"):
+            if self.flags.get(name, said.values[name]) != said.values[name]:
+                raise ConfigError(
+                    f"--config {self.file} is that of a run, with all values as they were;"
+                    f" --{name} derives them from a recipe: give RECIPE without --config"
+                )
+
     def words(self) -> list[str]:
-        """The words of `ba-dist train` that say the same from any folder, without the flags."""
+        """The words of `ba-dist train` that say the same from any folder, without the flags but
+        for those of what is derived."""
         name = self.name and (own.absolute(self.name) if own.is_own(self.name) else self.name)
         file = [f"--config={self.file.absolute()}"] if self.file else []
-        return [name, *file] if name else file
+        derived = [f"--baseline={self.flags['baseline']}"] if "baseline" in self.flags else []
+        if "smoke" in self.flags:
+            derived += ["--smoke" if self.flags["smoke"] else "--no-smoke"]
+        return [*([name] if name else []), *file, *derived]
 
 
 def _check_applies(config: Config, flags: dict[str, Any]) -> None:
@@ -66,7 +104,7 @@ def _check_applies(config: Config, flags: dict[str, Any]) -> None:
     A file or recipe may hold them: they are for any dataset.
     """
     name = config.data.dataset
-    if name not in DATASETS or name == "synthetic":
+    if name not in DATASETS or name in ("synthetic", "synthetic-colour"):
         return
     if "image_channels" in flags:
         raise ConfigError(
@@ -134,7 +172,7 @@ def read(path: Path) -> Said:
     tree = _load(path)
     if isinstance(tree.get("config"), dict) and "layouts" in tree:
         return _of_run(path, tree["config"])
-    values, named = {}, tree.pop("recipe", None)
+    values, named = _derived(path, tree), tree.pop("recipe", None)
     if not isinstance(named, str | None):
         raise ConfigError(f"{path}: recipe is {named!r}; expected a name")
     # Beside the file, from wherever it is called.
@@ -145,6 +183,17 @@ def read(path: Path) -> Said:
     return Said(named, values)
 
 
+def _derived(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
+    """Takes `baseline` and `smoke` out of what a file says."""
+    names = ("baseline", "smoke")
+    found: dict[str, Any] = {name: tree.pop(name) for name in names if name in tree}
+    if (name := found.get("baseline", "none")) not in BASELINES:
+        raise ConfigError(f"{path}: baseline is {name!r}; choose from {', '.join(BASELINES)}")
+    if not isinstance(found.get("smoke", False), bool):
+        raise ConfigError(f"{path}: smoke is {found['smoke']!r}; expected true or false")
+    return found
+
+
 def _of_run(path: Path, tree: dict[str, Any]) -> Said:
     try:
         config = from_dict(tree)
@@ -153,7 +202,8 @@ def _of_run(path: Path, tree: dict[str, Any]) -> Said:
     flat = {option.name: option.of(config) for option in options()}
     # The regime of a run is for its batch, whatever the flags beside the file say.
     flat["lr_batch_size"] = flat["lr_batch_size"] or flat["batch_size"]
-    return Said(config.recipe, {k: v for k, v in flat.items() if k not in _OF_ONE_RUN}, True)
+    flat |= {"baseline": config.baseline, "smoke": config.smoke}
+    return Said(config.recipe, {k: v for k, v in flat.items() if k not in OF_ONE_RUN}, True)
 
 
 def _load(path: Path) -> dict[str, Any]:

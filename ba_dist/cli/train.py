@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ba_dist.cli.flags import RecipeCommand, given, settings_flags
+from ba_dist.cli.flags import RecipeCommand, given, settings_flags, slurm_flags
 from ba_dist.cli.saying import say_once
 from ba_dist.cli.settings import Settings, agreed_config
 from ba_dist.config import Config, layout_of
@@ -85,14 +85,7 @@ def _tell(config: Config, ranks: int | None) -> NoReturn:
 @click.command(cls=RecipeCommand)
 @click.option("--site", required=True, help="a job script of slurm/: gpu, cpu, cray-xc …")
 @click.option("--nodes", required=True, type=click.IntRange(1), help="nodes of the job")
-@click.option("--ranks-per-node", type=click.IntRange(1), help="default as the site's script says")
-@click.option("--cpus-per-task", type=click.IntRange(1), help="processors of a rank")
-@click.option("--time", help="limit of one start, as HH:MM:SS or D-HH; the job goes on after it")
-@click.option("--account", help="who pays")
-@click.option("--partition", help="nodes to choose from; several are separated by commas")
-@click.option("--qos", help="quality of service")
-@click.option("--constraint", help="features that the nodes must have")
-@click.option("--job-name", help="default RECIPE")
+@slurm_flags
 @click.option("--dry-run", is_flag=True, help="print the job script and do nothing")
 @settings_flags
 def submit(
@@ -116,6 +109,7 @@ def submit(
     """
     from ba_dist.cluster import job_script
     from ba_dist.cluster import submit as slurm
+    from ba_dist.run import run_dir
 
     wishes = {key: flags.pop(key) for key in job_script.WISHES}
     changes = given(flags)
@@ -127,13 +121,13 @@ def submit(
     job = job_script.Job(
         site=site,
         template=template,
-        recipe=config.recipe,
+        recipe=config.title,
         nodes=nodes,
         ranks_per_node=ranks,
         wishes=given(wishes),
         changes=changes,
         source=tuple(settings.words()),
-        **slurm.job_paths(config),
+        **slurm.job_paths(config.run.run_dir or run_dir.default(config.title)),
     )
     text = job_script.render(job)
     if dry_run:

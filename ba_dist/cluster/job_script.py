@@ -6,6 +6,7 @@ line, where only harmless characters are allowed, because versions of Slurm quot
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ class Job:
         python: absolute path of the Python that has ba_dist, where it is not the clone's.
         source: the words of `ba-dist train` before the flags, where they are not the recipe alone:
             the user's own recipe or file of settings, with absolute paths.
+        tasks: of a job array, the words of each of its tasks; `source` and `changes` are then in
+            them, and `run_dir` holds the script and the logs alone.
     """
 
     site: str
@@ -67,6 +70,7 @@ class Job:
     work_dir: str
     python: str = ""
     source: tuple[str, ...] = ()
+    tasks: tuple[tuple[str, ...], ...] = ()
 
     @property
     def script(self) -> str:
@@ -75,10 +79,10 @@ class Job:
 
     @property
     def log(self) -> str:
-        """Pattern of the log's path, with %j for the job id."""
-        log = f"{self.run_dir}/{JOB_FOLDER}/%j.log"
-        plain = re.fullmatch(_PLAIN_PATH, log.replace("%j", "", 1), re.ASCII)
-        return log if plain else "slurm-%j.out"
+        """Pattern of the log's path: %j is the job id; of an array %A, and %a the task."""
+        folder, number = f"{self.run_dir}/{JOB_FOLDER}/", "%A_%a" if self.tasks else "%j"
+        plain = re.fullmatch(_PLAIN_PATH, folder, re.ASCII)
+        return f"{folder}{number}.log" if plain else f"slurm-{number}.out"
 
 
 def render(job: Job) -> str:
@@ -129,18 +133,29 @@ def train_flags(changes: dict[str, Any]) -> list[str]:
 def _words(job: Job) -> str:
     """The lines that set the arguments which plain `sbatch` would get after the script's name."""
     words = [*(job.source or [job.recipe]), *train_flags(job.changes), f"--run-dir={job.run_dir}"]
-    for word in (*words, job.home, job.work_dir, job.python):
+    for word in (*words, *sum(job.tasks, ()), job.home, job.work_dir, job.python):
         _check_word(word)
     python = f"export BA_DIST_PYTHON={shlex.quote(job.python)}\n" if job.python else ""
-    lines = " \\\n  ".join(shlex.quote(word) for word in words)
     return (
         "# What `ba-dist submit` was told. More flags may be given behind the script's name.\n"
         f"cd {shlex.quote(job.work_dir)}\n"
         f"export BA_DIST_HOME={shlex.quote(job.home)}\n"
         f"{python}"
         f"export BA_DIST_SCRIPT={shlex.quote(job.script)}\n"
-        f'set -- {lines} \\\n  "$@"\n'
+        f"{_choice(job.tasks) if job.tasks else _set(words)}"
     )
+
+
+def _set(words: Sequence[str]) -> str:
+    lines = " \\\n  ".join(shlex.quote(word) for word in words)
+    return f'set -- {lines} \\\n  "$@"\n'
+
+
+def _choice(tasks: Sequence[Sequence[str]]) -> str:
+    """Each task of an array takes its own words."""
+    cases = "".join(f"{number})\n{_set(words)};;\n" for number, words in enumerate(tasks))
+    other = '*) echo "this script is for sbatch: its job array has no such task" >&2; exit 2 ;;'
+    return f"case ${{SLURM_ARRAY_TASK_ID:-}} in\n{cases}{other}\nesac\n"
 
 
 def _check_word(word: str) -> None:
@@ -167,6 +182,8 @@ def _sbatch_options(job: Job) -> dict[str, str]:
         found[flag] = str(value)
     if "time" in found:
         _check_time(job.template, found["time"])
+    if job.tasks:
+        found["array"] = f"0-{len(job.tasks) - 1}"
     found["output"] = job.log
     return found
 

@@ -4,13 +4,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from ba_dist.cluster.home import HOME
 from ba_dist.cluster.job_script import Job
-from ba_dist.config import Config
 from ba_dist.errors import ConfigError, UserError, reason
 from ba_dist.rules.layout import Layout
-from ba_dist.run import run_dir
 from ba_dist.storage import whole_file
 
 
@@ -31,9 +30,8 @@ def template(site: str, folder: Path = HOME / "slurm") -> str:
     return scripts[site].read_text()
 
 
-def job_paths(config: Config) -> dict[str, str]:
+def job_paths(folder: str) -> dict[str, Any]:
     """The paths of a job: `run_dir`, `home`, `work_dir`, and `python` where there is no .venv."""
-    folder = config.run.run_dir or run_dir.default(config.recipe)
     return {
         "run_dir": str(Path(folder).absolute()),
         "home": str(HOME),
@@ -51,14 +49,7 @@ def submit(job: Job, text: str, layout: Layout) -> str:
     Raises:
         UserError: when it cannot be written, sbatch is missing, or sbatch fails.
     """
-    script = Path(job.script)
-    try:
-        script.parent.mkdir(parents=True, exist_ok=True)
-        whole_file.write(script, text)
-        script.chmod(0o755)
-    except OSError as error:
-        raise UserError(f"the job script {script} cannot be written: {error.strerror}") from None
-    number = _sbatch(script, job.work_dir)
+    number = write_and_submit(job, text)
     log = shlex.quote(job.log.replace("%j", number))
     return "\n".join(
         [
@@ -72,6 +63,25 @@ def submit(job: Job, text: str, layout: Layout) -> str:
             f"  end it for good   scancel {number}",
         ]
     )
+
+
+def write_and_submit(job: Job, text: str) -> str:
+    """Writes the job script and submits it.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        UserError: when it cannot be written, sbatch is missing, or sbatch fails.
+    """
+    script = Path(job.script)
+    try:
+        script.parent.mkdir(parents=True, exist_ok=True)
+        whole_file.write(script, text)
+        script.chmod(0o755)
+    except OSError as error:
+        raise UserError(f"the job script {script} cannot be written: {error.strerror}") from None
+    return _sbatch(script, job.work_dir)
 
 
 def _sbatch(script: Path, work_dir: str) -> str:

@@ -1,8 +1,10 @@
 """The tree of values, what each may be, and what of it makes two runs the same."""
 
+from ba_dist.config.epochs import adapted
 from ba_dist.config.identity import COMPUTATION, check_computation, computed_part, differences
 from ba_dist.config.option import Option, check
 from ba_dist.config.schema import (
+    BASELINES,
     PARTS,
     Augment,
     Batch,
@@ -15,7 +17,6 @@ from ba_dist.config.schema import (
     options,
 )
 from ba_dist.config.tree import (
-    adapted,
     batch_ratio,
     from_dict,
     layout_of,
@@ -25,6 +26,7 @@ from ba_dist.config.tree import (
 )
 
 __all__ = [
+    "BASELINES",
     "COMPUTATION",
     "check_computation",
     "Batch",

@@ -272,9 +272,17 @@ class Run:
     )
 
 
+# What batch augmentation is compared with; `recipes/baselines.py` derives them.
+BASELINES = ("none", "fixed-steps", "fixed-samples", "fixed-compute")
+
+
 @dataclass(frozen=True)
 class Config:
-    """A recipe with everything filled in."""
+    """A recipe with everything filled in.
+
+    `baseline` and `smoke` are no settings: they say how the values came about, and only
+    `baseline_of` and `smoke_of` of `ba_dist.recipes` set them.
+    """
 
     recipe: str
     batch: Batch = Batch()
@@ -284,10 +292,18 @@ class Config:
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
     run: Run = Run()
+    baseline: str = "none"
+    smoke: bool = False
 
     def __post_init__(self) -> None:
         for option in options():
             check(option, option.of(self))
+
+    @property
+    def title(self) -> str:
+        """The recipe, and what was derived from it: `RECIPE-fixed-steps`."""
+        baseline = [] if self.baseline == "none" else [self.baseline]
+        return "-".join([self.recipe, *baseline, *["smoke"] * self.smoke])
 
 
 PARTS: dict[str, Any] = {

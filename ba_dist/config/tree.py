@@ -1,14 +1,16 @@
 """What is done with a whole configuration: changed, written, read, laid out on ranks."""
 
 import dataclasses
-import math
 from typing import Any
 
 from ba_dist.config.schema import PARTS, Config, options
 from ba_dist.errors import ConfigError
 from ba_dist.rules.layout import Layout, steps_per_epoch
 from ba_dist.rules.plan import Plan
-from ba_dist.rules.schedules import format_regime, parse_regime, stretch
+from ba_dist.rules.schedules import format_regime, parse_regime
+
+# How the values came about, which files of earlier versions do not say.
+_ORIGIN = {"baseline", "smoke"}
 
 
 def override(config: Config, changes: dict[str, Any]) -> Config:
@@ -43,41 +45,16 @@ def from_dict(tree: dict[str, Any]) -> Config:
     try:
         flat = {name: value for part in PARTS for name, value in tree[part].items()}
         flat["lr"] = parse_regime(flat["lr"])
-        recipe = tree["recipe"]
+        made = {"recipe": tree["recipe"], **{name: tree[name] for name in _ORIGIN & tree.keys()}}
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"this is not a whole configuration: {error!r}") from None
-    return override(Config(recipe), flat)
+    return override(Config(**made), flat)
 
 
 def batch_ratio(config: Config) -> float:
     """The batch size as a multiple of the one that the regime was written for."""
     batch_size = config.batch.batch_size
     return batch_size / (config.optimizer.lr_batch_size or batch_size)
-
-
-def adapted(config: Config) -> Config:
-    """The configuration with its regime adapted to the batch size, if it says so; then it is done.
-
-    Epochs of the run (rounded up), of the points of --lr, of warm-up, of the growth of drop-path
-    and of the end of weight decay are multiplied by B / --lr-batch-size. So the number of updates
-    stays, and each has the rate that it had.
-
-    Source: Hoffer et al. 2017, "Train longer, generalize better", section 5.
-    """
-    rule = config.optimizer
-    if not rule.regime_adaptation:
-        return config
-    ratio, ends = batch_ratio(config), rule.weight_decay_epochs
-    changes = {
-        "lr": stretch(rule.lr, ratio),
-        "warmup_epochs": rule.warmup_epochs * ratio,
-        "weight_decay_epochs": None if ends is None else ends * ratio,
-        "drop_path_epochs": config.model.drop_path_epochs * ratio,
-        # Rounded: 10 · (96 / 32) may be a little more than 30.
-        "epochs": math.ceil(round(config.run.epochs * ratio, 6)),
-        "regime_adaptation": False,
-    }
-    return override(config, changes)
 
 
 def layout_of(config: Config, world_size: int) -> Layout:

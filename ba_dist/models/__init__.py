@@ -117,6 +117,20 @@ NETWORKS |= {
         smallest=32,
         drop_path=True,
     ),
+    "darts-small": Network(
+        _made_by("cells", "cell_network", "darts", 12, 6),
+        None,
+        "six cells of `darts`, for smoke runs: the cells of twenty take a CPU a minute to build",
+        smallest=32,
+        drop_path=True,
+    ),
+    "amoebanet-small": Network(
+        _made_by("cells", "cell_network", "amoebanet", 12, 6),
+        None,
+        "six cells of `amoebanet`, for smoke runs",
+        smallest=32,
+        drop_path=True,
+    ),
     "alexnet": Network(
         _made_by("alexnet", "alexnet"),
         61.1e6,

@@ -5,6 +5,10 @@ from collections.abc import Callable
 from ba_dist.config import Config, override
 from ba_dist.errors import ConfigError
 from ba_dist.recipes import cifar, imagenet, own, quickstart, translation
+from ba_dist.recipes.baselines import baseline_of
+from ba_dist.recipes.smoke import smoke_of
+
+__all__ = ["RECIPES", "baseline_of", "recipe", "smoke_of", "summary"]
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "quickstart": quickstart.quickstart,

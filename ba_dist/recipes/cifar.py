@@ -2,10 +2,12 @@
 
     ba-dist data prepare cifar10                                  # on a machine with a network
     launch/mpirun.sh -n 8 -- train resnet44-cifar10               # B = 64, M = 40
-    launch/mpirun.sh -n 8 -- train resnet44-cifar10 --multiplicity 1   # its baseline
+    launch/mpirun.sh -n 8 -- train resnet44-cifar10 --smoke       # a few steps of it
+    ba-dist sweep resnet44-cifar10 --baseline fixed-steps,fixed-samples,none -n 40  # table 2
 
-docs/recipes.md says what the paper reports for each. Regimes are those published with the authors'
-code. B is 64 for all: the paper gives it for ResNet-44, and no other.
+`ba-dist recipes NAME` says what the paper reports for each, its nodes and the hours it takes.
+Regimes are those published with the authors' code. B is 64 for all: the paper gives it for
+ResNet-44, and no other.
 """
 
 import dataclasses

@@ -2,13 +2,14 @@
 
     ba-dist data index imagenet --data-dir DIR        # TFRecord shards: once, where it is written
     launch/mpirun.sh -n 16 -- train resnet50-imagenet --data-dir DIR
-    launch/mpirun.sh -n 16 -- train resnet50-imagenet --data-dir DIR --multiplicity 1  # baseline
+    launch/mpirun.sh -n 2 -- train resnet50-imagenet --smoke      # a few steps, without data
 
 DIR holds folders of JPEGs (train/CLASS/*.JPEG and val/CLASS/*.JPEG), TFRecord shards
 (train-00000-of-01024 …), or what TensorFlow Datasets prepared (imagenet2012): whatever is found.
 
-docs/recipes.md says what the paper reports for each. Regimes are those published with the authors'
-code. A laptop's version of ResNet-50 and MobileNet, which trains on every class:
+`ba-dist recipes NAME` says what the paper reports for each, its nodes and the hours it takes.
+Regimes are those published with the authors' code. A laptop's version of ResNet-50 and
+MobileNet, which trains on every class:
 --train-samples 4000 --val-samples 1000 --image-size 64 --epochs 1.
 """
 

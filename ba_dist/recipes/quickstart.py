@@ -32,10 +32,11 @@ def quickstart() -> Config:
 
 def on_digits(config: Config) -> Config:
     """The same on the digits in scikit-learn's wheel: 1,497 images of 8x8 pixels, more epochs."""
+    longer = tuple((4 * epoch, *rest) for epoch, *rest in config.optimizer.lr)
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, dataset="digits", train_samples=None),
         augment=Augment(pad_crop=1, flip=False, cutout=2),
-        optimizer=dataclasses.replace(config.optimizer, lr=((0, 0.2), (20, 0.0))),
+        optimizer=dataclasses.replace(config.optimizer, lr=longer),
         run=dataclasses.replace(config.run, epochs=4 * config.run.epochs),
     )

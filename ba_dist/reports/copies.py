@@ -52,9 +52,9 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
         for copy, shown in enumerate(sample.copies):
             _show(axes[row, copy + 1], shown, f"copy {copy}" if row == 0 else "")
     of_all = f"the first {copies} of " * (copies < config.batch.multiplicity)
-    title = f"{config.recipe} on {source.info.name}\n{of_all}M = {config.batch.multiplicity}"
+    title = f"{config.title} on {source.info.name}\n{of_all}M = {config.batch.multiplicity}"
     figure.suptitle(title, fontsize=10, y=1 - 0.05 / size[1])
-    return save(figure, output, f"ba-dist plot augmentations {config.recipe}")
+    return save(figure, output, f"ba-dist plot augmentations {config.title}")
 
 
 def _show(axis: Any, image: npt.NDArray[Any], title: str) -> None:

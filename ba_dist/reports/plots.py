@@ -189,7 +189,9 @@ def _read(run: Path, color: Any) -> _Run:
         facts = json.loads((run / "config.json").read_text())
         config, steps = facts["config"], int(facts["steps_per_epoch"])
         batch = config["batch"]
-        says = f"{config['recipe']}, B = {batch['batch_size']}, M = {batch['multiplicity']}"
+        baseline = config.get("baseline", "none")  # earlier versions do not say
+        made = config["recipe"] + ("" if baseline == "none" else f" ({baseline})")
+        says = f"{made}, B = {batch['batch_size']}, M = {batch['multiplicity']}"
     except (OSError, ValueError, KeyError, TypeError):  # curves can be drawn all the same
         return _Run(name, 0, events, color)
     return _Run(f"{name}: {says}", steps, events, color)

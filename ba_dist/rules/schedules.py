@@ -126,11 +126,6 @@ def _exponent(scale: str) -> float | None:
     return float(power[1]) if power else _EXPONENTS.get(scale)
 
 
-def stretch(regime: Regime, ratio: float) -> Regime:
-    """The regime with the epoch of every point multiplied."""
-    return tuple((epoch * ratio, *rest) for epoch, *rest in regime)
-
-
 def learning_rate(
     regime: Regime,
     steps_per_epoch: int,

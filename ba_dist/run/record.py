@@ -121,7 +121,8 @@ def settings(config: Config, layout: Layout) -> dict[str, Any]:
     )
     found = {k: v for part in computed_part(config, layout).values() for k, v in part.items()}
     found |= {name: value for name, value in mine.items() if value != usual[name]}
-    return {"recipe": config.recipe, "ranks": layout.world_size, **found}
+    made = {"recipe": config.recipe, "baseline": config.baseline}
+    return {**made, "ranks": layout.world_size, **found}
 
 
 def add_layout(path: Path, step: int, layout: Layout) -> Layouts:
@@ -142,6 +143,8 @@ def summary(
     samples = steps * layout.batch_size
     return {
         "recipe": config.recipe,
+        "baseline": config.baseline,
+        "smoke": config.smoke,
         "world_size": layout.world_size,
         "multiplicity": layout.multiplicity,
         "group_size": layout.group_size,

@@ -19,7 +19,7 @@ def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) 
     """What is said before the first step."""
     dropped = len(dataset.train) % layout.batch_size
     lines = [
-        f"{config.recipe}: {config.model.model} on {len(dataset.train)} samples of"
+        f"{config.title}: {config.model.model} on {len(dataset.train)} samples of"
         f" {dataset.info.name} ({dataset.origin}), {total_steps} steps",
         f"{layout.world_size} ranks = {layout.groups} groups of {layout.group_size}; a step is"
         f" {layout.batch_size} samples x {layout.multiplicity} copies; a rank holds"
@@ -77,6 +77,7 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
     read = result["input"]
     rows = {
         "recipe": result["recipe"],
+        **_derived(result),
         "layout": f"{result['world_size']} ranks = {groups} groups of {size},"
         f" {result['copies_per_rank']} copies per rank",
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
@@ -109,6 +110,13 @@ def brief(value: float, form: str) -> str:
     """A number in this format, or where that takes more than seven characters, as 1.2e+09."""
     text = f"{value:{form}}"
     return text if len(text) <= 7 else f"{value:.1e}"
+
+
+def _derived(result: Mapping[str, Any]) -> dict[str, str]:
+    """Of a run that is not the recipe as it stands."""
+    baseline = result.get("baseline", "none")
+    small = {"smoke": "a few samples for a few steps: no accuracy"} if result.get("smoke") else {}
+    return {**({} if baseline == "none" else {"baseline": baseline}), **small}
 
 
 def _best(result: Mapping[str, Any]) -> dict[str, str]:

@@ -19,9 +19,9 @@ _PREVIOUS = re.compile(r"previous-(\d+)")
 _LOCK = ".lock"  # and, where flock is missing, what begins like it
 
 
-def default(recipe: str) -> str:
+def default(title: str) -> str:
     """The run directory of a run that was not given one, below the current folder."""
-    return f"runs/{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    return f"runs/{title}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def claim(run_dir: Path) -> Lock:

@@ -108,7 +108,7 @@ def open_run_dir(config: Config, comm: Comm, stack: ExitStack) -> Path:
 
     One that is new is taken away again when the run is refused before anything is written.
     """
-    folder = Path(config.run.run_dir or run_dir.default(config.recipe))
+    folder = Path(config.run.run_dir or run_dir.default(config.title))
     folder = comm.world.share_object(folder.absolute())
 
     def claim() -> None:

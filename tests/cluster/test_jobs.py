@@ -128,6 +128,31 @@ def test_submit_submits(cluster, tmp_path):
     assert sorted(json.loads((run / "config.json").read_text())["hosts"]) == cluster.nodes
 
 
+def test_a_sweep_is_a_job_array(cluster, tmp_path):
+    """Two runs, on two nodes each, at the same time; then the same command has nothing to do."""
+    folder = tmp_path / "my sweep"
+    nodes = ["--slurm=cpu", "--nodes=2", "--ranks-per-node=1", "--partition=batch", "--time=5"]
+    flags = [*SHORT[:-1], "--steps=3", "--seeds=0,1", f"--output={folder}"]
+    words = [PYTHON, "-m", "ba_dist", "sweep", *flags, *nodes]
+    said = cluster.run(*words, cwd=tmp_path, env=UNCHECKED).stdout
+    assert re.match(r"submitted job array \d+: 2 of 2 runs", said)
+    runs = [folder / f"seed={seed}" for seed in (0, 1)]
+
+    def logs():
+        # Where they go for a folder whose name Slurm could not read.
+        return "".join(path.read_text() for path in tmp_path.glob("slurm-*_*.out"))
+
+    until(lambda: all((run / "summary.json").exists() for run in runs), logs, 300)
+    cluster.wait_until_idle()
+    assert logs().count("finished; see") == 2
+    hosts = [json.loads((run / "config.json").read_text())["hosts"] for run in runs]
+    assert [len(set(names)) for names in hosts] == [2, 2]
+    said = cluster.run(*words, cwd=tmp_path, env=UNCHECKED).stdout
+    assert said.startswith(f"all 2 runs of {folder} are finished")
+    table = cluster.run(PYTHON, "-m", "ba_dist", "sweep", f"--table={folder}", cwd=tmp_path).stdout
+    assert re.search(r"^runs  val_top1 .*\n2     .* ± .* %", table, re.MULTILINE), table
+
+
 # --- stopped and started again ------------------------------------------------------------------
 
 

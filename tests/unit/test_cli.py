@@ -206,7 +206,7 @@ def test_datasets_that_are_not_there(ba_dist, tmp_path):
     for command in ("prepare", "index", "verify"):
         answer = ba_dist("data", command, "mnits")
         refused(answer, "'mnits' is unknown", "cifar10", "imagenet", "synthetic-jpeg", status=1)
-    for name in ("synthetic", "synthetic-jpeg"):
+    for name in ("synthetic", "synthetic-colour", "synthetic-jpeg"):
         refused(ba_dist("data", "prepare", name), name, "needs no preparation", status=1)
     answer = ba_dist("data", "prepare", "cifar10", "--data-dir", tmp_path / "gone")
     refused(answer, str(tmp_path / "gone"), status=1)
@@ -224,16 +224,28 @@ def test_runs_that_are_not_there(ba_dist, tmp_path, words):
 
 def test_recipes(ba_dist):
     status, out, _ = ba_dist("recipes")
-    assert status == 0 and [line.split()[0] for line in out.splitlines()] == list(RECIPES)
+    head, *rows = (re.split(r" {2,}", line) for line in out.splitlines())
+    assert status == 0 and [row[0] for row in rows] == list(RECIPES)
+    assert max(map(len, out.splitlines())) <= 100
+    found = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert found["wrn28-10-cifar100"] == {
+        **{"recipe": "wrn28-10-cifar100", "network": "wrn28-10", "dataset": "cifar100"},
+        **{"B": "64", "M": "10", "epochs": "200"},
+        **{"published": "79.85 → 83.45", "where": "table 2, 4"},
+    }
+    assert found["quickstart"]["published"] == found["quickstart"]["where"] == "-"
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_shows_every_flag(ba_dist, name):
     status, out, _ = ba_dist("recipes", name)
-    shown = dict(line.split()[:2] for line in out.splitlines()[1:])
+    lines = out.splitlines()
+    shown = dict(line.split()[:2] for line in lines if line.startswith("  --"))
     assert status == 0 and list(shown) == [o.flag for o in OPTIONS]
     config = RECIPES[name]()
     assert shown["--batch-size"] == str(config.batch.batch_size)
+    assert f" -- train {name}" in lines[1]
+    assert ("the paper, table" in lines[2]) == (name != "quickstart")
     assert shown["--dataset"] == config.data.dataset and shown["--group-size"] == "-"
 
 
@@ -242,7 +254,7 @@ def test_datasets(ba_dist):
     names = [line.split()[0] for line in out.splitlines()]
     arrays = ["fashion_mnist", "cifar10", "cifar100", "digits"]
     pairs = ["gettext-en-de", "wmt16-en-de", "pairs"]
-    made = ["synthetic", "synthetic-jpeg", "NAME"]
+    made = ["synthetic", "synthetic-colour", "synthetic-jpeg", "NAME"]
     assert names == [*arrays, "imagenet", "pictures", *pairs, *made]
 
 

@@ -79,7 +79,7 @@ def test_flags_are_unique_and_every_field_is_one():
     flags = [option.flag for option in options()]
     assert len(set(flags)) == len(flags) == len(fields)
     assert {option.name for option in options()} == set(fields)
-    assert {"recipe", *PARTS} == {f.name for f in dataclasses.fields(Config)}
+    assert {"recipe", "baseline", "smoke", *PARTS} == {f.name for f in dataclasses.fields(Config)}
     assert all(option.help and option.help[-1] != "." for option in options())
 
 

@@ -191,7 +191,7 @@ def test_the_laptop_line_of_the_imagenet_recipe_meets_every_class(tmp_path):
         assert labels == sorted(labels) and len(set(labels)) == 1000
 
 
-@pytest.mark.parametrize("name", ["synthetic", "synthetic-jpeg", "digits"])
+@pytest.mark.parametrize("name", ["synthetic", "synthetic-colour", "synthetic-jpeg", "digits"])
 def test_what_needs_no_place(name):
     for split, changes in (("train", {"train_samples": 12}), ("validation", {"val_samples": 12})):
         source = open_source(Data(dataset=name, image_size=24, **changes), split)

@@ -12,11 +12,12 @@ from ba_dist.errors import UserError
 from ba_dist.reports import plots
 
 
-def make_run(folder, steps=40, per_epoch=10, multiplicity=2, recipe="quickstart"):
+def make_run(folder, steps=40, per_epoch=10, multiplicity=2, **config):
     """A run directory with a loss of 1/step and two numbers of each evaluation."""
     folder.mkdir(parents=True)
     batch = {"batch_size": 64, "multiplicity": multiplicity}
-    facts = {"steps_per_epoch": per_epoch, "config": {"recipe": recipe, "batch": batch}}
+    config = {"recipe": "quickstart", "batch": batch, **config}
+    facts = {"steps_per_epoch": per_epoch, "config": config}
     (folder / "config.json").write_text(json.dumps(facts))
     events = []
     for step in range(1, steps + 1):
@@ -64,6 +65,12 @@ def test_training_and_validation_share_a_panel_whose_axis_counts_epochs(tmp_path
     (legend,) = drawn[0].legends
     (text,) = legend.get_texts()
     assert text.get_text().endswith("/run: quickstart, B = 64, M = 2")
+
+
+def test_a_baseline_is_named(tmp_path, drawn):
+    plots.plot_runs([make_run(tmp_path / "run", baseline="fixed-steps", multiplicity=1)])
+    (text,) = drawn[0].legends[0].get_texts()
+    assert text.get_text().endswith("/run: quickstart (fixed-steps), B = 64, M = 1")
 
 
 def test_less_than_an_epoch_is_drawn_over_steps(tmp_path, drawn):

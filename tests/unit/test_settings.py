@@ -9,13 +9,13 @@ import sys
 import pytest
 
 from ba_dist.cli.settings import Settings, did_you_mean
-from ba_dist.config import options, override, to_dict
+from ba_dist.config import BASELINES, from_dict, options, override, to_dict
 from ba_dist.data.catalog.find import MADE
 from ba_dist.data.catalog.image_datasets import DETECTED
 from ba_dist.data.catalog.names import DATASETS
 from ba_dist.data.catalog.prepare import INFOS
 from ba_dist.errors import ConfigError
-from ba_dist.recipes import recipe, summary
+from ba_dist.recipes import baseline_of, recipe, smoke_of, summary
 
 from .test_cli import ba_dist, refused  # noqa: F401
 
@@ -307,3 +307,66 @@ def test_the_regime_of_a_run_is_for_the_batch_of_that_run(tmp_path):
     file.write_text("lr-scale: batch^0.5\nregime-adaptation: true\n")
     rule = Settings("quickstart", file, {}).config().optimizer
     assert (rule.lr_scale, rule.regime_adaptation) == ("batch^0.5", True)
+
+
+# --- what is derived ------------------------------------------------------------------------------
+
+
+def settings_from(*, file=None, name="resnet44-cifar10", **flags):
+    return Settings(name, file, flags).config()
+
+
+def test_a_baseline_is_that_of_the_b_and_m_that_were_given_and_other_flags_win_over_it():
+    found = settings_from(baseline="fixed-samples", batch_size=32, multiplicity=4, seed=5)
+    changes = {"batch_size": 32, "multiplicity": 4, "seed": 5}
+    expected = baseline_of(override(recipe("resnet44-cifar10"), changes), "fixed-samples")
+    assert found == expected and (found.batch.batch_size, found.run.epochs) == (128, 400)
+    shorter = settings_from(baseline="fixed-samples", multiplicity=4, epochs=7)
+    assert (shorter.batch.batch_size, shorter.run.epochs) == (256, 7)
+    assert shorter.optimizer.lr[1] == (4 * 81, 0.01)
+
+
+def test_a_small_run_is_made_before_its_baseline():
+    found = settings_from(smoke=True, baseline="fixed-samples")
+    assert found == baseline_of(smoke_of(recipe("resnet44-cifar10")), "fixed-samples")
+    assert found.title == "-".join(["resnet44-cifar10", "fixed-samples", "smoke"])
+    given = settings_from(smoke=True, baseline="fixed-samples", multiplicity=3, val_samples=9)
+    assert (given.batch.batch_size, given.data.train_samples) == (12, 12)
+    assert given.data.val_samples == 9
+
+
+def test_a_file_may_say_what_is_derived_and_a_flag_wins(folder):
+    text = "baseline: fixed-steps\nsmoke: true\nmultiplicity: 2\nepochs: 3\n"
+    found = settings_of(folder, text)
+    assert (found.baseline, found.smoke, found.batch.multiplicity) == ("fixed-steps", True, 1)
+    assert found.run.epochs == 3
+    other = settings_of(folder, text, baseline="none", smoke=False)
+    assert (other.title, other.batch.multiplicity) == ("quickstart", 2)
+    for wrong, says in (("baseline: fixed", "choose from none"), ("smoke: 1", "true or false")):
+        with pytest.raises(ConfigError, match=f"my.yaml: .*{says}"):
+            settings_of(folder, wrong)
+
+
+def test_nothing_is_derived_once_more_from_the_file_of_a_run(folder):
+    for name in BASELINES:
+        config = baseline_of(smoke_of(recipe("quickstart")), name)
+        tree = {"config": to_dict(config), "layouts": []}
+        (folder / "config.json").write_text(json.dumps(tree))
+        for given in (None, "quickstart"):
+            assert settings_from(file=folder / "config.json", name=given) == config
+            same = settings_from(file=folder / "config.json", name=given, baseline=name, seed=3)
+            assert same == override(config, {"seed": 3})
+        with pytest.raises(ConfigError, match="--smoke derives them from a recipe"):
+            settings_from(file=folder / "config.json", name=None, smoke=False)
+    with pytest.raises(ConfigError, match="--baseline derives them from a recipe"):
+        settings_from(file=folder / "config.json", name=None, baseline="fixed-steps")
+    # Versions before have not said it.
+    for part in ("baseline", "smoke"):
+        del tree["config"][part]
+    assert from_dict(tree["config"]).title == "quickstart"
+
+
+def test_what_starts_elsewhere_is_told_what_is_derived():
+    flags = {"baseline": "fixed-steps", "smoke": True, "seed": 3}
+    words = Settings("quickstart", None, flags).words()
+    assert words == ["quickstart", "--baseline=fixed-steps", "--smoke"]

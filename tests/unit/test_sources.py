@@ -17,7 +17,11 @@ from ba_dist.data.catalog.find import Subset
 from ba_dist.data.sources import ArraySource, ImageInfo, Workers, new_memory
 from ba_dist.data.sources.array_record import ArrayRecordSource
 from ba_dist.data.sources.examples import TFDS
-from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
+from ba_dist.data.sources.synthetic import (
+    SyntheticColourSource,
+    SyntheticJpegSource,
+    SyntheticSource,
+)
 
 from .. import pictures
 
@@ -37,6 +41,7 @@ def stored(tmp_path_factory):
     labels[:2] = 0, 2**40  # a label takes all of its 8 bytes
     made = {"arrays": (lambda: ArraySource(INFO, images, labels, "digest"), (images, labels))}
     made["synthetic"] = (lambda: SyntheticSource(INFO, COUNT, seed=3), None)
+    made["synthetic-colour"] = (lambda: SyntheticColourSource(INFO, COUNT, seed=3), None)
     made["synthetic-jpeg"] = (lambda: SyntheticJpegSource(PICTURES, COUNT, seed=3), None)
 
     def decoded(samples):
@@ -58,7 +63,16 @@ def stored(tmp_path_factory):
 SOURCES = pytest.mark.parametrize(
     "name",
     [
-        *("arrays", "synthetic", "synthetic-jpeg", "folder", "tfrecord", "array_record", "subset"),
+        *(
+            "arrays",
+            "synthetic",
+            "synthetic-colour",
+            "synthetic-jpeg",
+            "folder",
+            "tfrecord",
+            "array_record",
+            "subset",
+        ),
     ],
 )
 

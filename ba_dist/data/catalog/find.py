@@ -36,7 +36,11 @@ from ba_dist.data.sources.image_folder import (
     list_classes,
     list_images,
 )
-from ba_dist.data.sources.synthetic import SyntheticJpegSource, SyntheticSource
+from ba_dist.data.sources.synthetic import (
+    SyntheticColourSource,
+    SyntheticJpegSource,
+    SyntheticSource,
+)
 from ba_dist.data.sources.tfrecord import TFRecordSource
 from ba_dist.data.text.subwords import END
 from ba_dist.errors import DataError
@@ -185,8 +189,10 @@ def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
 
 def _synthetic(config: Data) -> Found:
     size, channels = config.image_size, config.image_channels
-    info = ImageInfo("synthetic", (size, size, channels), 10, (0.5,) * channels, (0.29,) * channels)
-    return Found(info, "made as it is read", _made(config, _SYNTHETIC_SAMPLES, _open_synthetic))
+    shape = (size, size, channels)
+    info = ImageInfo(config.dataset, shape, 10, (0.5,) * channels, (0.29,) * channels)
+    open_noise = _open_colour if config.dataset == "synthetic-colour" else _open_synthetic
+    return Found(info, "made as it is read", _made(config, _SYNTHETIC_SAMPLES, open_noise))
 
 
 def _synthetic_jpeg(config: Data) -> Found:
@@ -198,6 +204,7 @@ def _synthetic_jpeg(config: Data) -> Found:
 # Name → samples that are made, not found. Tests and scripts may add their own.
 MADE: dict[str, Callable[[Data], Found]] = {
     "synthetic": _synthetic,
+    "synthetic-colour": _synthetic,
     "synthetic-jpeg": _synthetic_jpeg,
 }
 
@@ -214,6 +221,10 @@ def _made(config: Data, counts: dict[str, int], open_made: Opener) -> dict[str, 
 
 def _open_synthetic(info: ImageInfo, split: Split) -> Source:
     return SyntheticSource(info, **split.facts)
+
+
+def _open_colour(info: ImageInfo, split: Split) -> Source:
+    return SyntheticColourSource(info, **split.facts)
 
 
 def _open_synthetic_jpeg(info: ImageInfo, split: Split) -> Source:

@@ -11,5 +11,6 @@ DATASETS = {
     "wmt16-en-de": "sentence pairs, 4.5 million, through TFDS",
     "pairs": "sentence pairs of your own: train.en, train.de, valid.en, valid.de in --data-dir",
     "synthetic": "any size (--image-size), made as it is read",
+    "synthetic-colour": "the same around a colour for each class, which is learned in a few steps",
     "synthetic-jpeg": "JPEGs of 500x375, made in memory",
 }

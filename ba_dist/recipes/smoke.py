@@ -1,0 +1,76 @@
+"""Any recipe in a minute on two cores: its network and augmentations, hardly any samples.
+
+    launch/mpirun.sh -n 2 -- train wrn28-10-cifar10 --smoke
+
+It shows that the recipe runs and that its loss falls; it says nothing of an accuracy.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from ba_dist.config import Config, batch_ratio, override
+from ba_dist.config.epochs import stretched
+from ba_dist.rules.schedules import scale_factor
+
+BATCH = 4  # distinct samples a step
+MULTIPLICITY = 2  # copies, at most
+EPOCHS = 4
+STEPS_PER_EPOCH = 2
+RATE = 0.01  # the highest of SGD: at the rates of whole runs the loss of so few samples jumps
+
+# Dataset → the changes that bring small data of the same shape, which needs no file. A family of
+# recipes on other data enters its own here; a dataset that is not named stays, with few samples.
+SMALL_DATA: dict[str, dict[str, Any]] = {
+    "cifar10": {"dataset": "synthetic-colour", "image_size": 32},
+    "cifar100": {"dataset": "synthetic-colour", "image_size": 32},
+    "fashion_mnist": {"dataset": "synthetic-colour", "image_size": 28, "image_channels": 1},
+    "imagenet": {"dataset": "synthetic-jpeg", "image_size": 64},
+}
+# Network → the narrower one of its family, where the network itself takes longer than a minute.
+SMALL_NETWORKS = {"darts": "darts-small", "amoebanet": "amoebanet-small"}
+
+
+def smoke_of(config: Config, given: Mapping[str, Any] | None = None) -> Config:
+    """The same experiment on a few samples, for a few steps.
+
+    The network (but for those in `SMALL_NETWORKS`), what makes copies differ, the update rule and
+    the shape of the regime stay. B becomes 4, M at most 2, and E epochs four, of two steps; what is
+    counted in epochs keeps its share of the run. Samples are synthetic where `SMALL_DATA` knows the
+    dataset.
+
+    Args:
+        config: of the recipe.
+        given: `batch_size` and `multiplicity` that stay as they are; there are samples enough then.
+    """
+    sizes = {
+        "batch_size": BATCH,
+        "multiplicity": min(config.batch.multiplicity, MULTIPLICITY),
+        **(given or {}),
+    }
+    size, copies = sizes["batch_size"], sizes["multiplicity"]
+    small = {
+        **stretched(config, Fraction(EPOCHS, config.run.epochs)),
+        **sizes,
+        "ghost_batch_size": min(config.batch.ghost_batch_size, BATCH),
+        # For the baseline of as many samples, too, whose batches are M times as large.
+        "train_samples": size * max(STEPS_PER_EPOCH, copies),
+        "val_samples": BATCH,
+        "steps": None,
+        "eval_every": EPOCHS,
+        "log_every": 1,
+        **_gentle(config),
+        **SMALL_DATA.get(config.data.dataset, {}),
+        "model": SMALL_NETWORKS.get(config.model.model, config.model.model),
+    }
+    return dataclasses.replace(override(config, small), smoke=True)
+
+
+def _gentle(config: Config) -> dict[str, Any]:
+    """A factor on all rates that brings the highest one of SGD down; others keep theirs."""
+    rule = config.optimizer
+    scale = scale_factor(rule.lr_scale, batch_ratio(config))
+    highest = scale * max(point[1] for point in rule.lr)
+    down = min(1.0, RATE / highest) if rule.optimizer == "sgd" else 1.0
+    return {"lr_scale": scale * down, "warmup_from": rule.warmup_from * down}
