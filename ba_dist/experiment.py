@@ -166,11 +166,21 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         clip_norm=config.clip_norm,
         average=WeightAverage(made.model, config.ema) if config.ema else None,
         drop_path=made.config.model.drop_path > 0,
+        carry=models.network(made.config.model.model).keeps_state,
+        seed=made.config.run.seed,
     )
 
 
-def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
-    """Step, from 0 → what the update rule and the network need in it."""
+def hyperparameters(
+    config: Config, steps_per_epoch: int, factor: Callable[[int], float] = lambda step: 1.0
+) -> Callable[[int], dict[str, float]]:
+    """Step, from 0 → what the update rule and the network need in it.
+
+    Args:
+        config: of the run.
+        steps_per_epoch: N // B.
+        factor: on the learning rate of a step, as `data.order.rate_factor` gives it.
+    """
     rule, model = config.optimizer, config.model
     rate = schedules.learning_rate(
         rule.lr,
@@ -182,13 +192,16 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
     )
     share = schedules.growing(model.drop_path, model.drop_path_epochs * steps_per_epoch)
     ends = rule.weight_decay_epochs
+    carries = models.network(model.model).keeps_state
 
     def at(step: int) -> dict[str, float]:
-        hyper = optim.hyperparameters(rule, rate(step))
+        hyper = optim.hyperparameters(rule, rate(step) * factor(step))
         if ends is not None and step >= ends * steps_per_epoch:
             hyper["weight_decay"] = 0.0
         if model.drop_path > 0:
             hyper["drop_path"] = share(step)
+        if carries:  # the streams of a text begin anew in each epoch
+            hyper["carry"] = float(step % steps_per_epoch > 0)
         return hyper
 
     return at

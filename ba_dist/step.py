@@ -33,6 +33,7 @@ from ba_dist.models.precision import Precision
 from ba_dist.models.tags import INSTANCE, carries
 from ba_dist.optim import UpdateRule
 from ba_dist.optim.average import WeightAverage
+from ba_dist.rules.keys import copy_keys
 from ba_dist.rules.layout import Layout, microbatches
 from ba_dist.tasks import Task
 
@@ -86,6 +87,9 @@ class TrainStep:
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
         average: of the model's weights, moved after each update.
         drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
+        carry: whether layers keep a state; `hyper` of a step says whether it goes on (1) or
+            begins anew (0).
+        seed: of the run, for what is drawn once for a copy in a step.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class TrainStep:
         clip_norm: float = 0.0,
         average: WeightAverage | None = None,
         drop_path: bool = False,
+        carry: bool = False,
+        seed: int = 0,
     ):
         self.task = task
         self.model = model
@@ -114,6 +120,8 @@ class TrainStep:
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._drop_path = tf.Variable(0.0, trainable=False) if drop_path else None
+        self._carry = tf.Variable(1.0, trainable=False) if carry else None
+        self._seed = seed
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         # Without autograph, whose reading of the source cost each rank over a second before its
@@ -135,9 +143,11 @@ class TrainStep:
         vote = vote or Vote()
         if self._drop_path is not None:
             self._drop_path.assign(hyper["drop_path"])
+        if self._carry is not None:
+            self._carry.assign(hyper["carry"])
         scalars = {name: tf.constant(value, tf.float64) for name, value in hyper.items()}
         row = tell(vote, self.comm.rank, self.layout.world_size)
-        numbers, row = self._step(_tensors(batch), scalars, tf.constant(row))
+        numbers, row = self._step(self._tensors(batch), scalars, tf.constant(row))
         norm, finite, scale, loss, weight, *sums = numbers.numpy().tolist()
         (stop, save, corrupt), table = hear(row.numpy())
         ended = time.perf_counter()
@@ -163,7 +173,7 @@ class TrainStep:
 
     def is_finite_here(self, batch: Batch) -> bool:
         """Whether this rank's own gradient of a batch is finite; changes nothing."""
-        gradients = self._only_looked_at(_tensors(batch))
+        gradients = self._only_looked_at(self._tensors(batch))
         return bool(np.isfinite(tf.linalg.global_norm(gradients).numpy()))
 
     def copy_gradients(self, batch: Batch) -> npt.NDArray[Any]:
@@ -175,7 +185,7 @@ class TrainStep:
         Returns:
             [K, parameters] in the precision of the weights, row k of copy l·K + k.
         """
-        copies, tensors = self.layout.copies_per_rank, _tensors(batch)
+        copies, tensors = self.layout.copies_per_rank, self._tensors(batch)
         samples = self.layout.group_batch
         rows = []
         for copy in range(copies):
@@ -203,6 +213,16 @@ class TrainStep:
     def instance_state(self) -> dict[str, Any]:
         """Name → variable [b·K, …] that holds a row for each instance of this rank."""
         return variables.of_instances(self.model)
+
+    def _tensors(self, batch: Batch) -> dict[str, Any]:
+        """The inputs of a batch, and the keys of its instances and copies beside them."""
+        instances = batch.instances
+        keys = {
+            "keys": instances.keys,
+            "copy_keys": copy_keys(self._seed, batch.step, instances.copies),
+        }
+        tensors = {**batch.inputs, **keys}
+        return {name: tf.convert_to_tensor(tensor) for name, tensor in tensors.items()}
 
     def _only_looked_at(self, tensors: dict[str, Any], start: int = 0) -> list[Any]:
         """Gradients of the mean over these rows, times the scale; what has moved is put back."""
@@ -250,7 +270,7 @@ class TrainStep:
         count = tensors["keys"].shape[0] // size
         if count == 1:
             return self._microbatch(tensors, tf.constant(True), start, 1)
-        parts = {n: tf.reshape(t, (count, size, *t.shape[1:])) for n, t in tensors.items()}
+        parts = {n: tf.reshape(t, (count, size, *_sides(t))) for n, t in tensors.items()}
         zeros = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
 
         def add(i: Any, totals: Any, *sums: Any) -> list[Any]:
@@ -277,7 +297,16 @@ class TrainStep:
         size = tensors["keys"].shape[0]
         with (
             tf.GradientTape() as tape,
-            microbatch(first, count, start=start, keys=tensors["keys"], drop_path=self._drop_path),
+            microbatch(
+                first,
+                count,
+                start=start,
+                keys=tensors["keys"],
+                drop_path=self._drop_path,
+                copy_keys=tensors["copy_keys"],
+                ghost_batch=self.layout.ghost_batch,
+                carry=self._carry,
+            ),
         ):
             loss = self.task.loss(self.model, batch)
             scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)
@@ -387,10 +416,9 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else float("nan")
 
 
-def _tensors(batch: Batch) -> dict[str, Any]:
-    """The inputs of a batch, and the keys of its instances beside them."""
-    tensors = {**batch.inputs, "keys": batch.instances.keys}
-    return {name: tf.convert_to_tensor(tensor) for name, tensor in tensors.items()}
+def _sides(tensor: Any) -> list[int]:
+    """The sides behind the axis of instances; -1 for one that varies from step to step."""
+    return [-1 if side is None else side for side in tensor.shape[1:]]
 
 
 def _is_statistic(variable: Any) -> bool:

@@ -12,6 +12,7 @@ from ba_dist.comm import Comm, start
 from ba_dist.config import Config, layout_of, plan_steps
 from ba_dist.data.batch import Batch
 from ba_dist.data.catalog import Dataset, open_dataset
+from ba_dist.data.order import rate_factor
 from ba_dist.data.pipeline import InputPipeline, open_pipeline
 from ba_dist.data.sources import Source
 from ba_dist.errors import DataUnavailable
@@ -91,7 +92,11 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
             folder=folder,
             made=made,
             step=experiment.train_step(made, layout, comm),
-            hyper=experiment.hyperparameters(config, plan.steps_per_epoch),
+            hyper=experiment.hyperparameters(
+                config,
+                plan.steps_per_epoch,
+                rate_factor(config, dataset.info, len(dataset.train)),
+            ),
             evaluate=stack.enter_context(experiment.evaluator(made, dataset.validation, comm)),
             facts=record.identity(config, layout, dataset, weights),
         )
@@ -302,7 +307,8 @@ def _keep_best(run: Run, writer: Writer, watch: Watch) -> None:
     """Begins to write the best checkpoint, if this evaluation is the best one; collective."""
     # All ranks have the same result. What was saved before this evaluation does not know of it, so
     # a job that goes on from there comes here once more.
-    if not run.position.is_best(run.position.val[run.made.task.judged_by]):
+    task = run.made.task
+    if not run.position.is_best(run.position.val[task.judged_by], task.less_is_better):
         return
     watch.beat("saving", run.position.step)
     rows = instance_state.gather(run.step.instance_state(), run.layout, run.comm.world)

@@ -34,7 +34,7 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     computed["batch"]["ghost_batch_size"] = layout.ghost_batch
     del computed["model"]["init_from"]  # what is in the file counts, not where it lies
     # A run that stopped at a corrupt record may go on without it.
-    free = ("data_dir", "val_samples", "on_corrupt", "corrupt_budget")
+    free = ("data_dir", "val_samples", "context", "on_corrupt", "corrupt_budget")
     computed["data"] = {name: v for name, v in tree["data"].items() if name not in free}
     computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
     return computed

@@ -68,6 +68,15 @@ class Data:
         low=1,
     )
     image_channels: int = setting(3, "channels of synthetic images", low=1)
+    bptt: int = setting(
+        70, "of a text: tokens of each row in a step, about (some steps have half)", 1, 512
+    )
+    context: int = setting(
+        140, "of a text: tokens read before those that are scored in evaluation", low=0
+    )
+    least_count: int = setting(
+        1, "of a text: how often a word must occur; rarer ones are <unk>", low=1
+    )
     shuffle: Literal["full", "block"] = setting(
         "full", "full: any order is as likely; block: blocks of consecutive records, mixed"
     )
@@ -126,6 +135,12 @@ class Model:
     )
     drop_path_epochs: float = setting(
         0.0, "epochs in which that share grows from 0; 0: it is so from the start", low=0.0
+    )
+    activation_penalty: float = setting(
+        0.0, "weight of the mean square of an LSTM's last activations (AWD-LSTM: 2)", low=0.0
+    )
+    slowness_penalty: float = setting(
+        0.0, "weight of the mean square of their change from token to token (AWD-LSTM: 1)", low=0.0
     )
     auxiliary_weight: float = setting(
         0.4, "weight of the loss of an auxiliary head, where a network has one", low=0.0

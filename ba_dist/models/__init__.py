@@ -125,6 +125,17 @@ NETWORKS |= {
     ),
 }
 
+NETWORKS |= {
+    f"lstm{suffix}": Network(
+        _made_by("lstm", "language_model", size),
+        parameters,
+        "Merity et al. 2018, arXiv:1708.02182, section 5; 24 million for the 10,000 words of PTB",
+        task="language-model",
+        keeps_state=True,
+    )
+    for suffix, size, parameters in (("", "awd", 24.2e6), ("-small", "small", None))
+}
+
 _FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"
 
 

@@ -48,15 +48,17 @@ class Position:
             for name, value in metrics.items():
                 self.epoch_metrics[name] = self.epoch_metrics.get(name, 0.0) + value
 
-    def is_best(self, result: float | None) -> bool:
+    def is_best(self, result: float | None, less_is_better: bool = False) -> bool:
         """Whether a result of an evaluation is better than any before; notes it if so.
 
         Args:
             result: None where it was not finite, as JSON holds it.
+            less_is_better: of a task that is judged by a loss or a perplexity.
         """
         if result is None or not math.isfinite(result):
             return False
-        if self.best is not None and result <= self.best:
+        sign = -1 if less_is_better else 1
+        if self.best is not None and sign * result <= sign * self.best:
             return False
         self.best, self.best_step = result, self.step
         return True

@@ -68,8 +68,8 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         f" {result['copies_per_rank']} copies per rank",
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
         f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
-        task.headline: _shown(result[task.judged_by], ".2%"),
-        **_best(result),
+        task.headline: _shown(result[task.judged_by], _form(task)),
+        **_best(result, _form(task)),
         f"{task.unit} per second": _speed(result[f"{task.unit}_per_second"]),
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
@@ -98,11 +98,17 @@ def brief(value: float, form: str) -> str:
     return text if len(text) <= 7 else f"{value:.1e}"
 
 
-def _best(result: Mapping[str, Any]) -> dict[str, str]:
+def _form(task: Task) -> str:
+    """How the number that a run is judged by looks: as in its table, and shares more exactly."""
+    form = task.validation[task.judged_by]
+    return ".2%" if "%" in form else form
+
+
+def _best(result: Mapping[str, Any], form: str) -> dict[str, str]:
     """Of a run with --keep-best whose result could be told at least once."""
     if result.get("best") is None:
         return {}
-    return {"best checkpoint": f"{result['best']:.2%}, of step {result['best_step']}"}
+    return {"best checkpoint": f"{result['best']:{form}}, of step {result['best_step']}"}
 
 
 def _shown(value: float | None, form: str) -> str:

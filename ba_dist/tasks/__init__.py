@@ -7,8 +7,10 @@ from typing import Any
 
 from ba_dist.config import Config
 from ba_dist.data.sources import DatasetInfo, ImageInfo
+from ba_dist.data.sources.text import TextInfo
 from ba_dist.errors import ConfigError
 from ba_dist.tasks.classification import classification
+from ba_dist.tasks.language_model import language_model
 from ba_dist.tasks.task import Field, Loss, Task
 
 __all__ = ["TASKS", "Entry", "Field", "Loss", "Task", "build", "read_info"]
@@ -28,7 +30,10 @@ class Entry:
 
 
 # Tests and scripts may add their own.
-TASKS: dict[str, Entry] = {"classification": Entry(classification, ImageInfo)}
+TASKS: dict[str, Entry] = {
+    "classification": Entry(classification, ImageInfo),
+    "language-model": Entry(language_model, TextInfo),
+}
 
 
 def build(name: str, config: Config, info: DatasetInfo) -> Task:

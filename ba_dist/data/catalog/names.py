@@ -7,6 +7,10 @@ DATASETS = {
     "digits": "8x8x1  10 classes",
     "imagenet": "images in --data-dir: a folder per class, TFRecord shards, or TFDS",
     "pictures": "any others: a folder per class, or TFRecord shards, in --data-dir",
+    "ptb": "words of the Penn Treebank: ptb.train.txt and ptb.valid.txt in --data-dir",
+    "bible-kjv": "words of the King James Bible, from a Debian package",
+    "fortunes": "words of fortunes, from a Debian package",
+    "text": "words of any text: train.txt and valid.txt, or other .txt files, in --data-dir",
     "synthetic": "any size (--image-size), made as it is read",
     "synthetic-jpeg": "JPEGs of 500x375, made in memory",
 }

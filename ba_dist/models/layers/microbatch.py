@@ -3,7 +3,8 @@
 A layer of Keras gets activations and nothing else. Some layers of a training step need more: ghost
 BatchNorm must move its statistics once a step and not once a microbatch, dropout takes its mask
 from the keys of the instances, drop-path zeroes more as
-training goes on, and a layer that keeps a state for each instance must find the rows.
+training goes on, and a layer that keeps a state for each instance must find the rows, and know when
+to begin anew.
 The step says so here, around the forward pass, while the graph is built.
 """
 
@@ -23,6 +24,11 @@ class Microbatch:
         start: integer (or tensor), which of the rank's instances is row 0.
         keys: uint64 tensor [n], the key of each instance; None where a script has none.
         drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
+        copy_keys: uint64 tensor [n], the key of each instance's copy in this step, the same for all
+            instances of a copy; None where a script has none.
+        ghost_batch: rows of a ghost batch: so many consecutive ones are of one copy.
+        carry: tensor, 1 where a state goes on from the step before, 0 where it begins anew; None
+            where states are always kept.
     """
 
     first: Any
@@ -30,6 +36,9 @@ class Microbatch:
     start: Any = 0
     keys: Any = None
     drop_path: Any = None
+    copy_keys: Any = None
+    ghost_batch: int = 1
+    carry: Any = None
 
 
 _current: list[Microbatch] = []
@@ -37,10 +46,14 @@ _current: list[Microbatch] = []
 
 @contextlib.contextmanager
 def microbatch(
-    first: Any, passes: int, *, start: Any = 0, keys: Any = None, drop_path: Any = None
+    first: Any, passes: int, *, start: Any = 0, keys: Any = None, **more: Any
 ) -> Iterator[Microbatch]:
-    """Tells the layers that are called inside the block which microbatch they see."""
-    _current.append(Microbatch(first, passes, start, keys, drop_path))
+    """Tells the layers that are called inside the block which microbatch they see.
+
+    Args:
+        first, passes, start, keys, more: the fields of `Microbatch`.
+    """
+    _current.append(Microbatch(first, passes, start, keys, **more))
     try:
         yield _current[-1]
     finally:
