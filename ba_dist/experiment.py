@@ -107,8 +107,13 @@ def assemble(
     return Experiment(config, task, model, precision)
 
 
-def start_from(made: Experiment, comm: Comm) -> tuple[str, str]:
+def start_from(made: Experiment, info: DatasetInfo, comm: Comm) -> tuple[str, str]:
     """Sets the network to the weights of `--init-from` on rank 0; collective over the world.
+
+    Args:
+        made: whose network it is.
+        info: of the dataset that it is trained on.
+        comm: the world.
 
     Returns:
         The digest of what was read, and a line that says what was taken.
@@ -119,7 +124,7 @@ def start_from(made: Experiment, comm: Comm) -> tuple[str, str]:
     name = made.config.model.init_from or ""
 
     def take() -> tuple[str, str]:
-        arrays = _weights(Path(name), made.model)
+        arrays = _weights(Path(name), made.model, info)
         try:
             count, new = weights.put(arrays, made.model)
         except weights.Unfit as error:
@@ -135,8 +140,8 @@ def start_from(made: Experiment, comm: Comm) -> tuple[str, str]:
     return digest, line
 
 
-def _weights(path: Path, model: Any) -> weights.Arrays:
-    """The weights of a run's newest checkpoint, of one checkpoint, or of another file."""
+def _weights(path: Path, model: Any, info: DatasetInfo) -> weights.Arrays:
+    """The weights, for a dataset, of a run's newest checkpoint, of one checkpoint, or of another file."""
     if not path.exists():
         raise ConfigError(f"--init-from {path} is not there")
     if path.is_dir():
@@ -145,6 +150,12 @@ def _weights(path: Path, model: Any) -> weights.Arrays:
         found = checkpoint.load(path)
     else:
         return weights.read(path, model)
+    words, here = found.facts.get("data", {}).get("vocabulary"), getattr(info, "vocabulary", None)
+    if words != here:
+        raise ConfigError(
+            f"--init-from {path} was trained on other words: the digest of its vocabulary is"
+            f" {words}, that of {info.name} is {here}; use its text and --least-count"
+        )
     arrays = variables.of_network(variables.fitting(found.arrays, model))
     return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
 
@@ -156,6 +167,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
 
     config = made.config.optimizer
     rule = optim.build(made.model.trainable_variables, config)
+    averages = config.ema > 0 or config.average_after is not None
     return TrainStep(
         made.task,
         made.model,
@@ -164,7 +176,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         comm=comm,
         precision=made.precision,
         clip_norm=config.clip_norm,
-        average=WeightAverage(made.model, config.ema) if config.ema else None,
+        average=WeightAverage(made.model, config.ema or None) if averages else None,
         drop_path=made.config.model.drop_path > 0,
         carry=models.network(made.config.model.model).keeps_state,
         seed=made.config.run.seed,

@@ -80,7 +80,16 @@ def network(config: Config, facts: dict[str, Any], info: DatasetInfo) -> experim
         config: of the run.
         facts: its config.json.
         info: of its dataset.
+
+    Raises:
+        ConfigError: when the dataset has other words than the run's.
     """
+    here, there = getattr(info, "vocabulary", None), facts["data"]["info"].get("vocabulary")
+    if here != there:
+        raise ConfigError(
+            f"the words of {info.name} are not those that the run was trained on: the digest of the"
+            f" vocabulary is {here}, the run's {there}; use the run's text and --least-count"
+        )
     home = facts.get("folder")
     ghost_batch = facts["layout"]["ghost_batch_size"]
     return experiment.assemble(config, info, ghost_batch, home=Path(home) if home else None)

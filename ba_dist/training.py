@@ -83,7 +83,9 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
                 config, dataset.info, layout.ghost_batch, layout.instances_per_rank
             )
         )
-        weights, taken = experiment.start_from(made, comm) if config.model.init_from else (None, "")
+        weights, taken = None, ""
+        if config.model.init_from:
+            weights, taken = experiment.start_from(made, dataset.info, comm)
         run = Run(
             config=config,
             layout=layout,
@@ -315,6 +317,24 @@ def _keep_best(run: Run, writer: Writer, watch: Watch) -> None:
     writer.best_checkpoint(run.position, run.step.state(), rows, run.facts)
 
 
+def _average_from_here(run: Run, writer: Writer) -> None:
+    """Begins the mean of the weights when evaluations get no better; all ranks have the same one.
+
+    What was saved before this evaluation does not know of it, as in `_keep_best`.
+    """
+    average, after = run.step.average, run.config.optimizer.average_after
+    if after is None or not average.waits:
+        return
+    task = run.made.task
+    result = run.position.val[task.judged_by]
+    if run.position.no_longer_betters(result, after, task.less_is_better):
+        average.begin()
+        writer.say(
+            f"{task.headline} is no better than more than {after} evaluations ago: the weights are"
+            f" averaged from step {run.position.step} on"
+        )
+
+
 def _compare_replicas(run: Run, writer: Writer, watch: Watch) -> None:
     """Ends the run where the ranks' weights differ; collective over the world."""
     done = run.position.step
@@ -343,6 +363,8 @@ def _end_epoch(run: Run, writer: Writer, watch: Watch, stop: StopRequest) -> boo
         writer.epoch(position, values)
     if due and run.config.run.keep_best:
         _keep_best(run, writer, watch)
+    if due:
+        _average_from_here(run, writer)
     position.ended = done
     if plan.fills_epoch(done):
         position.begin_epoch()

@@ -196,6 +196,12 @@ class Optimizer:
         low=0.0,
         high=1.0,
     )
+    average_after: int | None = setting(
+        None,
+        "evaluate and export the mean of the weights from the evaluation on that is no better than"
+        " the best of those more than so many before it (AWD-LSTM: 5)",
+        low=1,
+    )
     weight_decay_epochs: float | None = setting(
         None, "epochs after which that penalty ends; default: it does not", low=0.0
     )

@@ -34,6 +34,7 @@ class Network:
             `build` then also gets `instances`, how many this rank holds.
         smallest: side in pixels of the smallest images that its strides leave something of.
         drop_path: whether it has edges that `--drop-path` can zero.
+        normalised: whether ghost batches are normalised together, so that their size counts.
     """
 
     build: Callable[..., Any]
@@ -43,6 +44,7 @@ class Network:
     keeps_state: bool = False
     smallest: int = 1
     drop_path: bool = False
+    normalised: bool = True
 
 
 def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
@@ -132,6 +134,7 @@ NETWORKS |= {
         "Merity et al. 2018, arXiv:1708.02182, section 5; 24 million for the 10,000 words of PTB",
         task="language-model",
         keeps_state=True,
+        normalised=False,
     )
     for suffix, size, parameters in (("", "awd", 24.2e6), ("-small", "small", None))
 }

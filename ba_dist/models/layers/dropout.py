@@ -57,7 +57,7 @@ class InstanceDropout(keras.layers.Layer):
         shape = tuple(1 if axis in self.shared_axes else side for axis, side in sides)
         numbers = uniforms(keys_of(self.stream), self.stream, shape)
         kept = tf.cast(numbers >= self.rate, inputs.dtype)
-        return inputs * kept / tf.cast(1 - self.rate, inputs.dtype)
+        return inputs * kept / tf.constant(1 - self.rate, inputs.dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

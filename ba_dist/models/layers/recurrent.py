@@ -118,7 +118,7 @@ class CarriedLSTM(keras.layers.Layer):
             raise ValueError(f"dropout {self.stream!r} needs the keys of the copies")
         keys = now.copy_keys[:: now.ghost_batch]
         mask = kept(keys, self.stream, weights.shape, self.weight_drop)
-        scale = tf.cast(1 / (1 - self.weight_drop), weights.dtype)
+        scale = tf.constant(1 / (1 - self.weight_drop), weights.dtype)
         return weights * (tf.cast(mask, weights.dtype) * scale), keys.shape[0]
 
     def _begin(self, now: Microbatch | None, inputs: Any, count: Any) -> list[Any]:

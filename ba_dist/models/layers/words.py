@@ -65,7 +65,7 @@ class WordEmbedding(keras.layers.Layer):
             return vectors
         numbers = uniforms_at(keys_of(self.stream), self.stream, tf.cast(inputs, tf.int64))
         there = tf.cast(numbers >= self.rate, vectors.dtype)
-        return vectors * (there / tf.cast(1 - self.rate, vectors.dtype))[:, :, None]
+        return vectors * (there / tf.constant(1 - self.rate, vectors.dtype))[:, :, None]
 
     def compute_output_spec(
         self, inputs: Any, reverse: bool = False, training: bool = False
