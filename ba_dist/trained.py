@@ -84,7 +84,10 @@ def network(config: Config, facts: dict[str, Any], info: DatasetInfo) -> experim
     Raises:
         ConfigError: when the dataset has other words than the run's.
     """
-    here, there = getattr(info, "vocabulary", None), facts["data"]["info"].get("vocabulary")
+    here, there = (
+        getattr(info, "vocabulary", None),
+        facts.get("data", {}).get("info", {}).get("vocabulary"),
+    )
     if here != there:
         raise ConfigError(
             f"the words of {info.name} are not those that the run was trained on: the digest of the"

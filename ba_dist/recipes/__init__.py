@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ba_dist.config import Config
 from ba_dist.errors import ConfigError
-from ba_dist.recipes import cifar, imagenet, own, quickstart
+from ba_dist.recipes import cifar, imagenet, language, own, quickstart
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "quickstart": quickstart.quickstart,
@@ -20,6 +20,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "alexnet-imagenet": imagenet.alexnet_imagenet,
     "mobilenet-imagenet": imagenet.mobilenet_imagenet,
     "resnet50-imagenet": imagenet.resnet50_imagenet,
+    "lstm-ptb": language.lstm_ptb,
     "resnet44-cifar10-mixup": cifar.resnet44_cifar10_mixup,
     "wrn28-10-cifar10-mixup": cifar.wrn28_10_cifar10_mixup,
     "wrn28-10-cifar100-mixup": cifar.wrn28_10_cifar100_mixup,
@@ -28,6 +29,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "darts-cifar10-m10": cifar.darts_cifar10_m10,
     "amoebanet-cifar10-m10": cifar.amoebanet_cifar10_m10,
     "resnet50-imagenet-m10": imagenet.resnet50_imagenet_m10,
+    "lstm-bible": language.lstm_bible,
 }
 
 

@@ -118,6 +118,9 @@ def test_losses_and_rates_are_those_of_any_layout(made):
 
 def test_one_copy_is_copy_zero_of_many(made):
     """The first step, whose state is zero: the same sample, masks and weights dropped."""
-    one, many = (json.loads((made(1) / name / "trace" / "rank-00000.jsonl").read_text().split("\n")[0]) for name in ("one", "whole"))
+    one, many = (
+        json.loads((made(1) / name / "trace" / "rank-00000.jsonl").read_text().split("\n")[0])
+        for name in ("one", "whole")
+    )
     assert one["sample_ids"] == many["sample_ids"][:8]
     assert one["augment_keys"] == many["augment_keys"][:8]

@@ -316,7 +316,9 @@ def _text(config: Data) -> Found:
             f" {config.bptt}; use more text, or a smaller --bptt"
         )
     splits = {
-        name: Split(count, opened, {"digest": hashlib.sha256(tokens).hexdigest()}, {"tokens": tokens})
+        name: Split(
+            count, opened, {"digest": hashlib.sha256(tokens).hexdigest()}, {"tokens": tokens}
+        )
         for name, tokens, count, opened in (
             ("train", train, spans, _open_spans),
             ("validation", validation, windows(len(validation), info), _open_windows),

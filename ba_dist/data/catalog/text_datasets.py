@@ -141,7 +141,7 @@ def _fortunes() -> Lines:
     files = sorted(p for p in _FORTUNES.iterdir() if p.is_file() and not p.is_symlink())
     fortunes = []
     for path in (p for p in files if p.suffix == ""):
-        for fortune in "\n".join(read_lines(path)).split("\n%\n"):
+        for fortune in "\n".join([*read_lines(path), ""]).split("\n%\n"):
             lines = [plain for line in fortune.splitlines() if (plain := _plain(line))]
             fortunes += [lines] if lines else []
     return _every_twentieth(fortunes, f"the files in {_FORTUNES}")
@@ -182,4 +182,6 @@ def install(name: str) -> None:
     try:
         apt(["apt-get", "install", "--yes", "--no-install-recommends", package])
     except (DataError, OSError, subprocess.TimeoutExpired) as error:
-        raise DataUnavailable(f"the Debian package {package} cannot be installed: {error}") from None
+        raise DataUnavailable(
+            f"the Debian package {package} cannot be installed: {error}"
+        ) from None

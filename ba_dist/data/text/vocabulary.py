@@ -65,7 +65,8 @@ def of_lines(lines: Iterable[str], least: int = 1) -> Vocabulary:
     for line in lines:
         counts.update(line.split())
         counts[END] += 1
+    always = {END: counts.pop(END, 0), UNKNOWN: counts.pop(UNKNOWN, 0)}
     kept = {word: count for word, count in counts.items() if count >= least}
-    kept[END] = counts[END]
-    kept[UNKNOWN] = counts[UNKNOWN] + sum(counts.values()) - sum(kept.values())
+    always[UNKNOWN] += sum(counts.values()) - sum(kept.values())
+    kept |= always
     return Vocabulary(tuple(sorted(kept, key=lambda word: (-kept[word], word))))

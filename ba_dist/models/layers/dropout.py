@@ -42,9 +42,7 @@ class InstanceDropout(keras.layers.Layer):
             `models.layers.microbatch.microbatch(..., keys=keys)`).
     """
 
-    def __init__(
-        self, rate: float, stream: str, shared_axes: tuple[int, ...] = (), **kwargs: Any
-    ):
+    def __init__(self, rate: float, stream: str, shared_axes: tuple[int, ...] = (), **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = rate
         self.stream = stream
