@@ -141,7 +141,11 @@ def start_from(made: Experiment, info: DatasetInfo, comm: Comm) -> tuple[str, st
 
 
 def _weights(path: Path, model: Any, info: DatasetInfo) -> weights.Arrays:
-    """The weights, for a dataset, of a run's newest checkpoint, of one checkpoint, or of another file."""
+    """The weights of a run's newest checkpoint, of one checkpoint, or of another file.
+
+    Raises:
+        ConfigError: when it is not there, or was trained on other words than those of the dataset.
+    """
     if not path.exists():
         raise ConfigError(f"--init-from {path} is not there")
     if path.is_dir():

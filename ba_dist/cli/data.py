@@ -23,7 +23,8 @@ def data_prepare(name: str, data_dir: str | None) -> None:
 
     Small datasets become arrays, TFRecord shards get their index, datasets of TensorFlow Datasets
     are downloaded; images that are there are looked at. For fashion_mnist, bible-kjv and
-    fortunes a Debian package is installed where there is no other way; training itself installs nothing.
+    fortunes a Debian package is installed where there is no other way; training itself installs
+    nothing.
     """
     from ba_dist.config import Data
     from ba_dist.data.catalog import text_datasets

@@ -29,7 +29,6 @@ import tensorflow as tf
 
 from ba_dist.models import variables
 
-
 # Of the count of updates, where a mean has not begun.
 _NOT_YET = -1
 

@@ -7,8 +7,8 @@
     launch/mpirun.sh -n 2 -- train lstm-bible
 
 Copies differ by the masks of dropout alone: of words, inputs, activations and recurrent weights.
-The regime of `lstm-ptb` is that of Merity et al. 2018 (arXiv:1708.02182) and its code, which
-the paper takes its baseline from. docs/recipes.md says what is reported, and what was measured here.
+The regime of `lstm-ptb` is that of Merity et al. 2018 (arXiv:1708.02182) and its code, whose
+network the paper trains. docs/recipes.md says what is reported, and what was measured here.
 """
 
 from ba_dist.config import Batch, Config, Data, Model, Optimizer, Run

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from ba_dist import experiment
 from ba_dist.config import Config
 from ba_dist.data.copies import first_copies
-from ba_dist.data.sources import Source
+from ba_dist.data.sources import ImageInfo, Source
+from ba_dist.errors import ConfigError
 from ba_dist.reports.plots import plt, save
 
 _LEFT, _TOP = 1.3, 0.6  # inches that words take
@@ -25,7 +26,13 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
 
     Raises:
         UserError: when the plot cannot be written.
+        ConfigError: when the samples are no images.
     """
+    if not isinstance(source.info, ImageInfo):
+        raise ConfigError(
+            f"the samples of {source.info.name} are no images, so there is nothing to draw of"
+            f" {config.recipe}; its copies differ inside the network"
+        )
     samples = first_copies(config, experiment.task_of(config, source.info), source)
     rows, copies = len(samples), len(samples[0].copies)
     size = (1.5 * (copies + 1) + _LEFT, 1.5 * rows + _TOP)

@@ -45,7 +45,8 @@ class Streams:
         span: tokens of a step, about; up to `LONGEST_SPAN`.
 
     Example:
-        >>> start, length = located(Streams(6, seed=0, epoch=0, batch_size=2, span=10)(np.arange(6)))
+        >>> order = Streams(6, seed=0, epoch=0, batch_size=2, span=10)
+        >>> start, length = located(order(np.arange(6)))
         >>> int(length.sum()), start[:2].tolist()
         (60, [0, 30])
     """

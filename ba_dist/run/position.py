@@ -15,8 +15,8 @@ class Position:
     `nonfinite` are the updates left out of which something was wrong; the others, in fp16, are how
     the scale of the loss is found. `ended` is the step at which an epoch was last ended: evaluated
     where that was due, and written down. `best` is the best result of an evaluation that was
-    kept with --keep-best, `best_step` its step. `judged` are the results of evaluations in order, as
-    long as a mean of the weights waits for them (`--average-after`).
+    kept with --keep-best, `best_step` its step. `judged` are the results of evaluations in
+    order, as long as a mean of the weights waits for them (`--average-after`).
     """
 
     step: int = 0

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ba_dist import runtime
+from ba_dist import models, runtime
 from ba_dist.config import Config
 from ba_dist.data.catalog import Dataset
 from ba_dist.rules import schedules
@@ -29,7 +29,8 @@ def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) 
         lines.append(
             f"the last {dropped} samples of each epoch's order do not fill a batch: dropped"
         )
-    notices = [layout.notice(), runtime.notice(config.run.precision)]
+    normalised = models.network(config.model.model).normalised
+    notices = [layout.notice() if normalised else None, runtime.notice(config.run.precision)]
     if config.run.steps is None:
         notices.append(schedules.notice(config.optimizer.lr, config.run.epochs))
     lines += [f"note: {notice}" for notice in notices if notice]

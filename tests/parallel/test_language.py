@@ -5,48 +5,36 @@ What is compared between layouts is float64, so that only the order of sums may 
 
 import json
 import random
-from functools import cache
 
 import numpy as np
 import pytest
 
 from ba_dist.run import checkpoint
-from tests.parallel.ranks import program
+from tests.parallel.ranks import program, warm
 
-EPOCH, STEPS = 12, 30  # an epoch and a part of the third
-PLANS = {
-    1: [
-        ["whole", {"steps": STEPS}],
-        ["cut", {"steps": STEPS, "microbatch": 4, "ghost_batch_size": 4}],
-        ["one", {"steps": 5, "multiplicity": 1}],
-    ],
-    2: [["whole", {"steps": STEPS}], ["begun", {"steps": 17}]],
-    4: [["whole", {"steps": STEPS}]],
-}
+STEPS = 30  # five epochs
+WHOLE = {"steps": STEPS}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The folder of the runs on so many ranks, beside the text that they are about."""
+    """The folder of all runs, beside the text that they are about."""
     out = tmp_path_factory.mktemp("language")
     numbers = random.Random(0)
-    words = [f"w{int(20 * numbers.random() ** 2)}" for _ in range(1000)]
-    lines = [" ".join(words[i : i + 8]) for i in range(0, 1000, 8)]
-    (out / "train.txt").write_text("\n".join(lines[:100]) + "\n")
-    (out / "valid.txt").write_text("\n".join(lines[100:]) + "\n")
-
-    @cache
-    def run(ranks):
-        folder = out / str(ranks)
-        train(folder, ranks, PLANS[ranks])
-        return folder
-
-    return run
+    words = [f"w{int(20 * numbers.random() ** 2)}" for _ in range(500)]
+    lines = [" ".join(words[i : i + 8]) for i in range(0, 500, 8)]
+    (out / "train.txt").write_text("\n".join(lines[:45]) + "\n")
+    (out / "valid.txt").write_text("\n".join(lines[45:]) + "\n")
+    cut = {**WHOLE, "microbatch": 4, "ghost_batch_size": 4}
+    train(out, 1, {"one rank": WHOLE, "cut": cut, "one copy": {"steps": 5, "multiplicity": 1}})
+    train(out, 2, {"two ranks": WHOLE, "begun": {"steps": 15}})
+    train(out, 4, {"four ranks": WHOLE, "begun": WHOLE})  # it goes on, in the middle of an epoch
+    return out
 
 
-def train(folder, ranks, plans):
-    data = {"data_dir": str(folder.parent)}
-    program("language.py", ranks, folder, json.dumps([[n, {**data, **c}] for n, c in plans]))
+def train(out, ranks, plans):
+    changes = [[name, {"data_dir": str(out), **changed}] for name, changed in plans.items()]
+    program("language.py", ranks, out, json.dumps(changes), run=warm)
 
 
 def arrays(run):
@@ -69,44 +57,49 @@ def steps_of(run):
     return [event for event in map(json.loads, lines) if event["event"] == "step"]
 
 
-@pytest.mark.parametrize(("ranks", "name"), [(1, "cut"), (2, "whole"), (4, "whole")])
-def test_every_layout_learns_the_same(made, ranks, name):
+@pytest.mark.parametrize("name", ["cut", "two ranks", "four ranks", "begun"])
+def test_every_layout_learns_the_same(made, name):
     """On two ranks each holds a copy; on four a copy's samples are on two ranks, or in two
     microbatches, and all of them have its mask of weights.
     """
-    expected = made(1) / "whole"
-    assert_same_run(made(ranks) / name, expected)
-    states = [a for n, a in arrays(expected).items() if n.endswith(("/hidden", "/cell"))]
+    found, expected = arrays(made / name), arrays(made / "one rank")
+    assert found.keys() == expected.keys()
+    for key, array in expected.items():
+        np.testing.assert_allclose(found[key], array, rtol=1e-10, atol=1e-13, err_msg=key)
+
+
+def test_states_and_the_mean_of_the_weights_are_saved(made):
+    found = arrays(made / "begun")
+    states = [array for name, array in found.items() if name.endswith(("/hidden", "/cell"))]
     assert len(states) == 4
     for state in states:
         assert len(state) == 16 and len(np.unique(state, axis=0)) == 16
+    assert found["average_updates"] > 0, "the mean has begun"
+    means = [name for name in found if name.startswith("average/")]
+    assert len(means) == 8 and not any(name.endswith("/cell") for name in means)
+    assert any(np.abs(found[n] - found[n.replace("average", "model")]).max() > 1e-6 for n in means)
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch_on_other_ranks(made):
-    folder = made(2)
-    train(folder, 4, [["begun", {"steps": STEPS}]])
-    assert_same_run(folder / "begun", made(1) / "whole")
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_what_is_written_is_true(made, ranks):
-    run = made(ranks) / "whole"
+@pytest.mark.parametrize("name", ["one rank", "two ranks", "four ranks", "begun"])
+def test_what_is_written_is_true(made, name):
+    run = made / name
     summary, found = json.loads((run / "summary.json").read_text()), found_of(run)
     assert found["audit"] == [STEPS, []]
-    assert found["evaluated"] == [STEPS, pytest.approx(found["evaluated"][1], rel=1e-12)]
-    assert summary["val_perplexity"] == pytest.approx(np.exp(summary["val_loss"]), rel=1e-12)
-    assert found["evaluated"][1]["val_loss"] == pytest.approx(summary["val_loss"], rel=1e-12)
-    assert found["line"].startswith(f"step {STEPS}  val_perplexity ")
+    step, metrics = found["evaluated"]
+    assert step == STEPS and found["line"].startswith(f"step {STEPS}  val_perplexity ")
+    assert metrics["val_perplexity"] == pytest.approx(np.exp(metrics["val_loss"]), rel=1e-12)
+    for metric, value in metrics.items():
+        assert summary[metric] == pytest.approx(value, rel=1e-12)
     assert summary["tokens_per_second"] > 0 and summary["samples"] == 8 * STEPS
 
 
 def test_a_step_of_another_length_is_not_traced_anew(made):
-    assert found_of(made(1) / "whole")["traced"] <= 2
-    assert found_of(made(1) / "cut")["traced"] <= 2
+    assert found_of(made / "one rank")["traced"] <= 2
+    assert found_of(made / "cut")["traced"] <= 2
 
 
 def test_losses_and_rates_are_those_of_any_layout(made):
-    whole, others = steps_of(made(1) / "whole"), [made(1) / "cut", made(4) / "whole"]
+    whole, others = steps_of(made / "one rank"), [made / "cut", made / "four ranks"]
     assert len({event["lr"] for event in whole}) > 3, "the rate goes with the length of a step"
     assert len(whole) == STEPS
     for run in others:
@@ -116,11 +109,11 @@ def test_losses_and_rates_are_those_of_any_layout(made):
     assert all(event["loss"] > event["token_loss"] for event in whole), "with its penalties"
 
 
-def test_one_copy_is_copy_zero_of_many(made):
-    """The first step, whose state is zero: the same sample, masks and weights dropped."""
+def test_one_copy_is_the_first_of_many(made):
+    """The samples and the keys of masks are those of copy 0."""
     one, many = (
-        json.loads((made(1) / name / "trace" / "rank-00000.jsonl").read_text().split("\n")[0])
-        for name in ("one", "whole")
+        json.loads((made / name / "trace" / "rank-00000.jsonl").read_text().split("\n")[1])
+        for name in ("one copy", "one rank")
     )
     assert one["sample_ids"] == many["sample_ids"][:8]
     assert one["augment_keys"] == many["augment_keys"][:8]

@@ -8,14 +8,14 @@ import pytest
 from .test_benchmarks import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-from ngram import KneserNey, perplexity, unigram_perplexity  # noqa: E402
+from ngram import KneserNey, perplexity, unigram_perplexity
 
 A, B, C, D, E = range(5)
 TEXT = [A, B, A, B, A, C, A, D, B, A]
 
 
 def test_bigrams_by_hand():
-    """ab ab ac ad, ba ba ba, ca, db; the pairs counted once are ac ca ad db, ba is three, ab two."""
+    """Counted once are the pairs ac, ca, ad and db, twice ab, three times ba."""
     model = KneserNey(TEXT, 5, 2)
     discount = 4 / (4 + 2 * 1)
     # Different words before: a has b and c; b has a and d; c and d have a: 6 pairs.

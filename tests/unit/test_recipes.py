@@ -33,7 +33,8 @@ SAMPLES = {
 IMAGENET = ImageInfo("imagenet", (0, 0, 3), 1000, (0.5,) * 3, (0.5,) * 3)
 # Without a row in the paper.
 OURS = {"quickstart", "lstm-bible"}
-# Recipe, multiplicity, and the paper's accuracies (of lstm-ptb perplexities): the baseline of as many steps, then M copies.
+# Recipe, multiplicity, and the paper's accuracies (perplexities of lstm-ptb): the baseline of as
+# many steps, then M copies.
 TABLE_2 = """
 resnet44-cifar10         40  93.70  95.43
 vgg16-cifar10            32  93.82  95.32

@@ -29,7 +29,7 @@ def test_an_epoch_covers_every_stream_exactly(batch_size, steps, more, span, see
     order = Streams(samples, seed, epoch, batch_size=batch_size, span=span)
     start, length = located(order(np.arange(steps * batch_size)).reshape(steps, batch_size))
     assert (length == length[:, :1]).all(), "the rows of a step are of one length"
-    assert 1 <= length.min() and length.max() <= longest(span)
+    assert length.min() >= 1 and length.max() <= longest(span)
     stream = samples * span // batch_size
     np.testing.assert_array_equal(start[0], np.arange(batch_size) * stream)
     np.testing.assert_array_equal(start[1:], start[:-1] + length[:-1])

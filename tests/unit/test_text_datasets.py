@@ -1,17 +1,20 @@
-"""Texts as datasets: words and their numbers, spans and windows, and what is told of a bad folder."""
+"""Texts as datasets: words and their numbers, spans and windows, messages."""
 
 import re
 
 import numpy as np
 import pytest
 
-from ba_dist.config import Data
+from ba_dist import experiment, trained
+from ba_dist.config import COMPUTATION, Config, Data
 from ba_dist.data.catalog import text_datasets
 from ba_dist.data.catalog.find import find, open_split
 from ba_dist.data.catalog.text_datasets import locate
+from ba_dist.data.sources.text import TextInfo
 from ba_dist.data.text.vocabulary import END, UNKNOWN, of_lines
-from ba_dist.errors import DataError, DataUnavailable
+from ba_dist.errors import CheckpointError, ConfigError, DataError, DataUnavailable
 from ba_dist.rules.streams import Streams
+from ba_dist.run import checkpoint, saving
 
 LINES = ["the cat sat", "the <unk> sat on the mat", "", "on"]
 
@@ -167,3 +170,21 @@ def test_chapters_of_the_bible(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 'no text'\n")
     with pytest.raises(DataError, match="printed 1 chapters .* bible-kjv-text installed"):
         locate("bible-kjv", None)
+
+
+def test_other_words_are_refused_though_every_shape_fits(tmp_path):
+    """To evaluate, to start from, and to go on with: before a network is built."""
+    one, other = (
+        TextInfo("text", 7, of_lines([line]).digest(), 0, 4, 3) for line in ("a b c", "a b d")
+    )
+    facts = {"data": {"info": one.stored()}}
+    config = Config("language")
+    with pytest.raises(ConfigError, match="the words of text are not those that the run"):
+        trained.network(config, facts, other)
+    saved = {"computation": COMPUTATION, "config": {}, "data": {"vocabulary": one.vocabulary}}
+    path = checkpoint.save(tmp_path, checkpoint.Checkpoint(3, {}, saved), 1)
+    with pytest.raises(ConfigError, match="--init-from .* was trained on other words"):
+        experiment._weights(path, None, other)
+    now = {"config": {}, "data": {"vocabulary": other.vocabulary}}
+    with pytest.raises(CheckpointError, match="other data: vocabulary was"):
+        saving.check_same_run(saved, now)

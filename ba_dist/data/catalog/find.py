@@ -317,7 +317,10 @@ def _text(config: Data) -> Found:
         )
     splits = {
         name: Split(
-            count, opened, {"digest": hashlib.sha256(tokens).hexdigest()}, {"tokens": tokens}
+            count,
+            opened,
+            {"digest": hashlib.sha256(tokens.tobytes()).hexdigest()},
+            {"tokens": tokens},
         )
         for name, tokens, count, opened in (
             ("train", train, spans, _open_spans),
