@@ -222,6 +222,25 @@ def test_words_go_in_and_out_by_one_matrix():
     assert decayed == {"embeddings", "kernel", "recurrent_kernel"}
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_near(precision):
+    """Logits and gradients are of single precision, and all is what it is in float64, nearly."""
+    double = network()
+    expected = double(TEXTS, training=False)[0]
+    set_precision(precision)
+    model = network()
+    model.set_weights(double.get_weights())
+    with tf.GradientTape() as tape, step():
+        logits, _, raw = model(TEXTS, training=True)
+        loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(TEXTS, logits))
+    assert (logits.dtype, raw.dtype) == (tf.float32, tf.as_dtype(model.compute_dtype))
+    weights = [v.value for v in model.trainable_variables]
+    for gradient in map(tf.convert_to_tensor, tape.gradient(loss, weights)):
+        assert gradient.dtype == tf.float32 and np.isfinite(gradient).all()
+    found = model(TEXTS, training=False)[0]
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
 def test_the_published_network_has_24_million_parameters():
     """10,000 words of PTB. By hand: E and its biases, then W, U and b of each LSTM."""
     set_precision("fp32")

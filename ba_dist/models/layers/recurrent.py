@@ -72,7 +72,13 @@ class CarriedLSTM(keras.layers.Layer):
 
         def state(name: str) -> Any:
             shape = (self.instances, self.units)
-            return self.add_weight(shape=shape, initializer="zeros", trainable=False, name=name)
+            return self.add_weight(
+                shape=shape,
+                initializer="zeros",
+                trainable=False,
+                autocast=False,  # a variable, and no copy of it, in half precision as well
+                name=name,
+            )
 
         self.kernel = weight("kernel", (input_shape[-1], 4 * self.units))
         self.recurrent_kernel = weight("recurrent_kernel", (self.units, 4 * self.units))

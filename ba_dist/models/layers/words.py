@@ -25,7 +25,8 @@ class WordEmbedding(keras.layers.Layer):
         rate: p, the share of the words that are dropped in training.
         stream: names this layer's masks.
 
-    Call: int32 [n, t] → float [n, t, width]; reverse: float [n, t, width] → float [n, t, words].
+    Call: int32 [n, t] → float [n, t, width]; reverse: float [n, t, width] → [n, t, words] in
+        the precision of the weights.
 
     Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models"; Gal and
     Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks".
@@ -59,7 +60,7 @@ class WordEmbedding(keras.layers.Layer):
             sides = tf.shape(inputs)
             found = tf.reshape(logits, (sides[0], sides[1], self.words))
             found.set_shape((*inputs.shape[:2], self.words))
-            return found
+            return tf.cast(found, self.variable_dtype)  # losses of half precision would be coarse
         vectors = tf.gather(embeddings, inputs)
         if not training or self.rate == 0:
             return vectors
@@ -70,8 +71,9 @@ class WordEmbedding(keras.layers.Layer):
     def compute_output_spec(
         self, inputs: Any, reverse: bool = False, training: bool = False
     ) -> Any:
-        side = self.words if reverse else self.width
-        return keras.KerasTensor((*inputs.shape[:2], side), self.compute_dtype)
+        if reverse:
+            return keras.KerasTensor((*inputs.shape[:2], self.words), self.variable_dtype)
+        return keras.KerasTensor((*inputs.shape, self.width), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         names = ("words", "width", "rate", "stream")
