@@ -22,6 +22,7 @@ from ba_dist.config import (
     to_dict,
 )
 from ba_dist.data.catalog.prepare import INFOS
+from ba_dist.data.catalog.text_datasets import TEXTS
 from ba_dist.errors import ConfigError, LayoutError
 from ba_dist.recipes import RECIPES, recipe, summary
 
@@ -175,8 +176,8 @@ def test_the_layout_asked_for():
 
 WHERE = (
     "group_size microbatch io exchange io_threads prefetch data_dir val_samples context"
-    " on_corrupt corrupt_budget epochs steps run_dir resume trace logger log_every eval_every checkpoint_every"
-    " keep_checkpoints checkpoint_minutes on_nonfinite nonfinite_budget stall_warning stall_timeout"
+    " on_corrupt corrupt_budget epochs steps run_dir resume trace logger log_every eval_every"
+    " checkpoint_every keep_checkpoints checkpoint_minutes on_nonfinite nonfinite_budget stall_warning stall_timeout"
     " keep_best init_from"  # the digest of what is read from there counts
 )
 
@@ -200,7 +201,7 @@ def test_only_what_is_computed_keeps_a_run_from_going_on(changed):
 def test_recipes_are_whole(name):
     config = recipe(name)
     assert config.recipe == name and len(summary(name)) > 20
-    assert config.data.dataset in {*INFOS, "synthetic", "imagenet"}
+    assert config.data.dataset in {*INFOS, *TEXTS, "synthetic", "imagenet"}
     for ranks in (1, 2, 4):
         layout = layout_of(config, ranks)
         assert layout.notice() is None, "the recipe's own ghost batch size is not kept"
