@@ -29,18 +29,18 @@ def lstm_ptb() -> Config:
 
 
 def lstm_bible() -> Config:
-    """A small LSTM on the words of the King James Bible, B = 20, M = 2: a first language model."""
+    """A small LSTM on the King James Bible, B = 20, M = 2, 5 epochs: a first language model."""
     return Config(
         recipe="lstm-bible",
         batch=Batch(batch_size=20, multiplicity=2),
         data=Data(dataset="bible-kjv", bptt=35, context=70, least_count=3),
         model=Model(model="lstm-small"),
         optimizer=Optimizer(
-            lr=((0, 20.0), (8, 0.0)),
+            lr=((0, 20.0), (5, 0.0)),
             lr_shape="linear",
             momentum=0.0,
             clip_norm=0.25,
             weight_decay=1.2e-6,
         ),
-        run=Run(epochs=8),
+        run=Run(epochs=5),
     )

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ba_dist.config import Config
+from ba_dist.config import Config, options
 from ba_dist.data.batch import Array, Int64s, Parameters
 from ba_dist.data.sources.text import TextInfo, scored_tokens
+from ba_dist.errors import ConfigError
 from ba_dist.rules import streams
 from ba_dist.rules.keys import Uint64s
 from ba_dist.tasks.task import Field, Loss
 
+# Beside those of augmentation; the words of a text stay in their order.
+_OF_OTHERS = ("label_smoothing", "shuffle")
 _NOTHING = -1  # behind the end of a text: neither read nor scored
 
 
@@ -123,7 +126,23 @@ class LanguageModel:
 
 
 def language_model(config: Config, info: TextInfo) -> LanguageModel:
-    """The task of a configuration."""
+    """The task of a configuration.
+
+    Raises:
+        ConfigError: naming the flags that a text has no use for.
+    """
+    usual = Config("usual")
+    odd = [
+        option.flag
+        for option in options()
+        if (option.part == "augment" or option.name in _OF_OTHERS)
+        and option.of(config) != option.of(usual)
+    ]
+    if odd:
+        raise ConfigError(
+            f"{', '.join(odd)}: nothing of that is done to the words of {info.name}; leave it out."
+            " Copies differ by the dropout of the network"
+        )
     return LanguageModel(info, config.model.activation_penalty, config.model.slowness_penalty)
 
 

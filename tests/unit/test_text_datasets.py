@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from ba_dist import experiment, trained
-from ba_dist.config import COMPUTATION, Config, Data
+from ba_dist import experiment, tasks, trained
+from ba_dist.config import COMPUTATION, Config, Data, override
 from ba_dist.data.catalog import text_datasets
 from ba_dist.data.catalog.find import find, open_split
 from ba_dist.data.catalog.text_datasets import locate
@@ -15,6 +16,7 @@ from ba_dist.data.text.vocabulary import END, UNKNOWN, of_lines
 from ba_dist.errors import CheckpointError, ConfigError, DataError, DataUnavailable
 from ba_dist.rules.streams import Streams
 from ba_dist.run import checkpoint, saving
+from ba_dist.tasks.language_model import LanguageModel
 
 LINES = ["the cat sat", "the <unk> sat on the mat", "", "on"]
 
@@ -188,3 +190,42 @@ def test_other_words_are_refused_though_every_shape_fits(tmp_path):
     now = {"config": {}, "data": {"vocabulary": other.vocabulary}}
     with pytest.raises(CheckpointError, match="other data: vocabulary was"):
         saving.check_same_run(saved, now)
+
+
+def test_flags_of_images_are_refused():
+    info = TextInfo("text", 7, "", 0, 4, 3)
+    config = override(Config("r"), {"cutout": 8, "flip": True, "shuffle": "block"})
+    with pytest.raises(ConfigError, match="--shuffle, --flip, --cutout: nothing of that is done"):
+        tasks.build("language-model", config, info)
+    with pytest.raises(ConfigError, match="learns classification, which text cannot be used for"):
+        tasks.build("classification", Config("r"), info)
+
+
+def test_penalties_are_means_over_activations():
+    """Against the formula in numpy; `token_loss` and scores are without them."""
+    info = TextInfo("text", 7, "", 0, 4, 0)
+    task = LanguageModel(info, activation=2.0, slowness=1.0)
+    numbers = np.random.default_rng(0)
+    logits, dropped, raw = (tf.constant(numbers.normal(size=(3, 4, k))) for k in (7, 5, 5))
+    samples = numbers.integers(0, 7, (3, 5)).astype(np.int32)
+    rows = task.allocate(3)
+    for sample, row in zip(samples, rows, strict=True):
+        task.render(sample, {}, 0, row)
+    batch = task.finish(rows, np.zeros(3, np.int64), {})
+    np.testing.assert_array_equal(batch["tokens"], samples[:, :-1])
+    np.testing.assert_array_equal(batch["targets"], samples[:, 1:])
+    loss = task.loss(lambda tokens, training: [logits, dropped, raw], batch)
+    shares = logits.numpy() - np.log(np.exp(logits).sum(-1, keepdims=True))
+    entropy = -np.take_along_axis(shares, samples[:, 1:, None].astype(int), 2).sum()
+    mean = entropy / 12 + 2 * (dropped.numpy() ** 2).mean() + (np.diff(raw, axis=1) ** 2).mean()
+    assert float(loss.total / loss.weight) == pytest.approx(mean, rel=1e-12)
+    assert [float(x) for x in loss.metrics["token_loss"]] == pytest.approx([entropy, 12])
+    plain = task.finish_plain(rows, np.zeros(3, np.int64))
+    plain["targets"] = tf.where([[True, True, True, False]] * 3, plain["targets"], -1)
+    losses, there = task.scores(logits, plain)["val_perplexity"]
+    assert there.numpy().tolist() == [3, 3, 3]
+    expected = -np.take_along_axis(shares, samples[:, 1:, None].astype(int), 2)[:, :3, 0].sum(1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+    found = task.results({"val_loss": 2.0, "val_perplexity": 2.0})
+    assert found == {"val_loss": 2.0, "val_perplexity": pytest.approx(np.exp(2))}
+    assert task.results({"val_loss": 800.0, "val_perplexity": 800.0})["val_perplexity"] == np.inf
