@@ -18,7 +18,7 @@ def lstm_ptb() -> Config:
     """LSTM of 3x1150 on the words of Penn Treebank, B = 20, M = 10, 500 epochs (table 2)."""
     return Config(
         recipe="lstm-ptb",
-        batch=Batch(batch_size=20, multiplicity=10),
+        batch=Batch(batch_size=20, multiplicity=10, ghost_batch_size=20),
         data=Data(dataset="ptb", bptt=70),
         model=Model(model="lstm", activation_penalty=2.0, slowness_penalty=1.0),
         optimizer=Optimizer(
@@ -32,7 +32,7 @@ def lstm_bible() -> Config:
     """A small LSTM on the King James Bible, B = 20, M = 2, 5 epochs: a first language model."""
     return Config(
         recipe="lstm-bible",
-        batch=Batch(batch_size=20, multiplicity=2),
+        batch=Batch(batch_size=20, multiplicity=2, ghost_batch_size=20),
         data=Data(dataset="bible-kjv", bptt=35, context=70, least_count=3),
         model=Model(model="lstm-small"),
         optimizer=Optimizer(

@@ -241,7 +241,9 @@ def test_datasets(ba_dist):
     _, out, _ = ba_dist("data", "list")
     names = [line.split()[0] for line in out.splitlines()]
     arrays = ["fashion_mnist", "cifar10", "cifar100", "digits"]
-    assert names == [*arrays, "imagenet", "pictures", "synthetic", "synthetic-jpeg", "NAME"]
+    texts = ["ptb", "bible-kjv", "fortunes", "text"]
+    others = ["imagenet", "pictures", *texts, "synthetic", "synthetic-jpeg"]
+    assert names == [*arrays, *others, "NAME"]
 
 
 def test_export_writes_every_variable_under_its_name(ba_dist, tmp_path):
