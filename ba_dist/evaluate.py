@@ -67,7 +67,7 @@ class Evaluator:
         self._task, self._model, self._source = task, model, source
         self._comm, self._workers, self._skip = comm, workers or Workers(1), skip
         self._measure = tf.function(self._forward, reduce_retracing=True, autograph=False)
-        self._size = max(1, min(_MOST_ROWS, _MOST_ELEMENTS // task.allocate(1).size))
+        self._size = max(1, min(_MOST_ROWS, _MOST_ELEMENTS // task.row_size))
 
     def __call__(
         self,
@@ -108,7 +108,7 @@ class Evaluator:
         if not total:
             raise agreed(CorruptRecord("not one validation sample can be read"))
         ratios = zip(sums, numbers[::2], numbers[1::2], strict=True)
-        return {name: above / below for name, above, below in ratios}
+        return self._task.results({name: above / below for name, above, below in ratios})
 
     def _rank_batches(self) -> Iterator[tuple[int, Rows]]:
         return rank_batches(

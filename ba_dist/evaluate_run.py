@@ -108,7 +108,9 @@ def evaluate_run(
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     devices.check(comm)
     dataset = open_dataset(config.data, comm)
-    comm.together(lambda: dataset.info.check_fits(facts["data"].get("info", {})))
+    comm.together(
+        lambda: dataset.info.check_fits(trained.read_info(folder, config, facts).vocabulary_digest)
+    )
     made = comm.together(lambda: trained.network(config, facts, dataset.info))
     comm.together(lambda: trained.restore(made, found))
     if classes and "classes" not in made.task.facts:

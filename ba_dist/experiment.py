@@ -22,7 +22,7 @@ from ba_dist.errors import ConfigError
 from ba_dist.models import variables, weights
 from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
-from ba_dist.run import checkpoint, run_dir
+from ba_dist.run import checkpoint
 
 # What a step and an evaluation are is imported where they are made: audits need no TensorFlow.
 
@@ -143,8 +143,8 @@ def start_from(made: Experiment, info: DatasetInfo, comm: Comm) -> tuple[str, st
     """Sets the network to the weights of `--init-from` on rank 0; collective over the world.
 
     Args:
-        made: with the network.
-        info: of the dataset that it will learn from.
+        made: whose network it is.
+        info: of the dataset that it is trained on.
         comm: the world.
 
     Returns:
@@ -157,10 +157,7 @@ def start_from(made: Experiment, info: DatasetInfo, comm: Comm) -> tuple[str, st
     name = made.config.model.init_from or ""
 
     def take() -> tuple[str, str]:
-        if (Path(name) / "config.json").is_file():
-            facts = run_dir.read_json(Path(name) / "config.json")
-            info.check_fits(facts.get("data", {}).get("info", {}))
-        arrays = _weights(Path(name), made.model)
+        arrays = _weights(Path(name), made.model, info)
         try:
             count, new = weights.put(arrays, made.model)
         except weights.Unfit as error:
@@ -176,8 +173,13 @@ def start_from(made: Experiment, info: DatasetInfo, comm: Comm) -> tuple[str, st
     return digest, line
 
 
-def _weights(path: Path, model: Any) -> weights.Arrays:
-    """The weights of a run's newest checkpoint, of one checkpoint, or of another file."""
+def _weights(path: Path, model: Any, info: DatasetInfo) -> weights.Arrays:
+    """The weights of a run's newest checkpoint, of one checkpoint, or of another file.
+
+    Raises:
+        ConfigError: when it is not there.
+        DataError: when it was trained on other words than those of the dataset.
+    """
     if not path.exists():
         raise ConfigError(f"--init-from {path} is not there")
     if path.is_dir():
@@ -186,6 +188,7 @@ def _weights(path: Path, model: Any) -> weights.Arrays:
         found = checkpoint.load(path)
     else:
         return weights.read(path, model)
+    info.check_fits(found.facts.get("data", {}).get("vocabulary"))
     arrays = variables.of_network(variables.fitting(found.arrays, model))
     return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
 
@@ -199,6 +202,7 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
 
     config = made.config.optimizer
     rule = optim.build(made.model.trainable_variables, config)
+    averages = config.ema > 0 or config.average_after is not None
     return TrainStep(
         made.task,
         made.model,
@@ -208,15 +212,32 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         precision=made.precision,
         clip_norm=config.clip_norm,
         matching=NormMatching(layout, comm) if config.norm_matching else None,
-        average=WeightAverage(made.model, config.ema) if config.ema else None,
-        drop_path=made.config.model.drop_path > 0,
+        average=WeightAverage(made.model, config.ema or None) if averages else None,
         forward=Recomputed(made.model) if made.config.placement.recompute else made.model,
-        manifold=made.config.model.manifold_mixup > 0,
+        told=_told(made.config),
+        seed=made.config.run.seed,
     )
 
 
-def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
+def _told(config: Config) -> list[str]:
+    """What layers see of the hyperparameters of a step."""
+    wanted = {
+        "drop_path": config.model.drop_path > 0,
+        "manifold_layer": config.model.manifold_mixup > 0,
+        "carry": models.network(config.model.model).keeps_state,
+    }
+    return [name for name, sees in wanted.items() if sees]
+
+
+def hyperparameters(
+    config: Config, steps_per_epoch: int, factor: Callable[[int], float] = lambda step: 1.0
+) -> Callable[[int], dict[str, float]]:
     """Step, from 0 → what the update rule and the network need in it.
+
+    Args:
+        config: of the run.
+        steps_per_epoch: N // B.
+        factor: on the learning rate of a step, as `data.order.rate_factor` gives it.
 
     Raises:
         ConfigError: when the regime has no rate at some step.
@@ -233,9 +254,10 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
     )
     share = schedules.growing(model.drop_path, model.drop_path_epochs * steps_per_epoch)
     ends = rule.weight_decay_epochs
+    carries = models.network(model.model).keeps_state
 
     def at(step: int) -> dict[str, float]:
-        hyper = optim.hyperparameters(rule, rate(step))
+        hyper = optim.hyperparameters(rule, rate(step) * factor(step))
         if ends is not None and step >= ends * steps_per_epoch:
             hyper["weight_decay"] = 0.0
         if model.drop_path > 0:
@@ -244,6 +266,8 @@ def hyperparameters(config: Config, steps_per_epoch: int) -> Callable[[int], dic
             hyper["manifold_layer"] = float(mixing.manifold_layer(config.run.seed, step))
         if rule.norm_matching:
             hyper["measure"] = float(step % rule.norm_matching == 0)
+        if carries:  # the streams of a text begin anew in each epoch
+            hyper["carry"] = float(step % steps_per_epoch > 0)
         return hyper
 
     return at

@@ -17,7 +17,7 @@ Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised syn
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +30,13 @@ from ba_dist.comm import Comm
 from ba_dist.comm.vote import Vote, hear, tell
 from ba_dist.data.batch import Batch
 from ba_dist.models import variables
-from ba_dist.models.layers.microbatch import microbatch
 from ba_dist.models.precision import Precision
 from ba_dist.models.tags import INSTANCE, carries
 from ba_dist.optim import UpdateRule
 from ba_dist.optim.average import WeightAverage
+from ba_dist.optim.local_gradient import LocalGradient
 from ba_dist.optim.norm_matching import NormMatching
-from ba_dist.rules.layout import Layout, microbatches
+from ba_dist.rules.layout import Layout
 from ba_dist.tasks import Task
 
 _INITIAL_SCALE = 2.0**15
@@ -89,9 +89,9 @@ class TrainStep:
         clip_norm: norm to which a longer gradient is shortened; 0 is off.
         matching: to the norm of one copy's gradient; `hyper` of a step says whether to measure.
         average: of the model's weights, moved after each update.
-        manifold: whether activations are mixed; `hyper` of a step says at which layer.
-        drop_path: whether edges are zeroed at random; `hyper` of a step says what share.
+        seed: of the run.
         forward: computes as the model does in training; default the model itself.
+        told: hyperparameters of a step that layers see; see `LocalGradient`.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class TrainStep:
         clip_norm: float = 0.0,
         matching: NormMatching | None = None,
         average: WeightAverage | None = None,
-        drop_path: bool = False,
-        manifold: bool = False,
+        seed: int = 0,
         forward: Any = None,
+        told: Sequence[str] = (),
     ):
         self.task = task
-        self.model, self._forward = model, forward or model
+        self.model = model
         self.rule = rule
         self.layout = layout
         self.comm = comm
@@ -123,14 +123,21 @@ class TrainStep:
             _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self._drop_path = tf.Variable(0.0, trainable=False) if drop_path else None
-        self._manifold = tf.Variable(0.0, trainable=False) if manifold else None
+        self._local = LocalGradient(
+            task,
+            model,
+            layout=layout,
+            precision=precision,
+            loss_scale=self.loss_scale,
+            seed=seed,
+            forward=forward,
+            told=told,
+        )
         self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         # Without autograph, whose reading of the source cost each rank over a second before its
         # first step: what branches or loops in the graph says so itself.
         self._step = tf.function(self._run, reduce_retracing=True, autograph=False)
-        self._gradients = tf.function(self._accumulate, reduce_retracing=True, autograph=False)
 
     def __call__(
         self, batch: Batch, hyper: Mapping[str, float], vote: Vote | None = None
@@ -144,14 +151,12 @@ class TrainStep:
         """
         begun = time.perf_counter()
         vote = vote or Vote()
-        if self._drop_path is not None:
-            self._drop_path.assign(hyper["drop_path"])
-        if self._manifold is not None:
-            self._manifold.assign(hyper["manifold_layer"])
-        tensors = _tensors(batch)
+        self._local.tell(hyper)
+        tensors = self._local.tensors(batch)
         scalars = {name: tf.constant(value, tf.float64) for name, value in hyper.items()}
         if self.matching:
-            norm = self.matching.norm_of_copies(self._copies(tensors)) if hyper["measure"] else 0.0
+            copies = self._local.of_copies(tensors)
+            norm = self.matching.norm_of_copies(copies) if hyper["measure"] else 0.0
             scalars["norm_of_copies"] = tf.constant(norm, tf.float64)
         row = tell(vote, self.comm.rank, self.layout.world_size)
         numbers, row = self._step(tensors, scalars, tf.constant(row))
@@ -180,8 +185,7 @@ class TrainStep:
 
     def is_finite_here(self, batch: Batch) -> bool:
         """Whether this rank's own gradient of a batch is finite; changes nothing."""
-        gradients, _ = self._only_looked_at(_tensors(batch))
-        return bool(np.isfinite(tf.linalg.global_norm(gradients).numpy()))
+        return self._local.is_finite(batch)
 
     def copy_gradients(self, batch: Batch) -> npt.NDArray[Any]:
         """The mean gradient of each copy that this rank holds, before any sum; changes nothing.
@@ -192,7 +196,8 @@ class TrainStep:
         Returns:
             [K, parameters] in the precision of the weights, row k of copy l·K + k.
         """
-        return np.stack([gradient / weight for gradient, weight in self._copies(_tensors(batch))])
+        copies = self._local.of_copies(self._local.tensors(batch))
+        return np.stack([gradient / weight for gradient, weight in copies])
 
     def state(self) -> dict[str, Any]:
         """Name → variable of everything that all ranks hold alike and a resumed run needs."""
@@ -213,34 +218,16 @@ class TrainStep:
         """Name → variable [b·K, …] that holds a row for each instance of this rank."""
         return variables.of_instances(self.model)
 
-    def _copies(self, tensors: dict[str, Any]) -> Iterator[tuple[npt.NDArray[Any], float]]:
-        """(gradient [parameters], weight) of the loss of each copy of this rank, summed."""
-        samples = self.layout.group_batch
-        for start in range(0, self.layout.instances_per_rank, samples):
-            part = {name: tensor[start : start + samples] for name, tensor in tensors.items()}
-            gradients, weight = self._only_looked_at(part, start)
-            flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
-            yield flat.numpy() * (self._rows(part) / float(self.loss_scale.numpy())), weight
-
-    def _only_looked_at(self, tensors: dict[str, Any], start: int = 0) -> tuple[list[Any], float]:
-        """`_accumulate`'s gradients of these rows, and their weight; what has moved is put back."""
-        moving = [v.value for v in self.model.non_trainable_variables]
-        before = [tf.identity(variable) for variable in moving]
-        (_, weight, *_), gradients = self._gradients(tensors, tf.constant(start))
-        for variable, value in zip(moving, before, strict=True):
-            variable.assign(value)
-        return gradients, float(weight.numpy())
-
     def _run(self, tensors: Any, hyper: Any, row: Any) -> tuple[Any, Any]:
         moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
         kept = [*moving, *self.instance_state().values()]
         before = [tf.identity(variable) for variable in kept]
         scale = tf.identity(self.loss_scale)
-        totals, gradients = self._accumulate(tensors, tf.constant(0))
+        totals, gradients = self._local.sums(tensors, tf.constant(0))
         dtype = gradients[0].dtype
         totals, row = tf.cast(tf.stack(totals), dtype), tf.cast(row, dtype)
         gradients, moved, totals, row = self._over_the_world(gradients, moving, totals, row)
-        factor = self._rows(tensors) / (totals[1] * tf.cast(scale, dtype))
+        factor = self._local.rows(tensors) / (totals[1] * tf.cast(scale, dtype))
         gradients, norm = self._mean(gradients, factor)
         finite = tf.math.is_finite(norm)
         length = norm
@@ -256,63 +243,6 @@ class TrainStep:
         numbers = [norm, tf.cast(finite, dtype), scale, *tf.unstack(totals)]
         numbers = tf.stack([tf.cast(number, tf.float64) for number in numbers])
         return numbers, tf.cast(row, tf.float64)
-
-    def _rows(self, tensors: dict[str, Any]) -> int:
-        """Rows of a microbatch. The loss is divided by them before the backward pass, so that
-        gradients of half precision are as large as those of a mean, and multiplied after it.
-        """
-        sizes = microbatches(tensors["keys"].shape[0], self.layout.ghost_batch)
-        return max(size for size in sizes if size <= self.layout.microbatch)
-
-    def _accumulate(self, tensors: Any, start: Any) -> tuple[list[Any], list[Any]]:
-        """(loss, weight and metrics, gradients of the scaled loss / rows): sums over this rank's
-        microbatches, of which the first row is instance `start`.
-        """
-        size = self._rows(tensors)
-        count = tensors["keys"].shape[0] // size
-        if count == 1:
-            return self._microbatch(tensors, tf.constant(True), start, 1)
-        parts = {n: tf.reshape(t, (count, size, *t.shape[1:])) for n, t in tensors.items()}
-        zeros = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
-
-        def add(i: Any, totals: Any, *sums: Any) -> list[Any]:
-            part = {name: tensor[i] for name, tensor in parts.items()}
-            part_totals, gradients = self._microbatch(part, i == 0, start + i * size, count)
-            added = [total + part for total, part in zip(sums, gradients, strict=True)]
-            return [i + 1, totals + tf.stack(part_totals), *added]
-
-        totals = tf.zeros(2 + 2 * len(self.task.metrics), self.precision.variables)
-        _, totals, *sums = tf.while_loop(
-            lambda i, *_: i < count,
-            add,
-            [tf.constant(0), totals, *zeros],
-            parallel_iterations=1,
-            maximum_iterations=count,
-        )
-        return tf.unstack(totals), sums
-
-    def _microbatch(
-        self, tensors: Any, first: Any, start: Any, count: int
-    ) -> tuple[list[Any], list[Any]]:
-        dtype = self.precision.variables
-        batch = {n: tf.cast(t, dtype) if t.dtype.is_floating else t for n, t in tensors.items()}
-        size = tensors["keys"].shape[0]
-        mixing = [tensors.get(f"manifold_{name}") for name in ("partner", "weight")]
-        seen = {
-            "start": start,
-            "keys": tensors["keys"],
-            "drop_path": self._drop_path,
-            "manifold": None if self._manifold is None else (self._manifold, *mixing),
-        }
-        with tf.GradientTape() as tape, microbatch(first, count, **seen):
-            loss = self.task.loss(self._forward, batch)
-            scaled = loss.total * (tf.cast(self.loss_scale, loss.total.dtype) / size)
-        weights = [v.value for v in self.model.trainable_variables]
-        # That of an embedding has only the rows that were looked up: made whole for the sums.
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, weights)]
-        pairs = [loss.metrics[name] for name in self.task.metrics]
-        totals = [loss.total, loss.weight, *(number for pair in pairs for number in pair)]
-        return [tf.cast(total, dtype) for total in totals], gradients
 
     def _over_the_world(
         self, gradients: list[Any], moving: list[Any], totals: Any, row: Any
@@ -411,12 +341,6 @@ def _elements(tensors: list[Any]) -> int:
 
 def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else float("nan")
-
-
-def _tensors(batch: Batch) -> dict[str, Any]:
-    """The inputs of a batch, and the keys of its instances beside them."""
-    tensors = {**batch.inputs, "keys": batch.instances.keys}
-    return {name: tf.convert_to_tensor(tensor) for name, tensor in tensors.items()}
 
 
 def _is_statistic(variable: Any) -> bool:

@@ -12,6 +12,7 @@ from ba_dist.comm import Comm, start
 from ba_dist.config import Config, adapted, layout_of, plan_steps
 from ba_dist.data.batch import Batch
 from ba_dist.data.catalog import Dataset, open_dataset
+from ba_dist.data.order import rate_factor
 from ba_dist.data.pipeline import InputPipeline, open_pipeline
 from ba_dist.data.sources import Source
 from ba_dist.errors import DataUnavailable
@@ -94,7 +95,11 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
             folder=folder,
             made=made,
             step=experiment.train_step(made, layout, comm),
-            hyper=experiment.hyperparameters(config, plan.steps_per_epoch),
+            hyper=experiment.hyperparameters(
+                config,
+                plan.steps_per_epoch,
+                rate_factor(config, dataset.info, len(dataset.train)),
+            ),
             evaluate=stack.enter_context(experiment.evaluator(made, dataset.validation, comm)),
             facts=record.identity(config, layout, dataset, weights),
         )
@@ -305,11 +310,30 @@ def _keep_best(run: Run, writer: Writer, watch: Watch) -> None:
     """Begins to write the best checkpoint, if this evaluation is the best one; collective."""
     # All ranks have the same result. What was saved before this evaluation does not know of it, so
     # a job that goes on from there comes here once more.
-    if not run.position.is_best(run.position.val[run.made.task.judged_by]):
+    task = run.made.task
+    if not run.position.is_best(run.position.val[task.judged_by], task.less_is_better):
         return
     watch.beat("saving", run.position.step)
     rows = instance_state.gather(run.step.instance_state(), run.layout, run.comm.world)
     writer.best_checkpoint(run.position, run.step.state(), rows, run.facts)
+
+
+def _average_from_here(run: Run, writer: Writer) -> None:
+    """Begins the mean of the weights when evaluations get no better; all ranks have the same one.
+
+    What was saved before this evaluation does not know of it, as in `_keep_best`.
+    """
+    average, after = run.step.average, run.config.optimizer.average_after
+    if after is None or not average.waits:
+        return
+    task = run.made.task
+    result = run.position.val[task.judged_by]
+    if run.position.no_longer_betters(result, after, task.less_is_better):
+        average.begin()
+        writer.say(
+            f"{task.headline} is no better than more than {after} evaluations ago: the weights are"
+            f" averaged from step {run.position.step} on"
+        )
 
 
 def _compare_replicas(run: Run, writer: Writer, watch: Watch) -> None:
@@ -340,6 +364,8 @@ def _end_epoch(run: Run, writer: Writer, watch: Watch, stop: StopRequest) -> boo
         writer.epoch(position, values)
     if due and run.config.run.keep_best:
         _keep_best(run, writer, watch)
+    if due:
+        _average_from_here(run, writer)
     position.ended = done
     if plan.fills_epoch(done):
         position.begin_epoch()

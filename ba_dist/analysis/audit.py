@@ -24,12 +24,12 @@ from ba_dist.analysis.trace import last_step, moments, traces
 from ba_dist.analysis.weights import WeightsChecker
 from ba_dist.config import Config
 from ba_dist.data.catalog import digest
+from ba_dist.data.order import order_of
+from ba_dist.data.sources import DatasetInfo
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.rules.layout import Layout
-from ba_dist.rules.order import shuffle
 from ba_dist.run.record import load_config
 from ba_dist.run.run_dir import read_json
-from ba_dist.tasks import Task
 
 # Default number of ghost batches that are rendered again: about 2,000 instances.
 RENDERED = 64
@@ -67,9 +67,11 @@ class _Run:
         self._run_dir, self._say = run_dir, say
         path = run_dir / "config.json"
         config, facts = _load(path)
-        self._rules = _rules(path, config, facts)
+        name = models.network(config.model.model).task
+        info = _info(path, name, facts)
+        self._rules = _rules(path, config, facts, info)
         self._paths = traces(run_dir, self._rules.ranks)
-        task = _task(path, config, facts)
+        task = tasks.build(name, config, info)
         self._ids = Checker(self._rules)
         self._copies = CopiesChecker(self._rules, task)
         self._weights = WeightsChecker(self._rules)
@@ -135,22 +137,19 @@ def _load(path: Path) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{path} is not that of a run: {error}") from None
 
 
-def _rules(path: Path, config: Config, facts: dict[str, Any]) -> Rules:
+def _rules(path: Path, config: Config, facts: dict[str, Any], info: DatasetInfo) -> Rules:
     try:
         jobs = facts.get("layouts") or [[0, facts["layout"]]]
         names = [field.name for field in dataclasses.fields(Layout)]
         layouts = [(first, Layout(**{name: at[name] for name in names})) for first, at in jobs]
-        data = config.data
-        order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
         samples, steps = facts["samples"], facts["steps_per_epoch"]
-        return Rules(layouts, config.run.seed, samples, steps, order)
+        return Rules(layouts, config.run.seed, samples, steps, order_of(config, info))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not that of a run: {error!r}") from None
 
 
-def _task(path: Path, config: Config, facts: dict[str, Any]) -> Task:
+def _info(path: Path, task: str, facts: dict[str, Any]) -> DatasetInfo:
     try:
-        name = models.network(config.model.model).task
-        return tasks.build(name, config, tasks.read_info(name, facts["data"]["info"]))
+        return tasks.read_info(task, facts["data"]["info"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not describe the data of a run: {error!r}") from None

@@ -22,10 +22,12 @@ def data_prepare(name: str, data_dir: str | None) -> None:
     """Prepare the dataset NAME once (on the login node, where there is a network).
 
     Small datasets become arrays, TFRecord shards get their index, datasets of TensorFlow Datasets
-    are downloaded; images that are there are looked at. For fashion_mnist a Debian package is
-    installed where there is no other way; training itself installs nothing.
+    are downloaded; images that are there are looked at. For fashion_mnist, bible-kjv and
+    fortunes a Debian package is installed where there is no other way; training itself installs
+    nothing.
     """
     from ba_dist.config import Data
+    from ba_dist.data.catalog import text_datasets
     from ba_dist.data.catalog.find import find
     from ba_dist.data.catalog.prepare import INFOS, prepare
 
@@ -33,6 +35,8 @@ def data_prepare(name: str, data_dir: str | None) -> None:
         prepared = prepare(name, data_dir, install=True)
         click.echo(f"{name}: ready in {prepared.folder}, from {prepared.origin}")
         return
+    if name in text_datasets.TEXTS:
+        text_datasets.install(name)
     found = find(Data(dataset=name, data_dir=data_dir))
     counts = [found.splits[split].count for split in ("train", "validation")]
     click.echo(

@@ -37,7 +37,7 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     if not (isinstance(rule.lr_scale, str) or rule.regime_adaptation):
         del computed["optimizer"]["lr_batch_size"]  # what nothing is computed with
     # A run that stopped at a corrupt record may go on without it.
-    free = ("data_dir", "val_samples", "on_corrupt", "corrupt_budget")
+    free = ("data_dir", "val_samples", "context", "on_corrupt", "corrupt_budget")
     computed["data"] = {name: v for name, v in tree["data"].items() if name not in free}
     computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
     return computed

@@ -85,6 +85,15 @@ class Data:
         low=300,
         high=65_535,
     )
+    bptt: int = setting(
+        70, "of a text: tokens of each row in a step, about (some steps have half)", 1, 512
+    )
+    context: int = setting(
+        140, "of a text: tokens read before those that are scored in evaluation", low=0
+    )
+    least_count: int = setting(
+        1, "of a text: how often a word must occur; rarer ones are <unk>", low=1
+    )
     shuffle: Literal["full", "block"] = setting(
         "full", "full: any order is as likely; block: blocks of consecutive records, mixed"
     )
@@ -149,6 +158,12 @@ class Model:
         "alpha of manifold mixup, which mixes the activations of a layer that each step draws; 0 is"
         " off",
         low=0.0,
+    )
+    activation_penalty: float = setting(
+        0.0, "weight of the mean square of an LSTM's last activations (AWD-LSTM: 2)", low=0.0
+    )
+    slowness_penalty: float = setting(
+        0.0, "weight of the mean square of their change from token to token (AWD-LSTM: 1)", low=0.0
     )
     auxiliary_weight: float = setting(
         0.4, "weight of the loss of an auxiliary head, where a network has one", low=0.0
@@ -228,6 +243,12 @@ class Optimizer:
         " 0.9999; 0 is off",
         low=0.0,
         high=1.0,
+    )
+    average_after: int | None = setting(
+        None,
+        "evaluate and export the mean of the weights from the evaluation on that is no better than"
+        " the best of those more than so many before it (AWD-LSTM: 5)",
+        low=1,
     )
     weight_decay_epochs: float | None = setting(
         None, "epochs after which that penalty ends; default: it does not", low=0.0

@@ -13,11 +13,12 @@ from ba_dist.config import Config
 from ba_dist.data.batch import Batch, InstanceMaker, Instances, finish, shapes_of
 from ba_dist.data.group.group_reader import GroupBatch, GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
+from ba_dist.data.order import order_of
 from ba_dist.data.sources import Source, Workers, workers
 from ba_dist.errors import UserError
 from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.layout import Layout
-from ba_dist.rules.order import GroupSampler, shuffle
+from ba_dist.rules.order import GroupSampler
 
 
 class InputPipeline:
@@ -181,7 +182,7 @@ def make_pipeline(
         last: step to end before.
     """
     placement, data, seed = config.placement, config.data, config.run.seed
-    order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+    order = order_of(config, source.info)
     reader = GroupReader(
         source,
         GroupSampler(len(source), seed, layout, layout.group(rank), order=order),

@@ -35,6 +35,7 @@ class Network:
         smallest: side in pixels of the smallest images that its strides leave something of.
         drop_path: whether it has edges that `--drop-path` can zero.
         manifold_mixup: whether `build` takes this word, and marks layers for `--manifold-mixup`.
+        normalised: whether ghost batches are normalised together, so that their size counts.
     """
 
     build: Callable[..., Any]
@@ -45,6 +46,7 @@ class Network:
     smallest: int = 1
     drop_path: bool = False
     manifold_mixup: bool = False
+    normalised: bool = True
 
 
 def _made_by(module: str, function: str, *settings: Any) -> Callable[..., Any]:
@@ -155,6 +157,18 @@ NETWORKS |= {
         ("base", "table 3: 65 million, with a vocabulary of about 37,000"),
         ("small", "3 + 3 layers of width 128, for a few cores"),
     )
+}
+
+NETWORKS |= {
+    f"lstm{suffix}": Network(
+        _made_by("lstm", "language_model", size),
+        parameters,
+        "Merity et al. 2018, arXiv:1708.02182, section 5; 24 million for the 10,000 words of PTB",
+        task="language-model",
+        keeps_state=True,
+        normalised=False,
+    )
+    for suffix, size, parameters in (("", "awd", 24.2e6), ("-small", "small", None))
 }
 
 _FAMILY = "resnetN for any N = 6n+2 (resnet8, resnet44, …)"

@@ -47,11 +47,16 @@ RULES: dict[str, Callable[[Sequence[Any], Optimizer], UpdateRule]] = {
 
 
 def check(config: Optimizer) -> None:
-    """Refuses a rule that is not there.
+    """Refuses a rule that is not there, and two averages of the weights.
 
     Raises:
-        ConfigError: listing the rules.
+        ConfigError: listing the rules, or naming the flags.
     """
+    if config.ema > 0 and config.average_after is not None:
+        raise ConfigError(
+            f"--ema {config.ema} and --average-after {config.average_after} are two averages of"
+            " the weights; choose one"
+        )
     if config.optimizer not in RULES:
         raise ConfigError(
             f"--optimizer {config.optimizer!r} is unknown; choose from {', '.join(RULES)}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ba_dist.config import Config, override
 from ba_dist.errors import ConfigError
-from ba_dist.recipes import cifar, imagenet, own, quickstart, translation
+from ba_dist.recipes import cifar, imagenet, language, own, quickstart, translation
 from ba_dist.recipes.baselines import baseline_of
 from ba_dist.recipes.smoke import smoke_of
 
@@ -26,6 +26,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "resnet50-imagenet": imagenet.resnet50_imagenet,
     "transformer-wmt16": translation.transformer_wmt16,
     "transformer-gettext": translation.transformer_gettext,
+    "lstm-ptb": language.lstm_ptb,
     "resnet44-cifar10-mixup": cifar.resnet44_cifar10_mixup,
     "wrn28-10-cifar10-mixup": cifar.wrn28_10_cifar10_mixup,
     "wrn28-10-cifar100-mixup": cifar.wrn28_10_cifar100_mixup,
@@ -39,6 +40,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "resnet50-imagenet-23epochs": imagenet.resnet50_imagenet_23epochs,
     "resnet50-imagenet-large": imagenet.resnet50_imagenet_large,
     "resnet50-imagenet-lars": imagenet.resnet50_imagenet_lars,
+    "lstm-bible": language.lstm_bible,
 }
 
 

@@ -10,7 +10,7 @@ from ba_dist import experiment
 from ba_dist.config import Config
 from ba_dist.data.copies import first_copies
 from ba_dist.data.sources import ImageInfo, Source
-from ba_dist.errors import UserError
+from ba_dist.errors import ConfigError
 from ba_dist.reports.plots import plt, save
 
 _LEFT, _TOP = 1.3, 0.6  # inches that words take
@@ -25,12 +25,13 @@ def plot_copies(config: Config, source: Source, output: Path) -> Path:
         output: the file to write; its suffix chooses the format.
 
     Raises:
-        UserError: when the samples are no images, or the plot cannot be written.
+        UserError: when the plot cannot be written.
+        ConfigError: when the samples are no images.
     """
     if not isinstance(source.info, ImageInfo):
-        raise UserError(
-            f"{config.recipe} learns from {source.info.name}, which are no images: there are no"
-            " copies to look at; those of a sample differ by their dropout masks"
+        raise ConfigError(
+            f"the samples of {source.info.name} are no images, so there is nothing to draw of"
+            f" {config.recipe}; its copies differ inside the network"
         )
     samples = first_copies(config, experiment.task_of(config, source.info), source)
     rows, copies = len(samples), len(samples[0].copies)

@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     SHIFT = 6
     SUBSET = 7
     NOISE = 8
+    CUTS = 9
+    COPY = 10
     LAYER = 11
 
 
@@ -70,6 +72,22 @@ def augmentation_keys(
         uint64 keys of the broadcast shape.
     """
     return combine(Purpose.AUGMENT, seed, epoch, sample_ids, copies)
+
+
+def copy_keys(seed: int, step: int, copies: npt.ArrayLike) -> Uint64s:
+    """The key of a copy in a step, which is the same for all samples.
+
+    For what is drawn once for a copy and not once for an instance: a mask over weights.
+
+    Args:
+        seed: the run's seed.
+        step: since the start of training, from 0.
+        copies: copy indices m in 0 … M-1.
+
+    Returns:
+        uint64, the shape of `copies`.
+    """
+    return combine(Purpose.COPY, seed, step, copies)
 
 
 def uniforms(keys: Uint64s, count: int, stream: int = 0) -> npt.NDArray[np.float64]:

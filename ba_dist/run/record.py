@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ba_dist import runtime
+from ba_dist import models, runtime
 from ba_dist.comm import Comm
 from ba_dist.config import COMPUTATION, PARTS, Config, computed_part, from_dict, to_dict
 from ba_dist.data.catalog import Dataset, digest
@@ -32,11 +32,12 @@ def identity(
     """
     computed = computed_part(config, layout)
     computed["model"]["init_from"] = weights
-    return {
-        "computation": COMPUTATION,
-        "config": computed,
-        "data": {"samples": len(dataset.train), "digest": digest(dataset.train)},
-    }
+    if not models.network(config.model.model).normalised:
+        del computed["batch"]["ghost_batch_size"]  # it may differ from layout to layout
+    data = {"samples": len(dataset.train), "digest": digest(dataset.train)}
+    if words := dataset.info.vocabulary_digest:
+        data["vocabulary"] = words
+    return {"computation": COMPUTATION, "config": computed, "data": data}
 
 
 def describe(

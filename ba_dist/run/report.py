@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ba_dist import runtime
+from ba_dist import models, runtime
 from ba_dist.config import Config, batch_ratio
 from ba_dist.data.catalog import Dataset
 from ba_dist.rules import schedules
@@ -29,7 +29,12 @@ def opening(config: Config, layout: Layout, dataset: Dataset, total_steps: int) 
         lines.append(
             f"the last {dropped} samples of each epoch's order do not fill a batch: dropped"
         )
-    notices = [layout.notice(), runtime.notice(config.run.precision), _scaled(config)]
+    normalised = models.network(config.model.model).normalised
+    notices = [
+        layout.notice() if normalised else None,
+        runtime.notice(config.run.precision),
+        _scaled(config),
+    ]
     if config.run.steps is None:
         notices.append(schedules.notice(config.optimizer.lr, config.run.epochs))
     lines += [f"note: {notice}" for notice in notices if notice]
@@ -82,8 +87,8 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         f" {result['copies_per_rank']} copies per rank",
         "trained": f"{result['steps']} steps of {result['batch_size']} samples x"
         f" {result['multiplicity']} copies ({result['epochs']:.4g} epochs)",
-        task.headline: _shown(result[task.judged_by], ".2%"),
-        **_best(result),
+        task.headline: _shown(result[task.judged_by], _form(task)),
+        **_best(result, _form(task)),
         f"{task.unit} per second": _speed(result[f"{task.unit}_per_second"]),
         "records read": f"{read['records_read']} ({read['mode']}) for {result['samples']} samples"
         f" and {result['instances']} instances",
@@ -119,11 +124,17 @@ def _derived(result: Mapping[str, Any]) -> dict[str, str]:
     return {**({} if baseline == "none" else {"baseline": baseline}), **small}
 
 
-def _best(result: Mapping[str, Any]) -> dict[str, str]:
+def _form(task: Task) -> str:
+    """How the number that a run is judged by looks: as in its table, and shares more exactly."""
+    form = task.validation[task.judged_by]
+    return ".2%" if "%" in form else form
+
+
+def _best(result: Mapping[str, Any], form: str) -> dict[str, str]:
     """Of a run with --keep-best whose result could be told at least once."""
     if result.get("best") is None:
         return {}
-    return {"best checkpoint": f"{result['best']:.2%}, of step {result['best_step']}"}
+    return {"best checkpoint": f"{result['best']:{form}}, of step {result['best_step']}"}
 
 
 def _shown(value: float | None, form: str) -> str:

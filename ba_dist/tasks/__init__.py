@@ -7,8 +7,10 @@ from typing import Any
 
 from ba_dist.config import Config
 from ba_dist.data.sources import DatasetInfo, ImageInfo, PairsInfo
+from ba_dist.data.sources.text import TextInfo
 from ba_dist.errors import ConfigError
 from ba_dist.tasks.classification import classification
+from ba_dist.tasks.language_model import language_model
 from ba_dist.tasks.task import Field, Loss, Task
 from ba_dist.tasks.translation import translation
 
@@ -31,6 +33,7 @@ class Entry:
 # Tests and scripts may add their own.
 TASKS: dict[str, Entry] = {
     "classification": Entry(classification, ImageInfo),
+    "language-model": Entry(language_model, TextInfo),
     "translation": Entry(translation, PairsInfo),
 }
 

@@ -3,6 +3,7 @@
 Shape suffixes: n instances, H height, W width, C channels.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ class Classification:
     metrics: Mapping[str, str] = {"accuracy": ".1%"}
     validation: Mapping[str, str] = {"val_loss": ".3f", "val_top1": ".1%"}
     judged_by = "val_top1"
+    less_is_better = False
     headline = "validation accuracy"
 
     def __init__(
@@ -64,6 +66,7 @@ class Classification:
                 "manifold_weight": Field("float32", 1),
             }
         self.sample_shape: tuple[int, ...] = augmentation.info.image_shape
+        self.row_size = math.prod(augmentation.image_shape)
         self.facts: Mapping[str, Any] = {
             "image_shape": augmentation.image_shape,
             "classes": classes,
@@ -163,6 +166,9 @@ class Classification:
         if "val_top5" in self.validation:
             found["val_top5"] = (_among_the_first(5, batch["labels"], answers), ones)
         return found
+
+    def results(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        return dict(ratios)
 
 
 def classification(config: Config, info: ImageInfo) -> Classification:

@@ -42,9 +42,11 @@ class Task(InstanceMaker, Protocol):
         schema: what a batch holds, name → field.
         metrics: of training, beside the loss: name → format to show it in.
         validation: metrics of evaluation: name → format, in the order they are shown in.
-        judged_by: the one of them that says how good a network is: more of it is better.
+        judged_by: the one of them that says how good a network is: more of it is better,
+        less_is_better: unless this says so.
         headline: that one in words.
         facts: what the builder of a network needs to know, by name.
+        row_size: numbers that a row takes in an evaluation, about: its pixels, or its logits.
     """
 
     unit: str
@@ -52,8 +54,10 @@ class Task(InstanceMaker, Protocol):
     metrics: Mapping[str, str]
     validation: Mapping[str, str]
     judged_by: str
+    less_is_better: bool
     headline: str
     facts: Mapping[str, Any]
+    row_size: int
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> Loss:
         """The loss of a network in training.
@@ -78,4 +82,8 @@ class Task(InstanceMaker, Protocol):
 
     def scores(self, answers: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Name → (numerator [n], denominator [n]) of each metric of evaluation, for each row."""
+        ...
+
+    def results(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        """What an evaluation tells, name → number, of Σ numerators / Σ denominators."""
         ...

@@ -33,12 +33,14 @@ class Translation:
     metrics: Mapping[str, str] = {"token_accuracy": ".1%"}
     validation: Mapping[str, str] = {"val_loss": ".3f", "val_token_accuracy": ".1%"}
     judged_by = "val_token_accuracy"
+    less_is_better = False
     headline = "subwords that are right"
 
     def __init__(self, info: PairsInfo, smoothing: float = 0.0):
         self.info = info
         self.smoothing = smoothing
         self.sample_shape: tuple[int, ...] = (4, info.row_tokens)
+        self.row_size = 4 * info.row_tokens  # `predict` keeps the logits of a few rows alone
         names = ("source", "source_segments", "shifted", "target", "target_segments")
         self.schema: Mapping[str, Field] = {name: Field("int32", 2) for name in names}
         self.facts: Mapping[str, Any] = {
@@ -131,6 +133,9 @@ class Translation:
         there = tf.reduce_sum(tf.cast(batch["target_segments"] > 0, answers.dtype), 1)
         losses, hits = tf.unstack(tf.reduce_sum(answers, 1), axis=1)
         return {"val_loss": (losses, there), "val_token_accuracy": (hits, there)}
+
+    def results(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        return dict(ratios)
 
 
 def translation(config: Config, info: PairsInfo) -> Translation:

@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ba_dist import optim
 from ba_dist.analysis.export import export
+from ba_dist.config import Optimizer
+from ba_dist.errors import ConfigError
 from ba_dist.models import variables
 from ba_dist.optim.adam import Adam
 from ba_dist.optim.average import WeightAverage
 from ba_dist.run import checkpoint
+from ba_dist.run.position import Position
 
 from .test_step import batch_of, comm, instances, single_precision, train_step  # noqa: F401
 
@@ -55,6 +59,57 @@ def test_it_is_that_of_tensorflow():
         by_hand = decay * by_hand + (1 - decay) * kernel.numpy()
         np.testing.assert_allclose(mine.numpy(), by_hand, rtol=1e-13)
         np.testing.assert_allclose(mine.numpy(), theirs.average(kernel).numpy(), atol=1e-6)
+
+
+def test_a_mean_begins_when_it_is_told():
+    """Before it is the weights, bit for bit; then their plain mean; also after it was saved."""
+    kernel, mean = small(None)
+    average = mean.slots["average/small/dense/kernel"]
+    seen = []
+    for step in range(9):
+        kernel.assign(np.random.default_rng(step).normal(size=(4, 3)))
+        mean.move()
+        if step < 3:
+            assert mean.waits
+            np.testing.assert_array_equal(average, kernel)
+            if step == 2:
+                mean.begin()
+            continue
+        seen.append(kernel.numpy().copy())
+        np.testing.assert_allclose(average, np.mean(seen, 0), rtol=1e-13)
+        if step == 5:  # another process goes on
+            arrays = {name: np.array(v.numpy()) for name, v in mean.slots.items()}
+            kernel, mean = small(None)
+            checkpoint.restore(arrays, mean.slots)
+            average = mean.slots["average/small/dense/kernel"]
+            assert not mean.waits
+    assert len(seen) == 6
+
+
+def test_a_mean_begins_with_the_first_evaluation_that_is_no_better():
+    """AWD-LSTM: worse than the best of those more than n before it; ties go on."""
+    results = [9.0, 7.0, 8.0, None, 7.5, 6.9, 7.0, 7.0, 6.95]
+    position = Position()
+    found = [position.no_longer_betters(result, 2, less_is_better=True) for result in results]
+    # 7.0 is as good as the best of 9, 7, 8, 7.5; 6.95 is worse than the best of those and 6.9.
+    assert found == [False] * 8 + [True]
+    position = Position()
+    assert not position.no_longer_betters(0.5, 1, less_is_better=False)
+    assert not position.no_longer_betters(0.4, 1, less_is_better=False)
+    assert position.no_longer_betters(0.45, 1, less_is_better=False)
+
+
+def test_less_may_be_better():
+    position = Position(step=1)
+    assert [position.is_best(r, less_is_better=True) for r in (9.0, 9.0, None, 8.0, 8.5)] == [
+        True, False, False, True, False
+    ]  # fmt: skip
+    assert position.best == 8.0
+
+
+def test_two_averages_exclude_each_other():
+    with pytest.raises(ConfigError, match="--ema 0.9 and --average-after 5 are two averages"):
+        optim.check(Optimizer(ema=0.9, average_after=5))
 
 
 def test_a_step_averages_what_it_has_moved(comm):  # noqa: F811

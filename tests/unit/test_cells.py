@@ -171,7 +171,7 @@ def test_a_step_drop_path_by_its_share_in_any_microbatch(fp64, comm, microbatch)
         layout=layout,
         comm=comm,
         precision=PRECISIONS["fp64"],
-        drop_path=True,
+        told=["drop_path"],
     )
     images, labels = instances()
     batch = batch_of(images, labels)

@@ -253,9 +253,10 @@ def test_datasets(ba_dist):
     _, out, _ = ba_dist("data", "list")
     names = [line.split()[0] for line in out.splitlines()]
     arrays = ["fashion_mnist", "cifar10", "cifar100", "digits"]
+    texts = ["ptb", "bible-kjv", "fortunes", "text"]
     pairs = ["gettext-en-de", "wmt16-en-de", "pairs"]
     made = ["synthetic", "synthetic-colour", "synthetic-jpeg", "NAME"]
-    assert names == [*arrays, "imagenet", "pictures", *pairs, *made]
+    assert names == [*arrays, "imagenet", "pictures", *texts, *pairs, *made]
 
 
 def test_export_writes_every_variable_under_its_name(ba_dist, tmp_path):

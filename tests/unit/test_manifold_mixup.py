@@ -89,7 +89,7 @@ def test_a_step_mixes_the_activations_of_one_layer_and_the_labels(number, microb
     layout = Layout(1, COPIES, SAMPLES, 1, GHOST, microbatch)
     rule = SGD(model.trainable_variables, decays=False)
     trained = step.TrainStep(
-        task(), model, rule, layout=layout, comm=start(), precision=policy, manifold=True
+        task(), model, rule, layout=layout, comm=start(), precision=policy, told=["manifold_layer"]
     )
     old = [v.numpy() for v in model.trainable_variables]
     numbers = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}

@@ -132,11 +132,11 @@ def test_the_same_texts_give_the_same_bits_and_others_do_not(texts, tmp_path, mo
 
 def test_a_vocabulary_fits_its_network_alone(texts):
     info = find(data(texts)).info
-    info.check_fits(info.stored())
+    info.check_fits(info.subwords)
     assert "model" not in info.stored() and info.files() == {"subwords.model": info.model}
     other = PairsInfo("pairs", 64, 330, "0" * 64)
-    with pytest.raises(DataError, match=r"other subwords here \(330, .*use the data of the run"):
-        other.check_fits(info.stored())
+    with pytest.raises(DataError, match="other words here .*use the data and"):
+        other.check_fits(info.vocabulary_digest)
 
 
 def test_nothing_is_unknown_to_a_vocabulary():

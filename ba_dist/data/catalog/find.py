@@ -4,6 +4,7 @@ The process that finds lists folders and reads indexes; the catalog sends the re
 """
 
 import dataclasses
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ba_dist.config import Data
-from ba_dist.data.catalog import image_datasets, sentence_pairs
+from ba_dist.data.catalog import image_datasets, sentence_pairs, text_datasets
 from ba_dist.data.catalog.image_datasets import Located
 from ba_dist.data.catalog.prepare import INFOS, KINDS, array_name, prepare
 from ba_dist.data.catalog.splits import SPLITS, wanted_samples
@@ -41,7 +42,9 @@ from ba_dist.data.sources.synthetic import (
     SyntheticJpegSource,
     SyntheticSource,
 )
+from ba_dist.data.sources.text import TextInfo, TextSource, WindowSource, windows
 from ba_dist.data.sources.tfrecord import TFRecordSource
+from ba_dist.data.text import vocabulary
 from ba_dist.data.text.subwords import END
 from ba_dist.errors import DataError
 from ba_dist.rules.order import subset_ids
@@ -152,6 +155,8 @@ def find(config: Data) -> Found:
         return _arrays(config)
     if config.dataset in sentence_pairs.NAMES:
         return _pairs(config)
+    if config.dataset in text_datasets.TEXTS:
+        return _text(config)
     located = image_datasets.locate(config.dataset, config.data_dir)
     forms = {"folder": _folders, "tfrecord": _tfrecords, "array_record": _array_records}
     return forms[located.form](located)
@@ -332,6 +337,44 @@ def _array_records(located: Located) -> Found:
 def _open_array_record(info: ImageInfo, split: Split) -> Source:
     files = split.paths(split.facts["files"])
     return ArrayRecordSource(info, files, **{k: v for k, v in split.facts.items() if k != "files"})
+
+
+def _text(config: Data) -> Found:
+    lines = text_datasets.locate(config.dataset, config.data_dir)
+    words = vocabulary.of_lines(lines.train, config.least_count)
+    train, validation = words.encode(lines.train), words.encode(lines.validation)
+    info = TextInfo(
+        config.dataset, len(words), words.digest(), words.end, config.bptt, config.context
+    )
+    spans = (len(train) - 1) // config.bptt
+    if spans == 0:
+        raise DataError(
+            f"{lines.origin}: {len(train)} tokens to train on are no more than --bptt"
+            f" {config.bptt}; use more text, or a smaller --bptt"
+        )
+    splits = {
+        name: Split(
+            count,
+            opened,
+            {"digest": hashlib.sha256(tokens.tobytes()).hexdigest()},
+            {"tokens": tokens},
+        )
+        for name, tokens, count, opened in (
+            ("train", train, spans, _open_spans),
+            ("validation", validation, windows(len(validation), info), _open_windows),
+        )
+    }
+    origin = f"{lines.origin}; {len(train)} tokens of {len(words)} words"
+    return Found(info, origin, splits)
+
+
+def _open_spans(info: TextInfo, split: Split) -> Source:
+    # Fewer samples are the beginning of the text: what is read in a row must lie in a row.
+    return TextSource(info, split.arrays["tokens"], split.count, split.facts["digest"])
+
+
+def _open_windows(info: TextInfo, split: Split) -> Source:
+    return WindowSource(info, split.arrays["tokens"], split.facts["digest"])
 
 
 def _name(path: Path, root: Path) -> str:

@@ -319,18 +319,18 @@ def _debian_package() -> Arrays | None:
     if not shutil.which("apt-get"):
         return None
     if os.geteuid() == 0:
-        _apt(["apt-get", "install", "--yes", "--no-install-recommends", _DEBIAN_PACKAGE])
+        apt(["apt-get", "install", "--yes", "--no-install-recommends", _DEBIAN_PACKAGE])
         return _idx_files(Path("/") / _DEBIAN_FOLDER)
     folder = cache_dir() / "debian"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as download:
-        _apt(["apt-get", "download", _DEBIAN_PACKAGE], download)
+        apt(["apt-get", "download", _DEBIAN_PACKAGE], download)
         (package,) = Path(download).glob("*.deb")
-        _apt(["dpkg-deb", "--extract", str(package), str(folder)], download)
+        apt(["dpkg-deb", "--extract", str(package), str(folder)], download)
     return _idx_files(folder / _DEBIAN_FOLDER)
 
 
-def _apt(command: list[str], folder: str = "/") -> None:
+def apt(command: list[str], folder: str = "/") -> None:
     """Runs a command of apt; if it fails, again after the package lists were updated."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.sources.source import Allocate, Counters, DatasetInfo, Sample, new_memory
-from ba_dist.errors import CorruptRecord, DataError
+from ba_dist.errors import CorruptRecord
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -38,14 +38,9 @@ class PairsInfo(DatasetInfo):
     def files(self) -> dict[str, bytes]:
         return {SUBWORDS_FILE: self.model}
 
-    def check_fits(self, trained_on: Mapping[str, Any]) -> None:
-        if trained_on.get("subwords") != self.subwords:
-            raise DataError(
-                f"{self.name} has other subwords here ({self.vocabulary}, {self.subwords[:12]}…)"
-                f" than the run was trained with ({trained_on.get('vocabulary')},"
-                f" {str(trained_on.get('subwords'))[:12]}…): the same number would be another"
-                " piece of a word; use the data of the run"
-            )
+    @property
+    def vocabulary_digest(self) -> str:
+        return self.subwords
 
 
 @dataclass

@@ -5,12 +5,14 @@ holds the label. Several threads call both at a time.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from ba_dist.errors import DataError
 
 Image = npt.NDArray[np.uint8]
 # A decoded sample of any kind; its dtype is that of the dataset.
@@ -56,15 +58,27 @@ class DatasetInfo:
         """Name → content of what a run keeps beside config.json, to be used without the data."""
         return {}
 
-    def check_fits(self, trained_on: Mapping[str, Any]) -> None:
+    @property
+    def vocabulary_digest(self) -> str | None:
+        """Of the words that the numbers of a sample stand for; None where they are pixels."""
+        return None
+
+    def check_fits(self, trained_on: str | None) -> None:
         """Looks whether a network that was trained on other data can be used with this.
 
         Args:
-            trained_on: what `stored` gave of that data.
+            trained_on: the `vocabulary_digest` of that data.
 
         Raises:
-            DataError: when the same numbers mean something else here.
+            DataError: when the same number is another word here.
         """
+        if trained_on != self.vocabulary_digest:
+            there, here = (str(digest)[:12] for digest in (trained_on, self.vocabulary_digest))
+            raise DataError(
+                f"{self.name} has other words here (the vocabulary {here}…) than the run was"
+                f" trained on ({there}…): the same number would be another word; use the data and"
+                " the vocabulary of the run"
+            )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class InstanceDropout(keras.layers.Layer):
     Args:
         rate: p, the share of activations that become zero, from 0 to below 1.
         stream: names this layer's masks; two layers of a network need two names.
+        shared_axes: along which an instance's mask is the same; (1,) for "locked" dropout of a
+            sequence [n, time, features] (Gal and Ghahramani 2016).
 
     Call: x float [n, …]; returns the same shape and dtype.
 
@@ -40,23 +42,27 @@ class InstanceDropout(keras.layers.Layer):
             `models.layers.microbatch.microbatch(..., keys=keys)`).
     """
 
-    def __init__(self, rate: float, stream: str, **kwargs: Any):
+    def __init__(self, rate: float, stream: str, shared_axes: tuple[int, ...] = (), **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = rate
         self.stream = stream
+        self.shared_axes = tuple(shared_axes)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or self.rate == 0:
             return inputs
-        numbers = uniforms(_keys(self.stream), self.stream, inputs.shape[1:])
+        sides = enumerate(inputs.shape[1:], 1)
+        shape = tuple(1 if axis in self.shared_axes else side for axis, side in sides)
+        numbers = uniforms(keys_of(self.stream), self.stream, shape)
         kept = tf.cast(numbers >= self.rate, inputs.dtype)
-        return inputs * kept / tf.cast(1 - self.rate, inputs.dtype)
+        return inputs * kept / tf.constant(1 - self.rate, inputs.dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "stream": self.stream}
+        own = {"rate": self.rate, "stream": self.stream, "shared_axes": self.shared_axes}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("ba_dist")
@@ -86,7 +92,7 @@ class InstanceDropPath(keras.layers.Layer):
         if not training or now is None or now.drop_path is None:
             return inputs
         rate = tf.cast(now.drop_path, tf.float32)
-        numbers = uniforms(_keys(self.stream), self.stream, (1,) * (len(inputs.shape) - 1))
+        numbers = uniforms(keys_of(self.stream), self.stream, (1,) * (len(inputs.shape) - 1))
         kept = tf.cast(numbers >= rate, inputs.dtype)
         return inputs * (kept / tf.cast(1 - rate, inputs.dtype))
 
@@ -97,7 +103,12 @@ class InstanceDropPath(keras.layers.Layer):
         return {**super().get_config(), "stream": self.stream}
 
 
-def _keys(stream: str) -> Any:
+def keys_of(stream: str) -> Any:
+    """The keys of the instances of this microbatch, uint64 [n].
+
+    Raises:
+        ValueError: when the step gave none.
+    """
     now = current()
     if now is None or now.keys is None:
         raise ValueError(f"dropout {stream!r} needs the keys of the instances")
@@ -118,11 +129,52 @@ def uniforms(keys: Any, stream: str, shape: Any) -> Any:
     Returns:
         float32 [n, *shape].
     """
+    positions = tf.range(math.prod(shape), dtype=tf.int64)[None, :]
+    return tf.reshape(uniforms_at(keys, stream, positions), (-1, *shape))
+
+
+def uniforms_at(keys: Any, stream: str, positions: Any) -> Any:
+    """Those of the numbers of `uniforms` that stand at some positions.
+
+    Args:
+        keys: uint64 [n].
+        stream: names the use.
+        positions: int64 [n, k], or [1, k] for the same ones of all.
+
+    Returns:
+        float32 [n, k].
+    """
+    bits = _chain(_base(keys, stream)[:, None], positions)
+    return tf.cast(_shift(bits, 40), tf.float32) * 2.0**-24
+
+
+def kept(keys: Any, stream: str, shape: Any, rate: float) -> Any:
+    """For each key, which elements of an array stay when a share of them is dropped.
+
+    As u ≥ rate, with numbers that are multiples of 2^-16: the four of each hash
+    `rules.keys.combine(Purpose.NOISE, key, stream, j)`, the lowest bits first. Matrices of weights
+    are large, and so a mask costs a quarter.
+
+    Args:
+        keys: uint64 [k].
+        stream: names the use.
+        shape: of the array, all sides known.
+        rate: share that is dropped.
+
+    Returns:
+        bool [k, *shape].
+    """
     size = math.prod(shape)
+    hashes = tf.range(-(-size // 4), dtype=tf.int64)[None, :]
+    quarters = tf.bitcast(_chain(_base(keys, stream)[:, None], hashes), tf.uint16)
+    numbers = tf.reshape(quarters, (-1, 4 * hashes.shape[1]))[:, :size]
+    stays = tf.cast(numbers, tf.int32) >= round(rate * 2**16)
+    return tf.reshape(stays, (-1, *shape))
+
+
+def _base(keys: Any, stream: str) -> Any:
     base = _combine(tf.constant(int(Purpose.NOISE), tf.int64), tf.bitcast(keys, tf.int64))
-    base = _chain(base, tf.constant(zlib.crc32(stream.encode()), tf.int64))
-    bits = _chain(base[:, None], tf.range(size, dtype=tf.int64)[None, :])
-    return tf.reshape(tf.cast(_shift(bits, 40), tf.float32) * 2.0**-24, (-1, *shape))
+    return _chain(base, tf.constant(zlib.crc32(stream.encode()), tf.int64))
 
 
 def _combine(first: Any, second: Any) -> Any:

@@ -3,8 +3,9 @@
 A layer of Keras gets activations and nothing else. Some layers of a training step need more: ghost
 BatchNorm must move its statistics once a step and not once a microbatch, dropout takes its mask
 from the keys of the instances, drop-path zeroes more as
-training goes on, and a layer that keeps a state for each instance must find the rows. Where the
-backward pass computes a layer again (`models/recompute.py`), its state must not move again.
+training goes on, and a layer that keeps a state for each instance must find the rows, and know when
+to begin anew. Where the backward pass computes a layer again (`models/recompute.py`), its state
+must not move again.
 The step says so here, around the forward pass, while the graph is built.
 """
 
@@ -26,6 +27,11 @@ class Microbatch:
         manifold: (number of the layer, partners, weights) of manifold mixup; None where it is off.
         drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
         again: whether the backward pass computes it a second time; what moved then stays.
+        copy_keys: uint64 tensor [n], the key of each instance's copy in this step, the same for all
+            instances of a copy; None where a script has none.
+        ghost_batch: rows of a ghost batch: so many consecutive ones are of one copy.
+        carry: tensor, 1 where a state goes on from the step before, 0 where it begins anew; None
+            where states are always kept.
     """
 
     first: Any
@@ -35,6 +41,9 @@ class Microbatch:
     drop_path: Any = None
     manifold: Any = None
     again: bool = False
+    copy_keys: Any = None
+    ghost_batch: int = 1
+    carry: Any = None
 
 
 _current: list[Microbatch] = []
@@ -42,16 +51,14 @@ _current: list[Microbatch] = []
 
 @contextlib.contextmanager
 def microbatch(
-    first: Any,
-    passes: int,
-    *,
-    start: Any = 0,
-    keys: Any = None,
-    drop_path: Any = None,
-    manifold: Any = None,
+    first: Any, passes: int, *, start: Any = 0, keys: Any = None, **more: Any
 ) -> Iterator[Microbatch]:
-    """Tells the layers that are called inside the block which microbatch they see."""
-    with enter(Microbatch(first, passes, start, keys, drop_path, manifold)) as entered:
+    """Tells the layers that are called inside the block which microbatch they see.
+
+    Args:
+        first, passes, start, keys, more: the fields of `Microbatch`.
+    """
+    with enter(Microbatch(first, passes, start, keys, **more)) as entered:
         yield entered
 
 

@@ -96,11 +96,13 @@ class NextCharacter:
     metrics = {"token_accuracy": ".1%"}
     validation = {"val_loss": ".3f", "val_token_accuracy": ".1%"}
     judged_by = "val_token_accuracy"
+    less_is_better = False
     headline = "characters that are right"
     schema = {"tokens": Field("int32", 2), "targets": Field("int32", 2)}
 
     def __init__(self, info):
         self.sample_shape = (info.length + 1,)
+        self.row_size = info.length
         self.facts = {"length": info.length, "characters": len(info.characters)}
 
     def draw(self, keys, shapes, ghost_batch):
@@ -140,6 +142,9 @@ class NextCharacter:
 
         losses, hits, there = (tf.reduce_sum(x, 1) for x in self._compare(answers, batch))
         return {"val_loss": (losses, there), "val_token_accuracy": (hits, there)}
+
+    def results(self, ratios):
+        return dict(ratios)
 
     def _compare(self, logits, batch):
         import tensorflow as tf
