@@ -73,7 +73,8 @@ def data_verify(name: str, data_dir: str | None) -> None:
     """Read and decode every sample of NAME; list the corrupt ones; exit with 1 if there are any."""
     from ba_dist import runtime
     from ba_dist.config import Data
-    from ba_dist.data.catalog.find import find, open_split
+    from ba_dist.data.catalog.find import find
+    from ba_dist.data.catalog.found import open_split
     from ba_dist.data.catalog.verify import verify
 
     found = find(Data(dataset=name, data_dir=data_dir))

@@ -8,7 +8,8 @@ import pytest
 
 from ba_dist.config import Data
 from ba_dist.data.catalog import digest, open_source
-from ba_dist.data.catalog.find import find, open_split
+from ba_dist.data.catalog.find import find
+from ba_dist.data.catalog.found import open_split
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.recipes import imagenet
 from ba_dist.rules.order import subset_ids

@@ -10,10 +10,12 @@ import pytest
 
 from ba_dist.cli.settings import Settings, did_you_mean
 from ba_dist.config import BASELINES, from_dict, options, override, to_dict
-from ba_dist.data.catalog.find import MADE
 from ba_dist.data.catalog.image_datasets import DETECTED
+from ba_dist.data.catalog.made import MADE
 from ba_dist.data.catalog.names import DATASETS
 from ba_dist.data.catalog.prepare import INFOS
+from ba_dist.data.catalog.sentence_pairs import NAMES
+from ba_dist.data.catalog.text_datasets import TEXTS
 from ba_dist.errors import ConfigError
 from ba_dist.recipes import baseline_of, recipe, smoke_of, summary
 
@@ -201,7 +203,7 @@ def test_the_job_script_takes_them(first):
 
 
 def test_the_names_in_help_are_those_of_the_tables(ba_dist):  # noqa: F811
-    assert list(DATASETS) == [*INFOS, *DETECTED, *MADE]
+    assert list(DATASETS) == [*INFOS, *DETECTED, *TEXTS, *NAMES, *MADE]
     for name, info in INFOS.items():
         height, width, channels = info.image_shape
         assert DATASETS[name] == f"{height}x{width}x{channels}  {info.classes} classes"
@@ -276,6 +278,7 @@ def test_a_recipe_is_needed(ba_dist):  # noqa: F811
         (["--image-size", 32], "--image-size changes nothing of fashion_mnist without a --crop"),
         (["--image-channels", 3], "--image-channels is for --dataset synthetic"),
         (["--dataset", "synthetic-jpeg", "--image-channels", 1], "--image-channels is for"),
+        (["--dataset", "synthetic-text", "--image-size", 32], "--image-size changes nothing of"),
     ],
 )
 def test_flags_that_a_dataset_makes_nothing_of(ba_dist, words, said):  # noqa: F811

@@ -13,7 +13,7 @@ from scipy import stats
 
 from ba_dist.config import Data
 from ba_dist.data.catalog import digest, open_source
-from ba_dist.data.catalog.find import Subset
+from ba_dist.data.catalog.found import Subset
 from ba_dist.data.sources import ArraySource, ImageInfo, Workers, new_memory
 from ba_dist.data.sources.array_record import ArrayRecordSource
 from ba_dist.data.sources.examples import TFDS

@@ -9,7 +9,8 @@ import tensorflow as tf
 from ba_dist import experiment, tasks
 from ba_dist.config import COMPUTATION, Config, Data, override
 from ba_dist.data.catalog import text_datasets
-from ba_dist.data.catalog.find import find, open_split
+from ba_dist.data.catalog.find import find
+from ba_dist.data.catalog.found import open_split
 from ba_dist.data.catalog.text_datasets import locate
 from ba_dist.data.sources.text import TextInfo
 from ba_dist.data.text.vocabulary import END, UNKNOWN, of_lines

@@ -9,7 +9,8 @@ import numpy as np
 
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
-from ba_dist.data.catalog.find import Found, Split, find, open_split
+from ba_dist.data.catalog.find import find
+from ba_dist.data.catalog.found import Found, Split, open_split
 from ba_dist.data.catalog.image_datasets import home
 from ba_dist.data.catalog.splits import FLAGS, SPLITS, wanted_samples
 from ba_dist.data.sources import DatasetInfo, Source

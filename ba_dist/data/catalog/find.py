@@ -4,29 +4,23 @@ The process that finds lists folders and reads indexes; the catalog sends the re
 """
 
 import dataclasses
-import hashlib
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from ba_dist.config import Data
 from ba_dist.data.catalog import image_datasets, sentence_pairs, text_datasets
+from ba_dist.data.catalog.found import Arrays, Found, Split
 from ba_dist.data.catalog.image_datasets import Located
+from ba_dist.data.catalog.made import MADE
 from ba_dist.data.catalog.prepare import INFOS, KINDS, array_name, prepare
-from ba_dist.data.catalog.splits import SPLITS, wanted_samples
+from ba_dist.data.catalog.splits import SPLITS
 from ba_dist.data.sources import (
     ArraySource,
-    DatasetInfo,
     ImageInfo,
-    PackedPairs,
-    PairsInfo,
     Source,
     shard_index,
 )
@@ -37,110 +31,10 @@ from ba_dist.data.sources.image_folder import (
     list_classes,
     list_images,
 )
-from ba_dist.data.sources.synthetic import (
-    SyntheticColourSource,
-    SyntheticJpegSource,
-    SyntheticSource,
-)
-from ba_dist.data.sources.text import TextInfo, TextSource, WindowSource, windows
 from ba_dist.data.sources.tfrecord import TFRecordSource
-from ba_dist.data.text import vocabulary
-from ba_dist.data.text.subwords import END
 from ba_dist.errors import DataError
-from ba_dist.rules.order import subset_ids
 
-Arrays = dict[str, npt.NDArray[Any]]
-_SYNTHETIC_SAMPLES = {"train": 50_000, "validation": 1_000}
-_SYNTHETIC_JPEG_SAMPLES = {"train": 1_281_167, "validation": 50_000}
 _LOOKED_AT = 64
-
-
-@dataclass(frozen=True)
-class Split:
-    """What was found of one split.
-
-    Args:
-        count: number of samples to use.
-        open: (info, this split) → the source; a function of a module, so that it can be sent.
-        facts: small values for `open`; file names are relative to the root.
-        arrays: large arrays for `open`; each node has them once.
-        root: the folder of the files, which may differ between nodes.
-        sample: names of up to 64 files, spread over all, to look for on every node.
-    """
-
-    count: int
-    open: "Opener"
-    facts: dict[str, Any] = field(default_factory=dict)
-    arrays: Arrays = field(default_factory=dict)
-    root: Path = Path()
-    sample: list[str] = field(default_factory=list)
-
-    def paths(self, names: list[str]) -> list[Path]:
-        """The paths of these files on this node."""
-        return [self.root / name for name in names]
-
-    def subset(self, wanted: int) -> "Split":
-        """This split with an even share of its samples; see `subset_ids`."""
-        arrays = self.arrays
-        # In other forms the arrays do not have a row for each sample, and are small.
-        if self.open is _open_arrays:
-            rows = subset_ids(np.arange(wanted), wanted, self.count)
-            arrays = {name: array[rows] for name, array in arrays.items()}
-        return dataclasses.replace(self, count=wanted, arrays=arrays)
-
-
-Opener = Callable[[Any, Split], Source]  # the info is that of its kind of samples
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found of a dataset.
-
-    Args:
-        info: facts of the dataset.
-        origin: where it is and in which form, for messages.
-        splits: by the names of SPLITS.
-    """
-
-    info: DatasetInfo
-    origin: str
-    splits: dict[str, Split]
-
-
-@dataclass
-class Subset:
-    """An even share of the samples of a source, in the order that they are stored in.
-
-    Args:
-        source: all samples.
-        count: number of samples in the share.
-    """
-
-    source: Source
-    count: int
-
-    def __post_init__(self) -> None:
-        self.info, self.counters = self.source.info, self.source.counters
-        self.contents, self.stored = self.source.contents, self.source.stored
-        self.decode = self.source.decode
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, sample_id: int) -> bytes:
-        return self.source.read(self._of_all(sample_id))
-
-    def where(self, sample_id: int) -> str:
-        return self.source.where(self._of_all(sample_id))
-
-    def _of_all(self, sample_id: int) -> int:
-        return int(subset_ids(sample_id, self.count, len(self.source)))
-
-
-def open_split(info: DatasetInfo, split: Split) -> Source:
-    """The source of a split that was found."""
-    source = split.open(info, split)
-    return source if len(source) == split.count else Subset(source, split.count)
 
 
 def find(config: Data) -> Found:
@@ -154,9 +48,9 @@ def find(config: Data) -> Found:
     if config.dataset in INFOS:
         return _arrays(config)
     if config.dataset in sentence_pairs.NAMES:
-        return _pairs(config)
+        return sentence_pairs.find(config)
     if config.dataset in text_datasets.TEXTS:
-        return _text(config)
+        return text_datasets.find(config)
     located = image_datasets.locate(config.dataset, config.data_dir)
     forms = {"folder": _folders, "tfrecord": _tfrecords, "array_record": _array_records}
     return forms[located.form](located)
@@ -192,50 +86,6 @@ def _load_or_index(located: Located, split: str) -> shard_index.ShardIndex:
 # --- one function for each form, and one that opens it --------------------------------------------
 
 
-def _synthetic(config: Data) -> Found:
-    size, channels = config.image_size, config.image_channels
-    shape = (size, size, channels)
-    info = ImageInfo(config.dataset, shape, 10, (0.5,) * channels, (0.29,) * channels)
-    open_noise = _open_colour if config.dataset == "synthetic-colour" else _open_synthetic
-    return Found(info, "made as it is read", _made(config, _SYNTHETIC_SAMPLES, open_noise))
-
-
-def _synthetic_jpeg(config: Data) -> Found:
-    info = ImageInfo("synthetic-jpeg", (0, 0, 3), 1000, image_datasets.MEAN, image_datasets.STD)
-    splits = _made(config, _SYNTHETIC_JPEG_SAMPLES, _open_synthetic_jpeg)
-    return Found(info, "JPEGs made in memory", splits)
-
-
-# Name → samples that are made, not found. Tests and scripts may add their own.
-MADE: dict[str, Callable[[Data], Found]] = {
-    "synthetic": _synthetic,
-    "synthetic-colour": _synthetic,
-    "synthetic-jpeg": _synthetic_jpeg,
-}
-
-
-def _made(config: Data, counts: dict[str, int], open_made: Opener) -> dict[str, Split]:
-    """Splits of samples that are made as they are read."""
-    wanted = wanted_samples(config)
-    counts = {split: wanted[split] or counts[split] for split in SPLITS}
-    return {
-        split: Split(counts[split], open_made, {"count": counts[split], "seed": seed})
-        for seed, split in enumerate(SPLITS)
-    }
-
-
-def _open_synthetic(info: ImageInfo, split: Split) -> Source:
-    return SyntheticSource(info, **split.facts)
-
-
-def _open_colour(info: ImageInfo, split: Split) -> Source:
-    return SyntheticColourSource(info, **split.facts)
-
-
-def _open_synthetic_jpeg(info: ImageInfo, split: Split) -> Source:
-    return SyntheticJpegSource(info, **split.facts)
-
-
 def _arrays(config: Data) -> Found:
     prepared = prepare(config.dataset, config.data_dir)
     splits = {}
@@ -247,28 +97,14 @@ def _arrays(config: Data) -> Found:
             for kind in KINDS
         }
         digest = f"{prepared.digest}-{split}"
-        splits[split] = Split(len(arrays["labels"]), _open_arrays, {"digest": digest}, arrays)
+        count = len(arrays["labels"])
+        splits[split] = Split(count, _open_arrays, {"digest": digest}, arrays, rows=True)
     return Found(prepared.info, prepared.origin, splits)
 
 
 def _open_arrays(info: ImageInfo, split: Split) -> Source:
     images, labels = split.arrays["images"], split.arrays["labels"]
     return ArraySource(info, images, labels, f"{split.facts['digest']}-{len(labels)}")
-
-
-def _pairs(config: Data) -> Found:
-    prepared = sentence_pairs.prepare(config)
-    splits = {
-        name: Split(
-            len(arrays["row_ends"]), _open_pairs, {"digest": prepared.digests[name]}, arrays
-        )
-        for name, arrays in prepared.splits.items()
-    }
-    return Found(prepared.info, prepared.origin, splits)
-
-
-def _open_pairs(info: PairsInfo, split: Split) -> Source:
-    return PackedPairs(info, split.arrays, split.facts["digest"], END)
 
 
 def _folders(located: Located) -> Found:
@@ -337,44 +173,6 @@ def _array_records(located: Located) -> Found:
 def _open_array_record(info: ImageInfo, split: Split) -> Source:
     files = split.paths(split.facts["files"])
     return ArrayRecordSource(info, files, **{k: v for k, v in split.facts.items() if k != "files"})
-
-
-def _text(config: Data) -> Found:
-    lines = text_datasets.locate(config.dataset, config.data_dir)
-    words = vocabulary.of_lines(lines.train, config.least_count)
-    train, validation = words.encode(lines.train), words.encode(lines.validation)
-    info = TextInfo(
-        config.dataset, len(words), words.digest(), words.end, config.bptt, config.context
-    )
-    spans = (len(train) - 1) // config.bptt
-    if spans == 0:
-        raise DataError(
-            f"{lines.origin}: {len(train)} tokens to train on are no more than --bptt"
-            f" {config.bptt}; use more text, or a smaller --bptt"
-        )
-    splits = {
-        name: Split(
-            count,
-            opened,
-            {"digest": hashlib.sha256(tokens.tobytes()).hexdigest()},
-            {"tokens": tokens},
-        )
-        for name, tokens, count, opened in (
-            ("train", train, spans, _open_spans),
-            ("validation", validation, windows(len(validation), info), _open_windows),
-        )
-    }
-    origin = f"{lines.origin}; {len(train)} tokens of {len(words)} words"
-    return Found(info, origin, splits)
-
-
-def _open_spans(info: TextInfo, split: Split) -> Source:
-    # Fewer samples are the beginning of the text: what is read in a row must lie in a row.
-    return TextSource(info, split.arrays["tokens"], split.count, split.facts["digest"])
-
-
-def _open_windows(info: TextInfo, split: Split) -> Source:
-    return WindowSource(info, split.arrays["tokens"], split.facts["digest"])
 
 
 def _name(path: Path, root: Path) -> str:

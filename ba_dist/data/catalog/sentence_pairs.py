@@ -14,26 +14,24 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ba_dist.config import Data
+from ba_dist.data.catalog.found import Arrays, Found, Split
 from ba_dist.data.catalog.prepare import first_line
-from ba_dist.data.sources import PairsInfo
+from ba_dist.data.sources import PackedPairs, PairsInfo, Source
 from ba_dist.data.sources.packed_pairs import SIDES, SUBWORDS_FILE
 from ba_dist.data.text import gettext_pairs, subwords
 from ba_dist.data.text.lines import read_lines
 from ba_dist.data.text.packing import first_fit
-from ba_dist.data.text.subwords import Subwords
+from ba_dist.data.text.subwords import END, Subwords
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.storage import lock
 from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, check_data_dir, data_dir
 
-Arrays = dict[str, npt.NDArray[Any]]
 Lines = list[str]
 
 # What the files call the splits.
@@ -46,24 +44,7 @@ _MANY_PAIRS, _SUBWORDS = 1_000_000, {True: 32_000, False: 8_000}
 _TFDS = "wmt16_translate/de-en"
 
 
-@dataclass(frozen=True)
-class PreparedPairs:
-    """Pairs as numbers.
-
-    Args:
-        info: facts of the dataset.
-        splits: train and validation → arrays, as `PackedPairs` has them.
-        digests: split → what identifies its texts and rows.
-        origin: where they came from, for messages.
-    """
-
-    info: PairsInfo
-    splits: dict[str, Arrays]
-    digests: dict[str, str]
-    origin: str
-
-
-def prepare(config: Data) -> PreparedPairs:
+def find(config: Data) -> Found:
     """Makes the numbers of a dataset, or finds them; several processes may do it at a time.
 
     Raises:
@@ -76,13 +57,44 @@ def prepare(config: Data) -> PreparedPairs:
         )
     folder = _folder_of(config)
     texts = {split: _read(folder, split, config.languages.split("-")) for split in _FILES}
+    return found_in(config, texts, f"the texts in {folder}")
+
+
+def found_in(config: Data, texts: Mapping[str, tuple[Lines, Lines]], origin: str) -> Found:
+    """The rows of some sentence pairs, made of them once and kept in the cache.
+
+    Args:
+        config: names the dataset and says how long rows are.
+        texts: split → lines of the source, lines of the target.
+        origin: where they came from, for messages.
+
+    Raises:
+        DataError: when all pairs are longer than a row, or the cache cannot be written.
+    """
     size = config.subwords or _SUBWORDS[len(texts["train"][0]) >= _MANY_PAIRS]
     digests = {split: _digest(lines, size, config.row_tokens) for split, lines in texts.items()}
     # The vocabulary is made of the training texts, so both splits depend on them.
     key = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:12]
     made = cache_dir() / "datasets" / f"{config.dataset}-{key}"
     _once(made, lambda to: _encode(to, texts, size, config.row_tokens))
-    return _load(made, config, digests, f"the texts in {folder}")
+    info, splits = _load(made, config)
+    counts = {split: (len(a["source_ends"]), len(a["pairs"])) for split, a in splits.items()}
+    longer = sum(all_of - packed for all_of, packed in counts.values())
+    left_out = f"; {longer} pairs longer than a row are left out" if longer else ""
+    kept = ", ".join(f"{all_of} pairs of {split}" for split, (all_of, _) in counts.items())
+    said = f"{origin}: {kept}, {info.vocabulary} subwords, rows of {config.row_tokens} tokens"
+    return Found(
+        info,
+        said + left_out,
+        {
+            split: Split(len(arrays["row_ends"]), _open, {"digest": digests[split]}, arrays)
+            for split, arrays in splits.items()
+        },
+    )
+
+
+def _open(info: PairsInfo, split: Split) -> Source:
+    return PackedPairs(info, split.arrays, split.facts["digest"], END)
 
 
 # --- the texts ------------------------------------------------------------------------------------
@@ -238,7 +250,8 @@ def _arrays(made: Subwords, lines: tuple[Lines, Lines], row_tokens: int) -> Arra
     return arrays
 
 
-def _load(folder: Path, config: Data, digests: dict[str, str], origin: str) -> PreparedPairs:
+def _load(folder: Path, config: Data) -> tuple[PairsInfo, dict[str, Arrays]]:
+    """Facts, and the arrays of each split as `PackedPairs` has them."""
     try:
         vocabulary = Subwords((folder / SUBWORDS_FILE).read_bytes())
         splits = {
@@ -253,12 +266,7 @@ def _load(folder: Path, config: Data, digests: dict[str, str], origin: str) -> P
     info = PairsInfo(
         config.dataset, config.row_tokens, vocabulary.size, vocabulary.digest, vocabulary.model
     )
-    pairs = {split: (len(a["source_ends"]), len(a["pairs"])) for split, a in splits.items()}
-    longer = sum(all_of - packed for all_of, packed in pairs.values())
-    left_out = f"; {longer} pairs longer than a row are left out" if longer else ""
-    kept = ", ".join(f"{all_of} pairs of {split}" for split, (all_of, _) in pairs.items())
-    said = f"{origin}: {kept}, {vocabulary.size} subwords, rows of {config.row_tokens} tokens"
-    return PreparedPairs(info, splits, digests, said + left_out)
+    return info, splits
 
 
 def _once(folder: Path, write: Callable[[Path], None]) -> None:

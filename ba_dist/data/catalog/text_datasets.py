@@ -10,6 +10,7 @@ Words are what white space separates. The texts of Debian's packages are brought
 small letters, and signs apart from words.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -18,6 +19,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ba_dist.config import Data
+from ba_dist.data.catalog.found import Found, Split
+from ba_dist.data.sources import Source
+from ba_dist.data.sources.text import TextInfo, TextSource, WindowSource, windows
+from ba_dist.data.text import vocabulary
 from ba_dist.data.text.lines import read_lines
 from ba_dist.errors import DataError, DataUnavailable
 from ba_dist.storage.cache import DATA_VARIABLE, check_data_dir, data_dir
@@ -44,6 +50,57 @@ class Lines:
     train: list[str]
     validation: list[str]
     origin: str
+
+
+def find(config: Data) -> Found:
+    """Reads a text, and numbers its words.
+
+    Raises:
+        DataUnavailable, DataError: as `locate`, or when there are too few words.
+    """
+    return found_in(config, locate(config.dataset, config.data_dir))
+
+
+def found_in(config: Data, lines: Lines) -> Found:
+    """The spans and windows of some lines, whose words are numbered.
+
+    Raises:
+        DataError: when there are too few words for a single span.
+    """
+    words = vocabulary.of_lines(lines.train, config.least_count)
+    train, validation = words.encode(lines.train), words.encode(lines.validation)
+    info = TextInfo(
+        config.dataset, len(words), words.digest(), words.end, config.bptt, config.context
+    )
+    spans = (len(train) - 1) // config.bptt
+    if spans == 0:
+        raise DataError(
+            f"{lines.origin}: {len(train)} tokens to train on are no more than --bptt"
+            f" {config.bptt}; use more text, or a smaller --bptt"
+        )
+    splits = {
+        name: Split(
+            count,
+            opened,
+            {"digest": hashlib.sha256(tokens.tobytes()).hexdigest()},
+            {"tokens": tokens},
+        )
+        for name, tokens, count, opened in (
+            ("train", train, spans, _open_spans),
+            ("validation", validation, windows(len(validation), info), _open_windows),
+        )
+    }
+    origin = f"{lines.origin}; {len(train)} tokens of {len(words)} words"
+    return Found(info, origin, splits)
+
+
+def _open_spans(info: TextInfo, split: Split) -> Source:
+    # Fewer samples are the beginning of the text: what is read in a row must lie in a row.
+    return TextSource(info, split.arrays["tokens"], split.count, split.facts["digest"])
+
+
+def _open_windows(info: TextInfo, split: Split) -> Source:
+    return WindowSource(info, split.arrays["tokens"], split.facts["digest"])
 
 
 def locate(name: str, given_dir: str | None) -> Lines:

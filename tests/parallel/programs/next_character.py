@@ -18,7 +18,7 @@ import numpy as np
 from ba_dist import models, runtime, tasks
 from ba_dist.comm import start
 from ba_dist.config import Config, override
-from ba_dist.data.catalog import find
+from ba_dist.data.catalog import found, made
 from ba_dist.data.sources import Counters, DatasetInfo, new_memory
 from ba_dist.models.tags import INSTANCE
 from ba_dist.tasks import Field, Loss
@@ -83,8 +83,8 @@ def open_sentences(info, split):
 
 def sentences(data):
     counts = {"train": data.train_samples or 64, "validation": data.val_samples or 10}
-    splits = {name: find.Split(count, open_sentences) for name, count in counts.items()}
-    return find.Found(INFO, "made here", splits)
+    splits = {name: found.Split(count, open_sentences) for name, count in counts.items()}
+    return found.Found(INFO, "made here", splits)
 
 
 # --- the task -------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def network(length, characters, instances, norm):
     return keras.Model(tokens, keras.layers.Dense(characters, name="logits")(x))
 
 
-find.MADE["sentences"] = sentences
+made.MADE["sentences"] = sentences
 tasks.TASKS["next-character"] = tasks.Entry(lambda config, info: NextCharacter(info), TextInfo)
 models.NETWORKS["characters"] = models.Network(
     network, None, "this test", task="next-character", keeps_state=True
