@@ -15,8 +15,9 @@ def stretched(config: Config, factor: Fraction) -> dict[str, Any]:
     """Flat name → value of what is counted in epochs, each `factor` times as long.
 
     The points of --lr, warm-up, the growth of drop-path and the end of weight decay are at the same
-    share of the run as before. `epochs` is a Fraction where it comes out as no whole number;
-    `eval_every` is at least 1.
+    share of the run as before. `epochs` is a Fraction where it comes out as no whole number, but
+    for a run that ends after --steps, whose epochs say nothing: they are rounded up. `eval_every`
+    is at least 1. What counts updates (--steps, --warmup-steps) is not here: it stays.
 
     Args:
         config: of the run as it is.
@@ -25,6 +26,8 @@ def stretched(config: Config, factor: Fraction) -> dict[str, Any]:
     flat = {option.name: option.of(config) for option in options()}
     every = max(1, int(flat["eval_every"] * factor))
     epochs = flat["epochs"] * factor
+    if flat["steps"] is not None:
+        epochs = Fraction(math.ceil(epochs))
     return {
         "epochs": int(epochs) if epochs.denominator == 1 else epochs,
         "eval_every": every,

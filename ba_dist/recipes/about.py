@@ -35,7 +35,9 @@ def nodes(config: Config) -> int:
 
 
 def hours(config: Config) -> float | None:
-    """Of computing on that many nodes; None where the network or the dataset is not the paper's."""
+    """Of computing on that many nodes; None where the network or the dataset is none of images that
+    the paper has.
+    """
     work = MULTIPLY_ADDS.get(config.model.model)
     samples = SAMPLES.get(config.data.dataset)
     if work is None or samples is None:
@@ -61,5 +63,7 @@ def _reported(row: Published) -> str:
     numbers = {"fixed-steps": row.baseline, "fixed-samples": row.fixed_samples}
     numbers["batch augmentation"] = row.augmented
     shown = [f"{name} {number:.2f}" for name, number in numbers.items() if number is not None]
+    if row.baseline_epochs:
+        shown[0] += f" ({row.baseline_epochs} epochs)"
     ten = f"; of ten augmented samples {row.tta[0]:.2f}, {row.tta[1]:.2f}" if row.tta else ""
-    return f"the paper, table {row.table}, {row.measure}: {', '.join(shown)}{ten}"
+    return f"the paper, {row.where}, {row.measure}: {', '.join(shown)}{ten}"

@@ -11,7 +11,9 @@ Of an experiment with B samples a step, M copies of each, and E epochs of N samp
 All four make the same number of updates, but for the last partial batch of an epoch, which is
 dropped: where it is not empty, E·M·(N // (B·M)) is a little below E·(N // B), and the last row a
 little above. Everything that is counted in epochs is stretched with E, so that it falls on the same
-update. All else stays: the rates, the ghost batch size, the seed.
+update. What is counted in updates stays as it is, such as --warmup-steps, and --steps of a run that
+ends after so many: E says nothing there, and need not come out whole. All else stays: the rates,
+the ghost batch size, the seed.
 
 Sources: fixed-steps and fixed-samples are the baselines of table 2 of "Augment Your Batch";
 fixed-compute is Fort et al. 2021, arXiv:2105.13343 (as many updates and as many gradients, from

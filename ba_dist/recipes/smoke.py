@@ -18,15 +18,22 @@ BATCH = 4  # distinct samples a step
 MULTIPLICITY = 2  # copies, at most
 EPOCHS = 4
 STEPS_PER_EPOCH = 2
-RATE = 0.01  # the highest of SGD: at the rates of whole runs the loss of so few samples jumps
+WARM_UP_STEPS = 1  # of a warm-up that is counted in steps; it counts as many in any run
+# Update rule → its highest rate: at those of whole runs the loss of so few samples jumps.
+RATES = {"sgd": 0.01, "lars": 2.0}
+CLIPPED_RATE = 10.0
 
-# Dataset → the changes that bring small data of the same shape, which needs no file. A family of
+_TEXT = {"dataset": "synthetic-text", "bptt": 16, "context": 16, "least_count": 1}
+_PAIRS = {"dataset": "synthetic-pairs", "row_tokens": 32, "subwords": None}
+# Dataset → the changes that bring small data of the same kind, which needs no file. A family of
 # recipes on other data enters its own here; a dataset that is not named stays, with few samples.
 SMALL_DATA: dict[str, dict[str, Any]] = {
     "cifar10": {"dataset": "synthetic-colour", "image_size": 32},
     "cifar100": {"dataset": "synthetic-colour", "image_size": 32},
     "fashion_mnist": {"dataset": "synthetic-colour", "image_size": 28, "image_channels": 1},
     "imagenet": {"dataset": "synthetic-jpeg", "image_size": 64},
+    **dict.fromkeys(("ptb", "bible-kjv", "fortunes", "text"), _TEXT),
+    **dict.fromkeys(("wmt16-en-de", "gettext-en-de", "pairs"), _PAIRS),
 }
 # Network → the narrower one of its family, where the network itself takes longer than a minute.
 SMALL_NETWORKS = {"darts": "darts-small", "amoebanet": "amoebanet-small"}
@@ -37,8 +44,9 @@ def smoke_of(config: Config, given: Mapping[str, Any] | None = None) -> Config:
 
     The network (but for those in `SMALL_NETWORKS`), what makes copies differ, the update rule and
     the shape of the regime stay. B becomes 4, M at most 2, and E epochs four, of two steps; what is
-    counted in epochs keeps its share of the run. Samples are synthetic where `SMALL_DATA` knows the
-    dataset.
+    counted in epochs keeps its share of the run, a warm-up that is counted in steps takes one. All
+    rates are brought down where they are too high for so few samples (`RATES`, `CLIPPED_RATE`).
+    Samples are synthetic where `SMALL_DATA` knows the dataset.
 
     Args:
         config: of the recipe.
@@ -58,6 +66,7 @@ def smoke_of(config: Config, given: Mapping[str, Any] | None = None) -> Config:
         "train_samples": size * max(STEPS_PER_EPOCH, copies),
         "val_samples": BATCH,
         "steps": None,
+        "warmup_steps": config.optimizer.warmup_steps and WARM_UP_STEPS,
         "eval_every": EPOCHS,
         "log_every": 1,
         **_gentle(config),
@@ -68,9 +77,13 @@ def smoke_of(config: Config, given: Mapping[str, Any] | None = None) -> Config:
 
 
 def _gentle(config: Config) -> dict[str, Any]:
-    """A factor on all rates that brings the highest one of SGD down; others keep theirs."""
+    """A factor on all rates that brings the highest one down to that of `RATES`, where it has one.
+
+    A gradient that is clipped moves weights by no more than the rate times --clip-norm.
+    """
     rule = config.optimizer
     scale = scale_factor(rule.lr_scale, batch_ratio(config))
     highest = scale * max(point[1] for point in rule.lr)
-    down = min(1.0, RATE / highest) if rule.optimizer == "sgd" else 1.0
+    wanted = CLIPPED_RATE if rule.clip_norm else RATES.get(rule.optimizer, highest)
+    down = min(1.0, wanted / highest)
     return {"lr_scale": scale * down, "warmup_from": rule.warmup_from * down}

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from ba_dist import experiment
 from ba_dist.config import BASELINES, computed_part, layout_of, options, override, plan_steps
 from ba_dist.config.epochs import COUNTED
+from ba_dist.data.catalog.made import MADE
 from ba_dist.errors import ConfigError
 from ba_dist.models import NETWORKS
 from ba_dist.recipes import RECIPES, baseline_of, recipe, smoke_of
+from ba_dist.recipes.smoke import SMALL_DATA, SMALL_NETWORKS
 
 DERIVED = BASELINES[1:]
 names = st.sampled_from(sorted(RECIPES))
@@ -67,7 +69,7 @@ def test_fixed_compute_has_as_many_instances_a_step_as_one_copy(name, multiplici
     size, ghost = config.batch.batch_size, config.batch.ghost_batch_size
     samples = size // multiplicity
     fits = size % multiplicity == 0 and (samples <= ghost or samples % ghost == 0)
-    whole = config.run.epochs % multiplicity == 0
+    whole = config.run.epochs % multiplicity == 0 or config.run.steps is not None
     if not (fits and whole):
         with pytest.raises(ConfigError, match="fixed-compute") as caught:
             baseline_of(config, "fixed-compute")
@@ -86,6 +88,9 @@ def test_updates_differ_by_the_batches_that_are_dropped_alone(name, multiplicity
     config = experiment_of(name, multiplicity)
     found = baseline_of(config, "fixed-samples")
     samples = found.batch.batch_size + extra
+    if config.run.steps is not None:
+        assert same_updates(config, found, samples)
+        return
     exact = config.run.epochs * samples / config.batch.batch_size
     for run in (config, found):
         steps = plan_steps(run, samples, 1).total_steps
@@ -110,15 +115,44 @@ def test_every_update_has_the_hyperparameters_that_it_has_in_the_experiment(name
     assert found.run.eval_every == 2 * ratio
 
 
+# Whose name or help speaks of epochs, and which are not in COUNTED.
+OF_EPOCHS = {
+    "epochs": "stretched itself",
+    "lr": "its points are stretched",
+    "eval_every": "stretched to a whole number",
+    "steps": "counts updates, in place of epochs",
+    "warmup_steps": "counts updates, in place of epochs",
+    "checkpoint_every": "counts updates; no epochs are its default",
+    "regime_adaptation": "stretches epochs, which baselines have done when they are derived",
+}
+
+
 def test_nothing_else_is_counted_in_epochs():
     """A field that comes later and counts epochs has to be entered in COUNTED."""
-    of_epochs = {option.name for option in options() if _counts_epochs(option)}
-    others = {"lr", "epochs", "eval_every", "steps", "checkpoint_every"}
-    assert of_epochs == {*COUNTED, *others}
+    of_epochs = {o.name for o in options() if "epoch" in f"{o.name} {o.help}".lower()}
+    assert of_epochs == {*COUNTED, *OF_EPOCHS}
 
 
-def _counts_epochs(option):
-    return "epoch" in f"{option.name} {option.help}".lower()
+@pytest.mark.parametrize("baseline", DERIVED)
+def test_what_counts_updates_stays(baseline):
+    """Of a run that ends after so many steps: its warm-up, its rates, its end."""
+    config = recipe("transformer-wmt16")
+    found = baseline_of(config, baseline)
+    assert (found.run.steps, found.optimizer.warmup_steps) == (100_000, 4000)
+    expected, given = (experiment.hyperparameters(c, per) for c, per in ((config, 60), (found, 15)))
+    for step in (0, 1, 399, 4000, 4001, 99_999):
+        assert given(step) == pytest.approx(expected(step), rel=1e-12)
+    # Other rules count epochs of it, which are as many updates as before.
+    decayed = baseline_of(override(config, {"weight_decay_epochs": 8.0}), baseline)
+    ratio = decayed.batch.batch_size / config.batch.batch_size
+    assert decayed.optimizer.weight_decay_epochs == 8 * ratio
+
+
+def test_an_adapted_regime_is_stretched_once():
+    config = override(recipe("lstm-ptb"), {"batch_size": 40, "regime_adaptation": True})
+    found = baseline_of(config, "fixed-samples")
+    assert (found.run.epochs, found.batch.batch_size) == (500 * 2 * 10, 400)
+    assert not found.optimizer.regime_adaptation
 
 
 # --- names and mistakes ---------------------------------------------------------------------------
@@ -177,8 +211,8 @@ def test_a_smoke_run_is_the_same_experiment_on_a_few_samples(name, baseline):
     small = smoke_of(whole)
     assert small.title == f"{name}-smoke"
     assert small.augment == whole.augment
-    taken = small.model.model.removesuffix("-small")
-    assert taken == whole.model.model and small.model.model in NETWORKS
+    network = whole.model.model
+    assert small.model.model == SMALL_NETWORKS.get(network, network) in NETWORKS
     assert small.batch.multiplicity == min(2, whole.batch.multiplicity)
     run = baseline_of(small, baseline)
     samples = run.data.train_samples
@@ -189,3 +223,14 @@ def test_a_smoke_run_is_the_same_experiment_on_a_few_samples(name, baseline):
     for field in COUNTED:
         before, after = flat(whole)[field], flat(run)[field]
         assert after == (before and pytest.approx(before * run.run.epochs / whole.run.epochs))
+    # It warms up, but not in all of its steps, and its rates are rates.
+    rates = [
+        experiment.hyperparameters(run, plan.steps_per_epoch)(i)["learning_rate"] for i in range(8)
+    ]
+    assert all(rate > 0 for rate in rates[1:])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_smoke_run_needs_no_file(name):
+    small = smoke_of(recipe(name))
+    assert small.data.dataset == SMALL_DATA[recipe(name).data.dataset]["dataset"] in MADE

@@ -12,7 +12,9 @@ import pytest
 
 from ba_dist import __version__, cli
 from ba_dist.config import PARTS, Config, options
+from ba_dist.data.catalog.names import DATASETS
 from ba_dist.recipes import RECIPES, recipe
+from ba_dist.recipes.published import published
 from ba_dist.run import checkpoint
 
 from .test_audit import LAYOUT, SAMPLES, entries_of, write
@@ -206,7 +208,7 @@ def test_datasets_that_are_not_there(ba_dist, tmp_path):
     for command in ("prepare", "index", "verify"):
         answer = ba_dist("data", command, "mnits")
         refused(answer, "'mnits' is unknown", "cifar10", "imagenet", "synthetic-jpeg", status=1)
-    for name in ("synthetic", "synthetic-colour", "synthetic-jpeg"):
+    for name in (name for name in DATASETS if name.startswith("synthetic")):
         refused(ba_dist("data", "prepare", name), name, "needs no preparation", status=1)
     answer = ba_dist("data", "prepare", "cifar10", "--data-dir", tmp_path / "gone")
     refused(answer, str(tmp_path / "gone"), status=1)
@@ -230,9 +232,17 @@ def test_recipes(ba_dist):
     found = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
     assert found["wrn28-10-cifar100"] == {
         **{"recipe": "wrn28-10-cifar100", "network": "wrn28-10", "dataset": "cifar100"},
-        **{"B": "64", "M": "10", "epochs": "200"},
-        **{"published": "79.85 → 83.45", "where": "table 2, 4"},
+        **{"B": "64", "M": "10", "length": "200"},
+        **{"published": "79.85→83.45", "where": "t2, t4"},
     }
+    for name, length, numbers, where in (
+        ("transformer-wmt16", "100k st", "26.88→27.49", "t2"),
+        ("lstm-ptb", "500", "58.80→58.60", "t2"),
+        ("resnet50-imagenet-23epochs", "23", "-→75.70", "f4"),
+        ("resnet50-imagenet-lars", "90", "-", "-"),
+    ):
+        row = found[name]
+        assert (row["length"], row["published"], row["where"]) == (length, numbers, where)
     assert found["quickstart"]["published"] == found["quickstart"]["where"] == "-"
 
 
@@ -245,7 +255,12 @@ def test_a_recipe_shows_every_flag(ba_dist, name):
     config = RECIPES[name]()
     assert shown["--batch-size"] == str(config.batch.batch_size)
     assert f" -- train {name}" in lines[1]
-    assert ("the paper, table" in lines[2]) == (name != "quickstart")
+    rows = published(name)
+    told = [line for line in lines if line.startswith("the paper, ")]
+    assert told == lines[2 : 2 + len(rows)]
+    for line, row in zip(told, rows, strict=True):
+        assert f"the paper, {row.kind} {row.number}, {row.measure}: " in line
+        assert f"batch augmentation {row.augmented:.2f}" in line
     assert shown["--dataset"] == config.data.dataset and shown["--group-size"] == "-"
 
 
@@ -253,10 +268,10 @@ def test_datasets(ba_dist):
     _, out, _ = ba_dist("data", "list")
     names = [line.split()[0] for line in out.splitlines()]
     arrays = ["fashion_mnist", "cifar10", "cifar100", "digits"]
-    texts = ["ptb", "bible-kjv", "fortunes", "text"]
+    texts = ["ptb", "text", "bible-kjv", "fortunes"]
     pairs = ["gettext-en-de", "wmt16-en-de", "pairs"]
-    made = ["synthetic", "synthetic-colour", "synthetic-jpeg", "NAME"]
-    assert names == [*arrays, "imagenet", "pictures", *texts, *pairs, *made]
+    made = [f"synthetic{kind}" for kind in ("", "-colour", "-jpeg", "-text", "-pairs")]
+    assert names == [*arrays, "imagenet", "pictures", *texts, *pairs, *made, "NAME"]
 
 
 def test_export_writes_every_variable_under_its_name(ba_dist, tmp_path):
