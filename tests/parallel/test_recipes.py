@@ -1,7 +1,7 @@
 """Every recipe runs on two ranks with M = 2: its loss falls, and its trace is clean.
 
-`make test` has the light ones, `make smoke` the others. Recipes whose smoke runs are the same, such
-as those of CIFAR-10 and CIFAR-100 on one network, are run once.
+`make test` has the light ones, `make smoke` the others. Recipes whose smoke runs differ in nothing
+but their rates are a group, of which the first is run: `GROUPS`.
 """
 
 import dataclasses
@@ -11,23 +11,48 @@ import json
 import pytest
 
 from ba_dist.analysis.audit import audit
-from ba_dist.config import BASELINES
+from ba_dist.config import BASELINES, Config, options, override
 from ba_dist.recipes import RECIPES, recipe, smoke_of
 from tests.parallel.jobs import metrics
 from tests.parallel.ranks import program, warm
 
+# Recipe that is run → recipes that it stands for.
+GROUPS = {
+    "quickstart": (),
+    "resnet44-cifar10": ("resnet44-cifar100", "resnet44-cifar10-m10", "resnet44-cifar10-23epochs"),
+    "vgg16-cifar10": ("vgg16-cifar100",),
+    "wrn28-10-cifar10": ("wrn28-10-cifar100",),
+    "darts-cifar10": ("darts-cifar10-m10",),
+    "amoebanet-cifar10": ("amoebanet-cifar10-m10",),
+    "densenet100-12-cifar100": (),
+    "alexnet-imagenet": (),
+    "mobilenet-imagenet": (),
+    "resnet50-imagenet": (
+        "resnet50-imagenet-m10",
+        "resnet50-imagenet-40epochs",
+        "resnet50-imagenet-23epochs",
+        "resnet50-imagenet-large",
+    ),
+    "transformer-wmt16": (),
+    "transformer-gettext": (),
+    "lstm-ptb": (),
+    "resnet44-cifar10-mixup": (),
+    "wrn28-10-cifar10-mixup": ("wrn28-10-cifar100-mixup",),
+    "resnet50-imagenet-mixup": (),
+    "resnet50-imagenet-lars": (),
+    "lstm-bible": (),
+}
 LIGHT = ("quickstart", "resnet44-cifar10")
+HEAVY = [name for name in GROUPS if name not in LIGHT]
+# What a rate follows from; tests/unit has the rates of every recipe.
+RATES = ("lr", "lr_scale", "lr_batch_size", "warmup_epochs", "warmup_from")
 
 
-def distinct():
-    """Of the recipes with equal smoke runs the first."""
-    found = {}
-    for name in RECIPES:
-        found.setdefault(dataclasses.replace(smoke_of(recipe(name)), recipe=""), name)
-    return list(found.values())
-
-
-HEAVY = [name for name in distinct() if name not in LIGHT]
+def without_rates(name):
+    """The smoke run of a recipe, but for its name and its rates."""
+    usual = {option.name: option.of(Config("usual")) for option in options()}
+    config = override(smoke_of(recipe(name)), {rate: usual[rate] for rate in RATES})
+    return dataclasses.replace(config, recipe="")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +76,12 @@ def assert_learned(folder):
     assert sum(losses[-2:]) < sum(losses[:2]), losses
 
 
-def test_the_light_ones_are_there():
-    assert set(LIGHT) <= set(distinct())
+def test_each_recipe_is_run_or_has_one_that_stands_for_it():
+    found = {}
+    for name in RECIPES:
+        found.setdefault(without_rates(name), []).append(name)
+    assert {first: tuple(others) for first, *others in found.values()} == GROUPS
+    assert set(LIGHT) < set(GROUPS)
 
 
 @pytest.mark.mpi
