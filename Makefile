@@ -22,7 +22,7 @@ run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
 	.venv/bin/python -m pytest tests -n 2 -m "not smoke" $(ARGS)
 
-smoke: setup  ## train every heavy recipe for a few steps: does it run, does its loss fall? (8 minutes)
+smoke: setup  ## train the heavy recipes for a few steps: do they run, does the loss fall? (5 minutes)
 	.venv/bin/python -m pytest tests/parallel/test_recipes.py -m smoke $(ARGS)
 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.

@@ -1,7 +1,7 @@
 """Every recipe runs on two ranks with M = 2: its loss falls, and its trace is clean.
 
 `make test` has the light ones, `make smoke` the others. Recipes whose smoke runs differ in nothing
-but their rates are a group, of which the first is run: `GROUPS`.
+but their rates are alike, and the first of them is run: `STANDS_FOR`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from tests.parallel.jobs import metrics
 from tests.parallel.ranks import program, warm
 
 # Recipe that is run → recipes that it stands for.
-GROUPS = {
+STANDS_FOR = {
     "quickstart": (),
     "resnet44-cifar10": ("resnet44-cifar100", "resnet44-cifar10-m10", "resnet44-cifar10-23epochs"),
     "vgg16-cifar10": ("vgg16-cifar100",),
@@ -43,7 +43,7 @@ GROUPS = {
     "lstm-bible": (),
 }
 LIGHT = ("quickstart", "resnet44-cifar10")
-HEAVY = [name for name in GROUPS if name not in LIGHT]
+HEAVY = [name for name in STANDS_FOR if name not in LIGHT]
 # What a rate follows from; tests/unit has the rates of every recipe.
 RATES = ("lr", "lr_scale", "lr_batch_size", "warmup_epochs", "warmup_from")
 
@@ -80,8 +80,8 @@ def test_each_recipe_is_run_or_has_one_that_stands_for_it():
     found = {}
     for name in RECIPES:
         found.setdefault(without_rates(name), []).append(name)
-    assert {first: tuple(others) for first, *others in found.values()} == GROUPS
-    assert set(LIGHT) < set(GROUPS)
+    assert {first: tuple(others) for first, *others in found.values()} == STANDS_FOR
+    assert set(LIGHT) < set(STANDS_FOR)
 
 
 @pytest.mark.mpi

@@ -1,6 +1,8 @@
 """Texts as datasets: words and their numbers, spans and windows, messages."""
 
+import dataclasses
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,11 +10,12 @@ import tensorflow as tf
 
 from ba_dist import experiment, tasks
 from ba_dist.config import COMPUTATION, Config, Data, override
-from ba_dist.data.catalog import text_datasets
+from ba_dist.data.catalog import digest, open_alone, open_source, text_datasets
 from ba_dist.data.catalog.find import find
 from ba_dist.data.catalog.found import open_split
 from ba_dist.data.catalog.text_datasets import locate
 from ba_dist.data.sources.text import TextInfo
+from ba_dist.data.text import made_text
 from ba_dist.data.text.vocabulary import END, UNKNOWN, of_lines
 from ba_dist.errors import CheckpointError, ConfigError, DataError, DataUnavailable
 from ba_dist.rules.streams import Streams
@@ -228,3 +231,43 @@ def test_penalties_are_means_over_activations():
     found = task.results({"val_loss": 2.0, "val_perplexity": 2.0})
     assert found == {"val_loss": 2.0, "val_perplexity": pytest.approx(np.exp(2))}
     assert task.results({"val_loss": 800.0, "val_perplexity": 800.0})["val_perplexity"] == np.inf
+
+
+# --- made -----------------------------------------------------------------------------------------
+
+
+def test_sentences_that_are_made_follow_from_their_numbers_alone():
+    """They are part of what a dataset is: no version may change them."""
+    assert made_text.sentences(2, 0) == [
+        "a quiet garden waits behind a heavy cat .",
+        "the green lamp shines under every small cat .",
+    ]
+    assert made_text.sentences(500, 0)[:40] == made_text.sentences(40, 0)
+    assert not set(made_text.sentences(20, 0)) & set(made_text.sentences(20, 1))
+    source, target = made_text.pairs(50, 1)
+    assert source == made_text.sentences(50, 1)
+    for words, translated in zip(source, target, strict=True):
+        assert translated.split() == [word[::-1] for word in reversed(words.split())]
+
+
+def test_there_is_something_to_learn_in_them():
+    """A verb is known by its noun, and the first words of a list are the commonest."""
+    rows = [line.split() for line in made_text.sentences(2000, 0)]
+    assert len({(row[2], row[3]) for row in rows}) == len({row[2] for row in rows}) == 10
+    counts = Counter(row[2] for row in rows)
+    # The square of a uniform number is below 1/10 in √(1/10) of all cases: 632 ± 21.
+    assert counts["cat"] == counts.most_common(1)[0][1] == pytest.approx(632, abs=84)
+
+
+@pytest.mark.parametrize("name", ["synthetic-text", "synthetic-pairs"])
+def test_language_that_is_made_is_read_like_other_language(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = Data(name, bptt=16, context=16, row_tokens=32, train_samples=8, val_samples=4)
+    first, again = open_alone(config), open_alone(config)
+    assert (len(first.train), len(first.validation)) == (8, 4)
+    assert first.info.vocabulary_digest == again.info.vocabulary_digest
+    assert digest(first.train) == digest(again.train) != digest(first.validation)
+    if name == "synthetic-pairs":
+        source = open_source(dataclasses.replace(config, val_samples=None), "validation")
+        assert source.text(3) == tuple(side[3] for side in made_text.pairs(4, 1))
+        assert len(source.arrays["pairs"]) > 0.99 * source.pairs  # rows are long enough
