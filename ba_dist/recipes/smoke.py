@@ -70,6 +70,7 @@ def smoke_of(config: Config, given: Mapping[str, Any] | None = None) -> Config:
         "eval_every": EPOCHS,
         "log_every": 1,
         **_gentle(config),
+        "lr_batch_size": size,  # the rates are for that batch now
         **SMALL_DATA.get(config.data.dataset, {}),
         "model": SMALL_NETWORKS.get(config.model.model, config.model.model),
     }

@@ -45,7 +45,7 @@ STANDS_FOR = {
 LIGHT = ("quickstart", "resnet44-cifar10")
 HEAVY = [name for name in STANDS_FOR if name not in LIGHT]
 # What a rate follows from; tests/unit has the rates of every recipe.
-RATES = ("lr", "lr_scale", "lr_batch_size", "warmup_epochs", "warmup_from")
+RATES = ("lr", "lr_scale", "warmup_epochs", "warmup_from")
 
 
 def without_rates(name):

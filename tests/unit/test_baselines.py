@@ -234,3 +234,15 @@ def test_a_smoke_run_is_the_same_experiment_on_a_few_samples(name, baseline):
 def test_a_smoke_run_needs_no_file(name):
     small = smoke_of(recipe(name))
     assert small.data.dataset == SMALL_DATA[recipe(name).data.dataset]["dataset"] in MADE
+
+
+def test_what_follows_from_the_batch_does_so_in_a_smoke_run_too():
+    """Its rates are for its own four samples: M times as many are M times the rate."""
+    whole = override(recipe("resnet50-imagenet-large"), {"warmup_epochs": 0.0})
+    small = override(smoke_of(whole), {"lr_scale": "linear"})
+    assert small.optimizer.lr_batch_size == small.batch.batch_size == 4
+    ratio = {"fixed-steps": 1, "fixed-samples": 2, "fixed-compute": 0.5}
+    first = experiment.hyperparameters(small, 2)(0)["learning_rate"]
+    for baseline, factor in ratio.items():
+        found = experiment.hyperparameters(baseline_of(small, baseline), 2)(0)["learning_rate"]
+        assert found == pytest.approx(factor * first)
