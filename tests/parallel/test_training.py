@@ -124,6 +124,23 @@ def test_microbatches_change_nothing_beyond_rounding(ranks, runs):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_change_nothing_of_dropout_and_drop_path(ranks, runs):
+    """Also with all instances at once, computed again in the backward pass: masks are the same."""
+    one, several = runs(1) / "noise", [runs(ranks) / "noise"]
+    several += [runs(ranks) / "noise_again"] if ranks == 2 else []
+    for many in several:
+        assert_close(weights(many), weights(one), 1e-9)
+
+
+@pytest.mark.mpi
+def test_dropout_and_drop_path_go_on_bit_for_bit(runs):
+    whole, parts = everything(runs(2) / "noise"), everything(runs(2) / "noise_parts")
+    for name, value in whole.items():
+        assert parts[name].tobytes() == value.tobytes(), name
+
+
+@pytest.mark.mpi
 def test_recomputation_changes_nothing_beyond_rounding(runs):
     assert_close(weights(runs(2) / "again"), weights(runs(2) / "fp64"), 1e-9)
 
