@@ -101,7 +101,7 @@ def test_ranks_change_nothing_of_lars_and_of_the_norm_that_is_matched(ranks, run
     assert_close_or_zero(many, one)
     assert one["norm_ratio"] > 1.01
     layouts = json.loads((runs(ranks) / "matched" / "config.json").read_text())["layouts"]
-    assert layouts[-1]["group_size"] == ranks // 2
+    assert layouts[-1][1]["group_size"] == ranks // 2
 
 
 @pytest.mark.mpi
