@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.parallel.ranks import TEMPLATE, WORLD_SIZES, program, warm
+from tests.parallel.ranks import PROGRAMS, TEMPLATE, WORLD_SIZES, program, warm
 
 SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
 # All that moves weights otherwise than SGD does, or moves something else with them.
@@ -20,6 +20,7 @@ MATCHED |= {
     "trust": 0.02,
     "warmup_steps": 1,
 }
+NOISY = f"{PROGRAMS / 'noisy.py'}:network"
 # Each run costs its ranks the building of a graph, so the larger worlds do fewer of them.
 SINGLE, RESUMED = (1, 2, 4), (1, 2)
 
@@ -40,7 +41,12 @@ def plans(ranks):
         parts = {**SAME, "batch_size": 64, "train_samples": 350}
         planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
         planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
+    noise = {**SAME, "precision": "fp64", "model": NOISY, "drop_path": 0.4, "drop_path_epochs": 0.1}
+    if ranks in SINGLE:
+        planned += [["noise", noise]]
     if ranks == 2:
+        planned += [["noise_again", {**noise, "recompute": True, "microbatch": 192}]]
+        planned += [["noise_parts", {**noise, "steps": steps}] for steps in (2, 3)]
         planned += [["again", {**SAME, "precision": "fp64", "recompute": True}]]
         planned += [["adamw_parts", {**ADAMW, "steps": steps}] for steps in (2, 3)]
         planned += [["matched_parts", {**matched(ranks), "steps": steps}] for steps in (1, 3)]

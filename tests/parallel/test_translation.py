@@ -103,7 +103,7 @@ def test_audit_and_answers(made, ranks):
         assert evaluated[name] == first["evaluated"][name], name
     for name in ("val_loss", "val_token_accuracy"):
         assert evaluated[name] == pytest.approx(first["evaluated"][name], rel=1e-10)
-    assert "other subwords here" in mine["refused"]
+    assert "other words here" in mine["refused"]
 
 
 def test_it_learns_to_translate(made):

@@ -12,6 +12,7 @@ from ba_dist.errors import ConfigError
 from ba_dist.models.layers.dropout import InstanceDropout, InstanceDropPath
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 from ba_dist.models.layers.microbatch import microbatch
+from ba_dist.models.precision import set_precision
 from ba_dist.models.recompute import Recomputed
 
 INSTANCES = 6
@@ -62,13 +63,13 @@ def pass_through(model, forward, count=1):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("depth", [1, 2, 9])
 def test_every_number_is_the_same(depth, count):
-    keras.config.set_floatx("float64")
+    set_precision("fp64")
     try:
         model = two_paths(depth)
         plain = pass_through(model, model, count)
         again = pass_through(model, Recomputed(model), count)
     finally:
-        keras.config.set_floatx("float32")
+        set_precision("fp32")
     assert len(plain) == len(again)
     for one, other in zip(plain, again, strict=True):
         # What several parts add to a gradient is added in another order.

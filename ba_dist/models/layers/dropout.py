@@ -9,10 +9,11 @@ import zlib
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ba_dist.models.layers.microbatch import current
-from ba_dist.rules.keys import Purpose
+from ba_dist.rules.keys import Purpose, combine, hash64
 
 # The constants of SplitMix64, as int64 because TensorFlow multiplies these on every device.
 _GOLDEN, _MIX_1, _MIX_2 = (
@@ -173,16 +174,34 @@ def kept(keys: Any, stream: str, shape: Any, rate: float) -> Any:
 
 
 def _base(keys: Any, stream: str) -> Any:
-    base = _combine(tf.constant(int(Purpose.NOISE), tf.int64), tf.bitcast(keys, tf.int64))
-    return _chain(base, tf.constant(zlib.crc32(stream.encode()), tf.int64))
+    """The hash of purpose, key and stream. What is known before the graph runs is hashed by numpy:
+    a network of cells has over a hundred streams, whose hashes were most of its graph."""
+    return _chain_hashed(_of_purpose(keys), hash64(zlib.crc32(stream.encode())))
 
 
-def _combine(first: Any, second: Any) -> Any:
-    """`rules.keys.combine` of two parts; `_chain` adds one more."""
-    return _chain(_hash(_hash(first)), second)
+def _of_purpose(keys: Any) -> Any:
+    """The hash of purpose and key, made once for all layers of a microbatch."""
+    now = current()
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    if now is None or graph is None or keys is not now.keys:
+        return _chain(_constant(combine(Purpose.NOISE)), tf.bitcast(keys, tf.int64))
+    if graph not in now.hashed_keys:
+        hashed = _chain(_constant(combine(Purpose.NOISE)), tf.bitcast(keys, tf.int64))
+        now.hashed_keys[graph] = hashed
+    return now.hashed_keys[graph]
+
+
+def _constant(value: Any) -> Any:
+    return tf.constant(value.astype(np.int64))
+
+
+def _chain_hashed(key: Any, hashed: Any) -> Any:
+    """`_chain` with a part that numpy has hashed."""
+    return _hash(tf.bitwise.bitwise_xor(key, _constant(hashed)))
 
 
 def _chain(key: Any, part: Any) -> Any:
+    """`rules.keys.combine` with one more part."""
     return _hash(tf.bitwise.bitwise_xor(key, _hash(part)))
 
 

@@ -11,7 +11,7 @@ The step says so here, around the forward pass, while the graph is built.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -27,6 +27,7 @@ class Microbatch:
         manifold: (number of the layer, partners, weights) of manifold mixup; None where it is off.
         drop_path: tensor, the share of edges that are zeroed in this step; None where none are.
         again: whether the backward pass computes it a second time; what moved then stays.
+        hashed_keys: graph → hash of `keys` there, which all layers with noise begin from.
         copy_keys: uint64 tensor [n], the key of each instance's copy in this step, the same for all
             instances of a copy; None where a script has none.
         ghost_batch: rows of a ghost batch: so many consecutive ones are of one copy.
@@ -41,6 +42,7 @@ class Microbatch:
     drop_path: Any = None
     manifold: Any = None
     again: bool = False
+    hashed_keys: dict[Any, Any] = field(default_factory=dict)
     copy_keys: Any = None
     ghost_batch: int = 1
     carry: Any = None
