@@ -18,7 +18,7 @@ from tests.parallel.ranks import PROGRAMS, mpirun, program, warm
 
 KILLS, EVERY = 20, 5
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.faults]
 
 
 def newest(run):

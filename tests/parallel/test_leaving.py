@@ -14,6 +14,7 @@ KINDS = {
 
 
 @pytest.mark.mpi
+@pytest.mark.faults
 @pytest.mark.parametrize("ranks", TRIES)
 def test_a_pipeline_is_left_at_any_batch(ranks, promise):
     tries = TRIES[ranks]
@@ -25,6 +26,7 @@ def test_a_pipeline_is_left_at_any_batch(ranks, promise):
 
 
 @pytest.mark.mpi
+@pytest.mark.faults
 def test_a_lane_that_has_failed_ahead_ends_the_job_when_all_leave(promise):
     """The other lane waits for it in an exchange that it will not come to."""
     done = mpirun(2, "python", PROGRAMS / "failing_lane.py", timeout=60, check=False)

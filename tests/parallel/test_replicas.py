@@ -10,6 +10,7 @@ TRIES = 20
 
 
 @pytest.mark.mpi
+@pytest.mark.faults
 def test_replicas_that_start_or_go_apart(tmp_path, promise):
     lines = program("replicas.py", 3, tmp_path, TRIES, run=warm).splitlines()
     starts = [line.split(" starts alike: ")[1] for line in lines if " starts alike: " in line]
