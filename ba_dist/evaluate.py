@@ -48,18 +48,27 @@ class Answers:
 
 
 class Scores:
-    """Numerator and denominator of each metric, for every sample of this rank."""
+    """Numerator and denominator of each metric of classification, for every sample of this rank.
 
-    def __init__(self) -> None:
+    They are computed in float64 and rounded to float32: the last bits of a cross entropy depend on
+    the position in the batch, and so on the number of ranks.
+
+    Args:
+        task: scores answers.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._ids: list[Int64s] = []
         self._parts: dict[str, list[Floats]] = {}
 
-    def add(self, ids: Int64s, scores: dict[str, tuple[Any, Any]], rows: Array) -> None:
-        """Some samples: their ids [n], `Task.scores` of a batch, and their rows in it."""
+    def add(self, ids: Int64s, labels: Int64s, logits: Array) -> None:
+        """Some samples of this rank: ids and labels [n], and logits [n, classes]."""
         self._ids.append(ids)
-        for name, pair in scores.items():
-            found = np.stack([np.asarray(part)[rows].astype(np.float64) for part in pair], 1)
-            self._parts.setdefault(name, []).append(found)
+        answers = tf.constant(logits.astype(np.float64))
+        for name, pair in self._task.scores(answers, {"labels": tf.constant(labels)}).items():
+            found = np.stack([part.numpy().astype(np.float32) for part in pair], 1)
+            self._parts.setdefault(name, []).append(found.astype(np.float64))
 
     @property
     def names(self) -> list[str]:
@@ -172,7 +181,7 @@ class Evaluator:
             if answers is not None:
                 answers.add(labels[counted], given.numpy()[counted])
             if kept is not None:
-                kept.add(ids[counted[: len(ids)]], scores, counted)
+                kept.add(ids[counted[: len(ids)]], labels[counted], given.numpy()[counted])
             for name, pair in scores.items():
                 part = [float(row.numpy()[counted].astype(np.float64).sum()) for row in pair]
                 sums[name] = sums.get(name, np.zeros(2)) + part
@@ -201,7 +210,7 @@ class Evaluator:
         Raises:
             CorruptRecord: naming file and place, on the rank that found it.
         """
-        found = Scores()
+        found = Scores(self._task)
         for ids, copy, inputs in _ahead(self._copies(augmented)):
             if copy == 0:
                 mean = MeanAnswer(augmented.average)
@@ -209,8 +218,7 @@ class Evaluator:
             mean.add(answers.numpy()[: len(ids)])
             done(len(ids))
             if copy == augmented.copies - 1:
-                logits = tf.constant(mean.result(), answers.dtype)
-                found.add(ids, self._task.scores(logits, inputs), np.arange(len(ids)))
+                found.add(ids, inputs["labels"].numpy(), mean.result())
         return found
 
     def _copies(self, augmented: Augmented) -> Iterator[tuple[Int64s, int, dict[str, Any]]]:

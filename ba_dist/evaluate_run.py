@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ def evaluate_run(
     if tta is not None:
         _check_tta(folder, made.task, tta, tta_average)
     with experiment.evaluator(made, dataset.validation, comm) as evaluate:
-        kept, scores = Answers(), Scores()
+        kept, scores = Answers(), Scores(made.task)
         metrics = evaluate(answers=kept if classes else None, kept=scores if tta else None)
         averaged = None
         if tta is not None:
@@ -207,6 +208,9 @@ def _check_tta(folder: Path, task: Task, copies: int, average: str) -> None:
 def _augmented(evaluate: Evaluator, augmented: Augmented, samples: int, comm: Comm) -> Scores:
     """This rank's scores of mean answers, with a bar on the terminal of the first rank."""
     mine = len(range(comm.rank, samples, comm.world_size)) * augmented.copies
+    shape, key = np.full((1, 3), 256, np.int64), np.zeros(1, np.uint64)
+    if comm.rank == 0 and not augmented.maker.draw(key, shape, 1):
+        print("note: this recipe augments no image; all copies are the same", file=sys.stderr)
     hidden = True if comm.rank else None  # None: shown on a terminal only
     with tqdm(total=mine, desc="augmented copies", disable=hidden, leave=False) as bar:
         return evaluate.augmented(augmented, bar.update)
