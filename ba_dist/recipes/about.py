@@ -61,5 +61,6 @@ def _reported(row: Published) -> str:
     numbers = {"fixed-steps": row.baseline, "fixed-samples": row.fixed_samples}
     numbers["batch augmentation"] = row.augmented
     shown = [f"{name} {number:.2f}" for name, number in numbers.items() if number is not None]
-    ten = f"; of ten augmented samples {row.tta[0]:.2f}, {row.tta[1]:.2f}" if row.tta else ""
+    of_ten = "; of ten augmented copies (ba-dist eval RUN --tta 10)"
+    ten = f"{of_ten} {row.tta[0]:.2f}, {row.tta[1]:.2f}" if row.tta else ""
     return f"the paper, table {row.table}, {row.measure}: {', '.join(shown)}{ten}"

@@ -106,18 +106,22 @@ def error_removed(found: Comparison) -> float | None:
 
 
 def error_removed_interval(found: Comparison) -> Interval | None:
-    """Of 1 - e2/e1, normal in the logarithm of the ratio; None where either has no error.
+    """Of 1 - e2/e1, normal in the logarithm of the ratio; None where the first has no error.
 
-        log(e2/e1) ± z·√((gained + lost) / (E1·E2))    E errors, as counts
+        log(E2/E1) ± z·√((gained + lost) / (E1·E2))    E errors, as counts
+
+    with 1/2 more in each of the four counts, as for the difference.
 
     Source: Fagerland, Lydersen and Laake 2014, "Recommended tests and confidence intervals for
     paired binomial proportions", Statistics in Medicine 33 (the Wald interval of the ratio).
     """
-    first, second = found.wrong + found.gained, found.wrong + found.lost
-    if not first or not second:
+    removed = error_removed(found)
+    if removed is None:
         return None
-    half = _Z * math.sqrt((found.gained + found.lost) / (first * second))
-    return 1 - second / first * math.exp(half), 1 - second / first * math.exp(-half)
+    first, second = found.wrong + found.gained + 1, found.wrong + found.lost + 1
+    half = _Z * math.sqrt((found.gained + found.lost + 1) / (first * second))
+    low, high = (1 - second / first * math.exp(side) for side in (half, -half))
+    return min(low, removed), max(high, removed)
 
 
 def comparison_table(compared: Mapping[str, Comparison]) -> str:

@@ -1,6 +1,7 @@
 """Test-time augmentation: the mean answer over augmented copies of each validation sample."""
 
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,10 +12,15 @@ from ba_dist import evaluate, experiment
 from ba_dist.comm import start
 from ba_dist.config import Config, override
 from ba_dist.data.batch import make
+from ba_dist.data.catalog import open_source
 from ba_dist.data.sources import ArraySource, ImageInfo
+from ba_dist.errors import ConfigError, CorruptRecord
 from ba_dist.evaluate import Augmented, Evaluator, Scores
+from ba_dist.evaluate_run import _augmented, _check_tta
 from ba_dist.rules.keys import Purpose, augmentation_keys, evaluation_keys
 from ba_dist.rules.mean_answer import MeanAnswer
+
+from .. import pictures
 
 NOISE = np.random.default_rng(0)
 CLASSES, SAMPLES = 120, 37
@@ -153,6 +159,48 @@ def test_the_keys_are_those_of_no_training():
     trained = [augmentation_keys(5, epoch, ids, np.arange(10)) for epoch in range(20)]
     assert keys.shape == (1000, 10) and len(np.unique(keys)) == 10_000
     assert not np.isin(keys, trained).any()
+
+
+def test_images_of_any_size_of_which_one_is_torn(tmp_path, model, capsys):
+    """Each copy is its own crop; who comes after a corrupt record keeps its keys."""
+    pictures.make_folder(tmp_path, classes=3, per_class=4, low=16, high=20)
+    changes = {"dataset": "pictures", "data_dir": str(tmp_path), "image_size": 8, "resize": 10}
+    changes |= {"crop": "random-resized", "on_corrupt": "skip", "pad_crop": 0}
+    made = config(**changes)
+    source = open_source(made.data, "validation")
+    task = experiment.task_of(made, source.info)
+    torn = Path(source.where(5))
+    torn.write_bytes(torn.read_bytes()[:200])
+    whole = [i for i in range(len(source)) if i != 5]
+    evaluate_it = Evaluator(task, model, source, comm=start(), skip=True)
+    augmented = Augmented(experiment.unmixed(made, source.info), 5, 3)
+    found = list(evaluate_it._copies(augmented))
+    assert [copy for _, copy, _ in found] == [0, 1, 2]
+    for ids, copy, inputs in found:
+        assert ids.tolist() == whole
+        for row, i in enumerate(whole):
+            sample, label = source.decode(source.read(i))
+            keys = evaluation_keys(5, np.array([i]), copy)
+            alone = make(task, [sample], np.array([label]), keys, ghost_batch=1)
+            np.testing.assert_array_equal(inputs["images"][row], alone["images"][0])
+            assert inputs["labels"][row] == label
+    ids, _ = evaluate_it.augmented(augmented).gather(start(), NAMES[:2])
+    assert ids.tolist() == whole and str(torn) in capsys.readouterr().err
+    with pytest.raises(CorruptRecord, match=torn.name):
+        Evaluator(task, model, source, comm=start()).augmented(augmented)
+
+
+@pytest.mark.parametrize(("changes", "told"), [(NONE, 1), ({**NONE, "mixup": 0.2}, 1), ({}, 0)])
+def test_a_note_where_no_image_is_augmented(model, capsys, changes, told):
+    _augmented(evaluator(model, **changes), copies(1, **changes), SAMPLES, start())
+    assert capsys.readouterr().err.count("augments no image; all copies are the same") == told
+
+
+@pytest.mark.parametrize(("count", "average"), [(0, "logits"), (2, "medians")])
+def test_what_cannot_be_averaged_is_refused(count, average):
+    task = experiment.task_of(config(), INFO)
+    with pytest.raises(ConfigError, match=f"tta={count} and tta_average='{average}'"):
+        _check_tta(Path("run"), task, count, average)
 
 
 @pytest.mark.parametrize("scale", [1, 30, 1000])
