@@ -212,7 +212,7 @@ def _augmented(evaluate: Evaluator, augmented: Augmented, samples: int, comm: Co
     if comm.rank == 0 and not augmented.maker.draw(key, shape, 1):
         print("note: this recipe augments no image; all copies are the same", file=sys.stderr)
     hidden = True if comm.rank else None  # None: shown on a terminal only
-    with tqdm(total=mine, desc="augmented copies", disable=hidden, leave=False) as bar:
+    with tqdm(total=mine, desc="augmented", unit="copy", disable=hidden, leave=False) as bar:
         return evaluate.augmented(augmented, bar.update)
 
 
