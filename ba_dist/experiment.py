@@ -4,6 +4,7 @@ Training, `ba-dist eval`, audits, pictures and the benchmarks take them from her
 cannot drift apart.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,6 +96,27 @@ def task_of(config: Config, info: DatasetInfo) -> tasks.Task:
         ConfigError: when network, augmentation and dataset do not fit each other.
     """
     return tasks.build(models.network(config.model.model).task, config, info)
+
+
+def unmixed(config: Config, info: DatasetInfo) -> tasks.Task:
+    """The task whose instances are augmented in evaluation: as in training, but none is mixed.
+
+    A mixed image has two labels, and would be answered with the class of its partner. The label
+    of evaluation is that of the sample, so it is not smoothed either.
+
+    Args:
+        config: of the run.
+        info: of its dataset.
+    """
+    return task_of(
+        dataclasses.replace(
+            config,
+            augment=dataclasses.replace(config.augment, mixup=0.0, cutmix=0.0),
+            model=dataclasses.replace(config.model, manifold_mixup=0.0),
+            optimizer=dataclasses.replace(config.optimizer, label_smoothing=0.0),
+        ),
+        info,
+    )
 
 
 def assemble(

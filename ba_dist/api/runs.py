@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ba_dist import runtime
 from ba_dist.config import Config
+from ba_dist.rules.mean_answer import Average
 from ba_dist.run import checkpoint
 from ba_dist.run.record import load_config
 
@@ -50,21 +51,40 @@ class Run:
         """Of the classes, in order of their numbers; empty where they are not known."""
         return self._predictor.trained.class_names
 
-    def evaluate(self, data_dir: str | None = None, classes: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data_dir: str | None = None,
+        classes: bool = False,
+        *,
+        tta: int | None = None,
+        tta_average: Average = "probabilities",
+    ) -> dict[str, Any]:
         """Evaluates the checkpoint on the validation samples; collective over the world.
 
         Args:
             data_dir: where the data is now; None for where it was in training.
             classes: whether to tell of each class, and of confusions.
+            tta: augmented copies of each sample, whose answers are averaged; None for none.
+            tta_average: what is averaged over them: `probabilities` or `logits`.
 
         Returns:
             `step`, `samples`, the metrics (`val_top1`, `val_loss` …) and, where asked for,
-            `per_class` and `confusion`, as `ba-dist eval --json` prints them.
+            `per_class`, `confusion` and `tta`, as `ba-dist eval --json` prints them.
+
+        Raises:
+            ConfigError: when something else than classes was learned, and they are asked for.
         """
         runtime.quiet()
         from ba_dist.evaluate_run import evaluate_run
 
-        return evaluate_run(self.folder, self._which, data_dir, classes=classes).as_dict()
+        return evaluate_run(
+            self.folder,
+            self._which,
+            data_dir,
+            classes=classes,
+            tta=tta,
+            tta_average=tta_average,
+        ).as_dict()
 
     def predict(self, images: Any) -> npt.NDArray[np.float64]:
         """The probability of each class for each image, float64 [n, classes].

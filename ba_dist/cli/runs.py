@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -34,6 +35,18 @@ DATA_DIR = click.option(
     metavar="N",
     help="of a network that translates: BLEU on N sentence pairs; default all, 0 for none",
 )
+@click.option(
+    "--tta",
+    type=click.IntRange(1),
+    metavar="N",
+    help="also the mean answer over N augmented copies of each sample, as the recipe augments them"
+    " (but without mixup and CutMix); the paper's table 4 has 10",
+)
+@click.option(
+    "--tta-average",
+    type=click.Choice(["probabilities", "logits"]),
+    help="what is averaged over the copies; default probabilities",
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def evaluate(
     run: Path,
@@ -41,6 +54,8 @@ def evaluate(
     data_dir: str | None,
     per_class: bool,
     bleu_pairs: int | None,
+    tta: int | None,
+    tta_average: Literal["probabilities", "logits"] | None,
     as_json: bool,
 ) -> None:
     """Evaluate a checkpoint of RUN on the validation samples, on any number of ranks.
@@ -48,20 +63,35 @@ def evaluate(
     \b
     ba-dist eval runs/first --per-class
     launch/mpirun.sh -n 4 -- eval runs/first --checkpoint best --json
+    ba-dist eval runs/first --tta 10      test-time augmentation, beside the plain samples
+
+    The copies follow from the run's seed, the sample and the copy: the same on any number of ranks.
     """
+    if tta_average and tta is None:
+        raise click.UsageError("--tta-average needs --tta N: how many copies are averaged")
     from ba_dist import runtime
 
     runtime.quiet()
     from ba_dist.evaluate_run import evaluate_run
     from ba_dist.run.run_dir import to_json
 
-    result = evaluate_run(run, which, data_dir, classes=per_class, bleu_pairs=bleu_pairs)
+    result = evaluate_run(
+        run,
+        which,
+        data_dir,
+        classes=per_class,
+        bleu_pairs=bleu_pairs,
+        tta=tta,
+        tta_average=tta_average or "probabilities",
+    )
     if as_json:
         say_once(to_json({"run": str(run), "checkpoint": which, **result.as_dict()}))
         return
     say_once(result.line())
     if result.bleu is not None:
         say_once(result.bleu_line())
+    if result.tta is not None:
+        say_once(result.tta_lines())
     if result.counts is not None:
         from ba_dist.rules.confusion import table
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ba_dist.data.sources import Workers
 from ba_dist.rules.keys import Uint64s
 
 Int64s = npt.NDArray[np.int64]
@@ -95,9 +96,15 @@ class InstanceMaker(Protocol):
 
 
 def make(
-    maker: InstanceMaker, samples: list[Array], labels: Int64s, keys: Uint64s, *, ghost_batch: int
+    maker: InstanceMaker,
+    samples: list[Array],
+    labels: Int64s,
+    keys: Uint64s,
+    *,
+    ghost_batch: int,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """The inputs of these instances, made one after the other: what the pipeline makes by threads.
+    """The inputs of these instances, made at once: what the pipeline makes ahead of the steps.
 
     On the CPU also where there is a GPU, and operation by operation: TensorFlow's graph optimiser
     changes the order of sums, and an audit must find the same bits.
@@ -108,11 +115,15 @@ def make(
         labels: int64 [n].
         keys: uint64 [n].
         ghost_batch: instances in a ghost batch.
+        workers: threads that render; None to do it in this one.
     """
     drawn = maker.draw(keys, shapes_of(samples), ghost_batch)
     rows = maker.allocate(len(keys))
-    for i, sample in enumerate(samples):
-        maker.render(sample, drawn, i, rows[i])
+
+    def render(i: int) -> None:
+        maker.render(samples[i], drawn, i, rows[i])
+
+    (workers or Workers(1)).map(render, list(range(len(samples))))
     return finish(maker, rows, labels, drawn)
 
 

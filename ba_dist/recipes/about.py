@@ -65,5 +65,6 @@ def _reported(row: Published) -> str:
     shown = [f"{name} {number:.2f}" for name, number in numbers.items() if number is not None]
     if row.baseline_epochs:
         shown[0] += f" ({row.baseline_epochs} epochs)"
-    ten = f"; of ten augmented samples {row.tta[0]:.2f}, {row.tta[1]:.2f}" if row.tta else ""
+    of_ten = "; of ten augmented copies (ba-dist eval RUN --tta 10)"
+    ten = f"{of_ten} {row.tta[0]:.2f}, {row.tta[1]:.2f}" if row.tta else ""
     return f"the paper, {row.where}, {row.measure}: {', '.join(shown)}{ten}"

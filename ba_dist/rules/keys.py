@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     CUTS = 9
     COPY = 10
     LAYER = 11
+    EVALUATION = 12
 
 
 def hash64(values: npt.ArrayLike) -> Uint64s:
@@ -72,6 +73,20 @@ def augmentation_keys(
         uint64 keys of the broadcast shape.
     """
     return combine(Purpose.AUGMENT, seed, epoch, sample_ids, copies)
+
+
+def evaluation_keys(seed: int, sample_ids: npt.ArrayLike, copies: npt.ArrayLike) -> Uint64s:
+    """The key of each augmented copy in an evaluation; ids and copies broadcast.
+
+    Args:
+        seed: the run's seed.
+        sample_ids: integers.
+        copies: copy indices from 0.
+
+    Returns:
+        uint64 keys of the broadcast shape.
+    """
+    return combine(Purpose.EVALUATION, seed, sample_ids, copies)
 
 
 def copy_keys(seed: int, step: int, copies: npt.ArrayLike) -> Uint64s:

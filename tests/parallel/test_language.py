@@ -109,6 +109,12 @@ def test_losses_and_rates_are_those_of_any_layout(made):
     assert all(event["loss"] > event["token_loss"] for event in whole), "with its penalties"
 
 
+def test_augmented_copies_are_refused_where_no_input_is_augmented(made):
+    for name in ("one rank", "two ranks"):
+        refused = found_of(made / name)["refused"]
+        assert refused.count("no input of it is augmented; leave --tta out") == 1
+
+
 def test_one_copy_is_the_first_of_many(made):
     """The samples and the keys of masks are those of copy 0."""
     one, many = (

@@ -150,14 +150,19 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(kept):
 @pytest.mark.mpi
 def test_evaluation_counts_every_sample_once_on_any_number_of_ranks(kept):
     run, _ = kept
+    words = ["--per-class", "--tta", 3]
     texts = {
-        warm(ranks, "eval", run, "--checkpoint", "best", "--per-class", "--json").stdout
+        warm(ranks, "eval", run, "--checkpoint", "best", *words, "--json").stdout
         for ranks in (1, 2, 3)
     }
     found, *others = [json.loads(text) for text in texts]
     for other in others:  # the loss is a sum whose order differs
         assert other.pop("val_loss") == pytest.approx(found["val_loss"], rel=1e-6)
         assert other == {name: value for name, value in found.items() if name != "val_loss"}
+    compared = found["tta"]["compared"]["val_top1"]
+    assert found["tta"]["copies"] == 3 and compared["single"] == found["val_top1"]
+    assert compared["tta"] == found["tta"]["val_top1"]
+    assert compared["difference"] == (compared["gained"] - compared["lost"]) / 301
     counts = np.array(found["confusion"])
     assert counts.sum() == found["samples"] == 301
     assert np.trace(counts) == pytest.approx(found["val_top1"] * 301)
@@ -174,6 +179,9 @@ def test_an_evaluation_for_people_and_a_picture(kept, tmp_path):
     assert moved.returncode == 1 and str(tmp_path / "gone") in moved.stderr
     lines = warm(2, "eval", run, "--per-class").stdout.splitlines()
     assert lines[0].startswith("step 18  val_top1 ") and len(lines) == 12
+    plain = warm(1, "eval", run, "--json").stdout
+    both = json.loads(warm(1, "eval", run, "--json", "--tta", 2, "--tta-average", "logits").stdout)
+    assert both.pop("tta")["average"] == "logits" and both == json.loads(plain)
     done = warm(2, "plot", "confusion", run, "--output", tmp_path / "confusion.png")
     assert done.stdout == f"{tmp_path / 'confusion.png'}\n"
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
@@ -258,10 +266,11 @@ def test_predictions_for_people(own, images):
 @pytest.mark.mpi
 def test_the_example_of_a_run_in_a_script_runs(tmp_path):
     done = warm(2, "python", ROOT / "docs" / "examples" / "run.py", tmp_path / "run")
-    said, predicted = done.stdout.splitlines()[-2:]
+    said, of_three, predicted = done.stdout.splitlines()[-3:]
     found = summary(tmp_path / "run")
     step, best = found["best_step"], found["best"]
     assert said == f"['best', '46', '60'] step {step}  val_top1 {best:.1%}"
+    assert re.fullmatch(r"of 3 copies  val_top1 [\d.]+%", of_three)
     assert predicted.startswith("resnet8: classes [") and done.stderr == ""
 
 

@@ -326,3 +326,12 @@ def test_audit_where_the_data_is_not(ba_dist, tmp_path):
     assert ba_dist("audit", run, "--no-render")[0] == 0
     (run / "trace" / "rank-00001.jsonl").unlink()
     refused(ba_dist("audit", run), "rank-00001.jsonl is missing; train with --trace", status=1)
+
+
+def test_averages_need_copies(ba_dist):
+    status, _, err = ba_dist("eval", "runs/none", "--tta-average", "logits")
+    assert status == 2 and "--tta-average needs --tta N" in err
+    status, _, err = ba_dist("eval", "runs/none", "--tta", 0)
+    assert status == 2 and "--tta" in err
+    status, _, err = ba_dist("eval", "runs/none", "--tta", 2, "--tta-average", "medians")
+    assert status == 2 and "logits" in err

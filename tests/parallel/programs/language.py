@@ -10,6 +10,7 @@ from pathlib import Path
 from ba_dist import models, runtime
 from ba_dist.comm import start
 from ba_dist.config import Config, override
+from ba_dist.errors import ConfigError
 from ba_dist.models import lstm
 
 runtime.quiet()
@@ -45,11 +46,16 @@ def main(out, plans):
         config = override(Config("language"), {**SMALL, **changes, "run_dir": str(out / name)})
         outcome = training.train(config)
         result = evaluate_run(outcome.run_dir)
+        try:
+            refused = str(evaluate_run(outcome.run_dir, tta=2))
+        except ConfigError as error:
+            refused = str(error)
         if start().rank == 0:
             found = {
                 "audit": audit(outcome.run_dir),
                 "evaluated": [result.step, result.metrics],
                 "line": result.line(),
+                "refused": refused,
                 "traced": made[-1]._step.experimental_get_tracing_count(),
             }
             (outcome.run_dir / "found.json").write_text(json.dumps(found))
