@@ -22,10 +22,10 @@ run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
 	.venv/bin/python -m pytest tests -n 2 -m "not smoke and not faults" $(ARGS)
 
-test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, stop, go on (5 minutes)
+test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, stop, go on (3 minutes)
 	.venv/bin/python -m pytest tests -m faults $(ARGS)
 
-smoke: setup  ## train the heavy recipes for a few steps: do they run, does the loss fall? (5 minutes)
+smoke: setup  ## train the heavy recipes for a few steps: do they run, does the loss fall? (4 minutes)
 	.venv/bin/python -m pytest tests/parallel/test_recipes.py -m smoke $(ARGS)
 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.

@@ -23,8 +23,8 @@ from ba_dist.tasks import Task
 
 _MOST_ROWS, _MOST_ELEMENTS = 250, 3 * 2**22
 
-# Rows, labels, and which of them are samples and no filling.
-Rows = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+# Sample ids; rows, labels, and which of them are samples and no filling.
+Rows = tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 
@@ -173,9 +173,7 @@ class Evaluator:
         """
         sums: dict[str, npt.NDArray[np.float64]] = {}
         samples = 0
-        parts = iter(_parts(len(self._source), self._comm, self._size))
-        for left, (rows, labels, counted) in self._rank_batches():
-            ids = next(parts)
+        for left, (ids, rows, labels, counted) in self._rank_batches():
             # Also of a batch that counts for nothing: every rank must know all names.
             scores, given = self._measure(rows, labels)
             if answers is not None:
@@ -344,7 +342,7 @@ def _read(
     def write(place: int, sample: Array) -> None:
         task.plain(sample, rows[place])
 
-    return rows, *_decode(source, ids, write, size=size, workers=workers, skip=skip)
+    return ids, rows, *_decode(source, ids, write, size=size, workers=workers, skip=skip)
 
 
 def _decode(

@@ -236,7 +236,7 @@ class BatchAugmentation:
         def batches() -> Iterator[tuple[Any, Any]]:
             skip = self._config.data.on_corrupt == "skip"
             try:
-                for _, (rows, numbers, counted) in rank_batches(
+                for _, (_, rows, numbers, counted) in rank_batches(
                     self._task,
                     source,
                     comm=self._comm,

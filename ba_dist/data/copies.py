@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from ba_dist.config import Config
 from ba_dist.data.batch import InstanceMaker, make
+from ba_dist.data.order import order_of
 from ba_dist.data.sources import Image, ImageInfo, Source
 from ba_dist.rules.confusion import name_of
 from ba_dist.rules.keys import augmentation_keys
-from ba_dist.rules.order import shuffle
 
 _SAMPLES, _COPIES = 4, 8
 
@@ -42,7 +42,7 @@ def first_copies(config: Config, task: InstanceMaker, source: Source) -> list[Co
         task: makes the copies.
         source: the training samples.
     """
-    data, batch, info = config.data, config.batch, source.info
+    batch, info = config.batch, source.info
     mixed = config.augment.mixup > 0 or config.augment.cutmix > 0
     together = min(
         batch.ghost_batch_size if mixed else _SAMPLES,
@@ -50,7 +50,7 @@ def first_copies(config: Config, task: InstanceMaker, source: Source) -> list[Co
         batch.batch_size,
         len(source),
     )
-    order = shuffle(data.shuffle, data.shuffle_block, data.shuffle_window)
+    order = order_of(config, info)
     ids = order(len(source), config.run.seed, 0)(np.arange(together))
     images, labels = zip(*(source.decode(source.read(int(i))) for i in ids), strict=True)
     columns = [

@@ -122,7 +122,7 @@ NETWORKS |= {
     "darts-small": Network(
         _made_by("cells", "cell_network", "darts", 12, 6),
         None,
-        "six cells of `darts`, for smoke runs: the cells of twenty take a CPU a minute to build",
+        "six cells of `darts`, for smoke runs, where building a step is most of the work",
         smallest=32,
         drop_path=True,
     ),

@@ -18,12 +18,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from ba_dist.models.tags import ADAPT, DECAY, carries
-from ba_dist.optim.rule import Hyperparameters
+from ba_dist.models.tags import ADAPT, carries
+from ba_dist.optim.sgd import SGD
 
 
-class LARS:
-    """The update rule above.
+class LARS(SGD):
+    """The update rule above, by the velocities of SGD.
 
     Args:
         variables: Keras variables to move; their tags say which are decayed and adapted.
@@ -32,47 +32,24 @@ class LARS:
     """
 
     def __init__(self, variables: Sequence[Any], trust: float = 0.001, decays: bool = True):
-        self.variables = list(variables)
+        super().__init__(variables, decays=decays)
         self.trust = trust
-        self.decays = decays
-        self.slots = {
-            f"velocity/{v.path}": tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False)
-            for v in self.variables
-        }
 
-    def apply(self, gradients: Sequence[Any], hyper: Hyperparameters) -> None:
-        """Moves every variable by its gradient.
+    def _direction(
+        self, variable: Any, gradient: Any, *, rate: Any, decay: Any | None
+    ) -> tuple[Any, Any]:
+        factor = rate
+        if carries(variable, ADAPT):
+            factor *= self._adapted(variable.value, gradient, decay)
+        _, gradient = super()._direction(variable, gradient, rate=rate, decay=decay)
+        return tf.ones_like(rate), factor * gradient
 
-        Args:
-            gradients: one for each variable, of its shape.
-            hyper: `learning_rate` η, `momentum` μ and `weight_decay` λ, scalars.
-        """
-        for variable, velocity, gradient in zip(
-            self.variables, self.slots.values(), gradients, strict=True
-        ):
-            rate, momentum, decay = (
-                tf.cast(hyper[name], gradient.dtype)
-                for name in ("learning_rate", "momentum", "weight_decay")
-            )
-            decays = self.decays and carries(variable, DECAY)
-            decay = decay if decays else tf.zeros_like(decay)
-            if carries(variable, ADAPT):
-                rate *= self._adapted(variable.value, gradient, decay)
-            if decays:
-                gradient += decay * variable.value
-            # One kernel, as for SGD, which multiplies the velocity by its rate: here it has it.
-            tf.raw_ops.ResourceApplyMomentum(
-                var=variable.value.handle,
-                accum=velocity.handle,
-                lr=tf.ones_like(rate),
-                grad=rate * gradient,
-                momentum=momentum,
-            )
-
-    def _adapted(self, weight: Any, gradient: Any, decay: Any) -> Any:
+    def _adapted(self, weight: Any, gradient: Any, decay: Any | None) -> Any:
         """The factor a of a variable's rate."""
         length = tf.norm(weight)
-        below = tf.norm(gradient) + decay * length
+        below = tf.norm(gradient)
+        if decay is not None:
+            below += decay * length
         usable = (length > 0) & (below > 0)
         one = tf.ones_like(length)
         return tf.where(usable, self.trust * length / tf.where(usable, below, one), one)

@@ -60,13 +60,11 @@ class LocalGradient:
             variable.assign(hyper[name])
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
-        """The inputs of a batch, and the keys of its instances and copies beside them."""
-        instances = batch.instances
-        keys = {
-            "keys": instances.keys,
-            "copy_keys": copy_keys(self._seed, batch.step, instances.copies),
-        }
-        tensors = {**batch.inputs, **keys}
+        """The inputs of a batch, and the keys of its instances beside them; of its copies where
+        a layer drops weights, as those do that keep a state."""
+        tensors = {**batch.inputs, "keys": batch.instances.keys}
+        if "carry" in self._told:
+            tensors["copy_keys"] = copy_keys(self._seed, batch.step, batch.instances.copies)
         return {name: tf.convert_to_tensor(tensor) for name, tensor in tensors.items()}
 
     def rows(self, tensors: dict[str, Any]) -> int:
@@ -136,7 +134,7 @@ class LocalGradient:
         seen = {
             "start": start,
             "keys": tensors["keys"],
-            "copy_keys": tensors["copy_keys"],
+            "copy_keys": tensors.get("copy_keys"),
             "ghost_batch": self._layout.ghost_batch,
             "carry": self._told.get("carry"),
             "drop_path": self._told.get("drop_path"),

@@ -48,8 +48,8 @@ class SGD:
                 tf.cast(hyper[name], gradient.dtype)
                 for name in ("learning_rate", "momentum", "weight_decay")
             )
-            if self.decays and carries(variable, DECAY):
-                gradient += decay * variable.value
+            decay = decay if self.decays and carries(variable, DECAY) else None
+            rate, gradient = self._direction(variable, gradient, rate=rate, decay=decay)
             # One kernel, and not a chain of additions: TensorFlow's graph optimiser would sum a
             # chain in an order that depends on the rest of the graph.
             tf.raw_ops.ResourceApplyMomentum(
@@ -60,3 +60,9 @@ class SGD:
                 momentum=momentum,
                 use_nesterov=self.nesterov,
             )
+
+    def _direction(
+        self, variable: Any, gradient: Any, *, rate: Any, decay: Any | None
+    ) -> tuple[Any, Any]:
+        """η, which multiplies the velocity, and g, which is added to it; λ None: no decay."""
+        return rate, gradient if decay is None else gradient + decay * variable.value

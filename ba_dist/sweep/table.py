@@ -1,13 +1,11 @@
 """What came of a sweep: mean and deviation over the seeds, for each combination of the rest."""
 
-import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ba_dist.errors import UserError
-from ba_dist.run.run_dir import write_json
+from ba_dist.run.run_dir import read_json, write_json
 from ba_dist.storage import whole_file
 from ba_dist.sweep.plan import Plan
 from ba_dist.sweep.runs import finished
@@ -36,7 +34,7 @@ def collect(folder: Path, plan: Plan) -> list[dict[str, Any]]:
     rows = []
     for key, runs in groups.items():
         done = [run for run in runs if finished(folder / run)]
-        summaries = [_summary(folder / run) for run in done]
+        summaries = [read_json(folder / run / "summary.json") for run in done]
         rows.append(
             {
                 "settings": dict(key),
@@ -48,19 +46,11 @@ def collect(folder: Path, plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _summary(folder: Path) -> Mapping[str, Any]:
-    try:
-        found: Mapping[str, Any] = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'summary.json'} cannot be read: {error}") from None
-    return found
-
-
-def _measured(summaries: list[Mapping[str, Any]]) -> list[str]:
+def _measured(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for s in summaries for name in s if name.startswith("val_")))
 
 
-def _over_seeds(name: str, summaries: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _over_seeds(name: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     values = [summary.get(name) for summary in summaries]
     numbers = [float(value) for value in values if value is not None]
     whole = len(numbers) == len(values)

@@ -15,13 +15,15 @@ from ba_dist.optim.average import WeightAverage
 from ba_dist.run import checkpoint
 from ba_dist.run.position import Position
 
-from .test_step import batch_of, comm, instances, single_precision, train_step  # noqa: F401
+from .test_step import instances, train_step
+
+pytestmark = pytest.mark.usefixtures("single_precision")
 
 STATISTICS, WEIGHT = "average/stem_norm/moving_variance", "average/stem/kernel"
 UPDATES = "average_updates"
 
 
-def averaging(comm):  # noqa: F811
+def averaging(comm):
     """A step of Adam on a network of float64, with its average."""
     trained = train_step(comm, "fp64")
     trained.rule = Adam(trained.model.trainable_variables)
@@ -112,7 +114,7 @@ def test_two_averages_exclude_each_other():
         optim.check(Optimizer(ema=0.9, average_after=5))
 
 
-def test_a_step_averages_what_it_has_moved(comm):  # noqa: F811
+def test_a_step_averages_what_it_has_moved(comm):
     """Weights and moving statistics, after the update; nothing where the gradient has infinity,
     and Adam does not count such an update.
     """
@@ -131,7 +133,7 @@ def test_a_step_averages_what_it_has_moved(comm):  # noqa: F811
     assert bits(trained.state()) == before
 
 
-def test_the_network_holds_the_average_for_a_while(comm):  # noqa: F811
+def test_the_network_holds_the_average_for_a_while(comm):
     trained = averaging(comm)
     trained(*instances(), 0.01, False)
     before = bits(trained.state())
@@ -165,7 +167,7 @@ def test_a_saved_average_goes_on_bit_for_bit(tmp_path):
     assert list(bits(second.slots).values()) == list(bits(whole.slots).values())
 
 
-def test_what_is_exported_is_the_average(comm, tmp_path):  # noqa: F811
+def test_what_is_exported_is_the_average(comm, tmp_path):
     trained = averaging(comm)
     trained(*instances(), 0.01, False)
     arrays = {name: np.array(v.numpy()) for name, v in trained.state().items()}

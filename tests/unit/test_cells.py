@@ -21,8 +21,8 @@ from ba_dist.rules.layout import Layout
 from ba_dist.tasks.classification import Classification
 
 from .plain_network import Plain, pool, relu, shake
-from .test_networks import differ, fp64  # noqa: F401
-from .test_step import COPIES, GHOST, INFO, SAMPLES, batch_of, comm, instances  # noqa: F401
+from .test_networks import differ
+from .test_step import COPIES, GHOST, INFO, SAMPLES, batch_of, instances
 
 # "operation input", two for each node; then the nodes that are put together.
 TEXTS = {
@@ -97,7 +97,7 @@ class PlainCells(Plain):
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_networks_of_cells(fp64, kind):  # noqa: F811
+def test_networks_of_cells(fp64, kind):
     model = cells.cell_network(
         kind, 4, 5, image_shape=(32, 32, 3), classes=5, norm=GhostBatchNormalization
     )
@@ -156,7 +156,7 @@ def test_an_auxiliary_head_counts_in_the_loss_by_its_weight_and_nowhere_else():
 
 
 @pytest.mark.parametrize("microbatch", [8, 48])
-def test_a_step_drop_path_by_its_share_in_any_microbatch(fp64, comm, microbatch):  # noqa: F811
+def test_a_step_drop_path_by_its_share_in_any_microbatch(fp64, comm, microbatch):
     """Of a linear network with one path, whose masks follow from the keys."""
     pixels = keras.Input((8, 8, 1))
     dropped = InstanceDropPath("path")(keras.layers.Flatten()(pixels))

@@ -1,7 +1,6 @@
 """What a person gets from the command line: help at once, and one message for every mistake."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,25 +21,6 @@ from .traces import produce, small
 
 HEAVY = ["tensorflow", "keras", "mpi4py", "horovod", "tensorflow_datasets", "sklearn"]
 OPTIONS = list(options())
-
-
-@pytest.fixture
-def ba_dist(monkeypatch, capsys):
-    """Runs the command in this process; returns (exit status, output, errors)."""
-    for name in [n for n in os.environ if n.startswith(("OMPI_", "PMI_", "SLURM_"))]:
-        monkeypatch.delenv(name)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["ba-dist", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def refused(answer, *parts, status=2):

@@ -52,7 +52,10 @@ def step(keys=KEYS, copies=COPY_KEYS, start=0, ghost=3, carry=1.0):
 
 def plain(x, kernel, recurrent, bias, hidden, cell):
     """The formula, token by token and row by row; `recurrent` [n, u, 4u]."""
-    sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
     found = []
     for t in range(x.shape[1]):
         z = x[:, t] @ kernel + np.einsum("nu,nuz->nz", hidden, recurrent) + bias

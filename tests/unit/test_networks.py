@@ -10,7 +10,6 @@ from ba_dist import models
 from ba_dist.errors import ConfigError
 from ba_dist.models import densenet, vgg, wide_resnet
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
-from ba_dist.models.precision import set_precision
 from ba_dist.models.tags import ADAPT, DECAY, carries
 
 from .plain_network import Plain, pool, relu, shake
@@ -24,13 +23,6 @@ PUBLISHED = {  # the dataset of the number, and its digits
     "alexnet": (IMAGENET, 3),
     "mobilenet": (IMAGENET, 2),
 }
-
-
-@pytest.fixture
-def fp64():
-    set_precision("fp64")
-    yield
-    set_precision("fp32")
 
 
 @pytest.fixture(params=PUBLISHED, scope="module")

@@ -10,7 +10,7 @@ from ba_dist.errors import ConfigError
 from ba_dist.models import NETWORKS, Network
 from ba_dist.reports.outlook import outlook
 
-from .test_cli import ba_dist, refused  # noqa: F401
+from .test_cli import refused
 
 WORDS = ["train", "quickstart", "--dataset", "synthetic", "--train-samples", 640]
 
@@ -91,7 +91,7 @@ def test_what_training_would_refuse():
         outlook(small(model="none"), ranks=1)
 
 
-def test_the_flag_leaves_nothing(ba_dist, tmp_path, monkeypatch):  # noqa: F811
+def test_the_flag_leaves_nothing(ba_dist, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, err = ba_dist(*WORDS, "--dry-run", "-n", 4, "--run-dir", tmp_path / "run")
     assert (status, err) == (0, "") and "4 ranks = 2 groups of 2" in out

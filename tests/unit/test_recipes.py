@@ -24,7 +24,6 @@ from ba_dist.recipes.published import PUBLISHED, published
 from ba_dist.rules import schedules
 
 from .test_benchmarks import ROOT
-from .test_cli import ba_dist  # noqa: F401
 
 # Of texts, in spans of --bptt tokens; of sentence pairs as many rows as there might be.
 SAMPLES = {
@@ -207,7 +206,7 @@ COMMANDS = re.findall(r"`ba-dist (sweep [^`]+)`", PAGES["reproduce"])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_page_says_runs_that_can_be_started(ba_dist, command):  # noqa: F811
+def test_every_command_of_the_page_says_runs_that_can_be_started(ba_dist, command):
     """As it stands, and with --smoke; the recipes' smoke runs are in tests/parallel."""
     for more in ((), ("--smoke",)):
         status, out, err = ba_dist(*command.split(), *more, "--dry-run")

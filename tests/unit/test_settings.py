@@ -19,7 +19,7 @@ from ba_dist.data.catalog.text_datasets import TEXTS
 from ba_dist.errors import ConfigError
 from ba_dist.recipes import baseline_of, recipe, smoke_of, summary
 
-from .test_cli import ba_dist, refused  # noqa: F401
+from .test_cli import refused
 
 OWN = '''
 import dataclasses
@@ -107,12 +107,12 @@ def test_points_of_rates_are_not_read_as_times(folder):
         ("", ["holds no settings"]),
     ],
 )
-def test_what_a_file_cannot_say(ba_dist, folder, text, parts):  # noqa: F811
+def test_what_a_file_cannot_say(ba_dist, folder, text, parts):
     (folder / "my.yaml").write_text(text)
     refused(ba_dist("train", "quickstart", "--config", "my.yaml"), "my.yaml", *parts)
 
 
-def test_files_that_cannot_be_read(ba_dist, folder):  # noqa: F811
+def test_files_that_cannot_be_read(ba_dist, folder):
     for name in ("gone.yaml", "."):
         answer = ba_dist("train", "quickstart", "--config", name)
         refused(answer, f"--config {name} cannot be read")
@@ -130,7 +130,7 @@ def test_a_runs_own_file_has_every_value_but_where_it_was(folder):
     assert named == dataclasses.replace(expected, recipe="resnet44-cifar10")
 
 
-def test_a_file_may_name_the_recipe(ba_dist, folder):  # noqa: F811
+def test_a_file_may_name_the_recipe(ba_dist, folder):
     config = settings_of(folder, "recipe: resnet44-cifar100\n", None)
     assert config == recipe("resnet44-cifar100")
     (folder / "sub").mkdir()
@@ -163,7 +163,7 @@ def test_a_function_in_a_file_is_a_recipe(folder):
         ("mine.py:wrong", ["mine.py, line 19", "--epochs is 0"]),
     ],
 )
-def test_recipes_that_fail_are_one_message(ba_dist, folder, name, parts):  # noqa: F811
+def test_recipes_that_fail_are_one_message(ba_dist, folder, name, parts):
     answer = ba_dist("train", name)
     refused(answer, *parts)
     assert len(answer[2].splitlines()) == 1
@@ -177,12 +177,12 @@ def test_recipes_that_fail_are_one_message(ba_dist, folder, name, parts):  # noq
         ("\nraise SystemExit('bye')", "line 2: SystemExit: bye"),
     ],
 )
-def test_files_that_do_not_run(ba_dist, folder, text, said):  # noqa: F811
+def test_files_that_do_not_run(ba_dist, folder, text, said):
     (folder / "bad.py").write_text(text)
     refused(ba_dist("train", "bad.py:f"), "bad.py", said)
 
 
-def test_a_job_finds_recipe_and_file_from_anywhere(ba_dist, folder):  # noqa: F811
+def test_a_job_finds_recipe_and_file_from_anywhere(ba_dist, folder):
     (folder / "my file.yaml").write_text("seed: 3")
     words = ["submit", "mine.py:longer", "--config", "my file.yaml", "--site", "cpu", "--nodes", 1]
     status, script, _ = ba_dist(*words, "--epochs", 2, "--dry-run")
@@ -202,7 +202,7 @@ def test_the_job_script_takes_them(first):
 # --- help and completion --------------------------------------------------------------------------
 
 
-def test_the_names_in_help_are_those_of_the_tables(ba_dist):  # noqa: F811
+def test_the_names_in_help_are_those_of_the_tables(ba_dist):
     assert list(DATASETS) == [*INFOS, *DETECTED, *TEXTS, *NAMES, *MADE]
     for name, info in INFOS.items():
         height, width, channels = info.image_shape
@@ -256,7 +256,7 @@ def test_names_that_are_near_and_names_that_are_not():
         assert did_you_mean(far, flags) == ""
 
 
-def test_hints_name_the_commands_own_help(ba_dist):  # noqa: F811
+def test_hints_name_the_commands_own_help(ba_dist):
     for words, command in (
         (["train", "quickstart", "--foo"], "ba-dist train"),
         (["plot", "augmentations", "quickstart", "--foo"], "ba-dist plot augmentations"),
@@ -268,7 +268,7 @@ def test_hints_name_the_commands_own_help(ba_dist):  # noqa: F811
         assert len(answer[2].splitlines()) == 2
 
 
-def test_a_recipe_is_needed(ba_dist):  # noqa: F811
+def test_a_recipe_is_needed(ba_dist):
     for words in (["train"], ["plot", "augmentations"]):
         refused(ba_dist(*words), "RECIPE is missing")
 
@@ -282,7 +282,7 @@ def test_a_recipe_is_needed(ba_dist):  # noqa: F811
         (["--dataset", "synthetic-text", "--image-size", 32], "--image-size changes nothing of"),
     ],
 )
-def test_flags_that_a_dataset_makes_nothing_of(ba_dist, words, said):  # noqa: F811
+def test_flags_that_a_dataset_makes_nothing_of(ba_dist, words, said):
     refused(ba_dist("train", "quickstart", *words), said)
 
 

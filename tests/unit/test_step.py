@@ -1,6 +1,7 @@
 """One step against the paper's formula: the mean over copies and samples, then SGD."""
 
 import tracemalloc
+from functools import partial
 
 import keras
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from ba_dist import models, step
-from ba_dist.comm import start
 from ba_dist.comm.vote import Vote, hear, tell
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation
@@ -24,25 +24,15 @@ from ba_dist.rules.layout import Layout
 from ba_dist.tasks.classification import Classification
 
 COPIES, SAMPLES, GHOST = 3, 16, 8
+pytestmark = pytest.mark.usefixtures("single_precision")
 INFO = ImageInfo("some", (8, 8, 1), 10, (0.0,), (1.0,))
-
-
-@pytest.fixture(scope="module")
-def comm():
-    return start()
 
 
 def network(precision):
     policy = set_precision(precision)
     keras.utils.set_random_seed(0)
-    norm = lambda name: GhostBatchNormalization(GHOST, name=name)  # noqa: E731
+    norm = partial(GhostBatchNormalization, GHOST)
     return models.build("resnet8", norm, image_shape=(8, 8, 1), classes=10), policy
-
-
-@pytest.fixture(autouse=True)
-def single_precision():
-    yield
-    set_precision("fp32")
 
 
 def instances(seed=0):

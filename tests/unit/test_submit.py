@@ -17,7 +17,7 @@ from ba_dist.cluster.job_script import Job, ranks_per_node, render, train_flags
 from ba_dist.errors import ConfigError, UserError
 from ba_dist.rules.layout import Layout
 
-from .test_cli import ba_dist, refused  # noqa: F401  (a fixture)
+from .test_cli import refused
 
 GOLDEN = Path(__file__).parent / "golden"
 SITES = sorted(path.stem for path in (HOME / "slurm").glob("*.sbatch"))
@@ -266,7 +266,7 @@ def sbatch(monkeypatch, tmp_path):
     return answers
 
 
-def test_submitting(ba_dist, sbatch, tmp_path):  # noqa: F811
+def test_submitting(ba_dist, sbatch, tmp_path):
     called = sbatch()
     words = ["quickstart", "--site", "cpu", "--nodes", 2, "--run-dir", "runs/a b", "--steps", 7]
     status, out, err = ba_dist("submit", *words, "--time", "10:00")
@@ -286,7 +286,7 @@ def test_submitting(ba_dist, sbatch, tmp_path):  # noqa: F811
         assert part in out
 
 
-def test_the_run_directory_has_a_name_of_its_own(ba_dist, sbatch, tmp_path):  # noqa: F811
+def test_the_run_directory_has_a_name_of_its_own(ba_dist, sbatch, tmp_path):
     sbatch("4711;daint")
     status, out, _ = ba_dist("submit", "quickstart", "--site", "cpu", "--nodes", 1)
     (made,) = (tmp_path / "runs").iterdir()
@@ -294,7 +294,7 @@ def test_the_run_directory_has_a_name_of_its_own(ba_dist, sbatch, tmp_path):  # 
     assert f"tail -F {made}/job/4711.log" in out
 
 
-def test_dry_run_prints_the_script_alone(ba_dist, monkeypatch, tmp_path):  # noqa: F811
+def test_dry_run_prints_the_script_alone(ba_dist, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", "")
     monkeypatch.chdir(tmp_path)
     flags = ["--run-dir", "/scratch/user/runs/first", "--multiplicity", 4]
@@ -311,7 +311,7 @@ def test_dry_run_prints_the_script_alone(ba_dist, monkeypatch, tmp_path):  # noq
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistakes(ba_dist, sbatch, tmp_path):  # noqa: F811
+def test_mistakes(ba_dist, sbatch, tmp_path):
     called = sbatch()
     good = ["--site", "gpu", "--nodes", 1]
     start = ["submit", "quickstart"]
@@ -330,7 +330,7 @@ def test_mistakes(ba_dist, sbatch, tmp_path):  # noqa: F811
     assert not called.exists() and sorted(p.name for p in tmp_path.iterdir()) == ["bin"]
 
 
-def test_a_layout_that_cannot_work_is_not_submitted(ba_dist, sbatch, tmp_path):  # noqa: F811
+def test_a_layout_that_cannot_work_is_not_submitted(ba_dist, sbatch, tmp_path):
     called = sbatch()
     words = ["submit", "quickstart", "--site", "gpu", "--nodes", 3]
     answer = ba_dist(*words, "--batch-size", 64)
@@ -340,13 +340,13 @@ def test_a_layout_that_cannot_work_is_not_submitted(ba_dist, sbatch, tmp_path): 
     assert not called.exists()
 
 
-def test_sbatch_says_no(ba_dist, sbatch, tmp_path):  # noqa: F811
+def test_sbatch_says_no(ba_dist, sbatch, tmp_path):
     sbatch("sbatch: error: invalid partition specified: x", 1, 2)
     answer = ba_dist("submit", "quickstart", "--site", "cpu", "--nodes", 1, "--run-dir", "r")
     refused(answer, "invalid partition specified: x", "r/job/submit.sbatch", status=1)
 
 
-def test_no_sbatch(ba_dist, monkeypatch, tmp_path):  # noqa: F811
+def test_no_sbatch(ba_dist, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     answer = ba_dist("submit", "quickstart", "--site", "cpu", "--nodes", 1, "--run-dir", "r")

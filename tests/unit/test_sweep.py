@@ -20,7 +20,7 @@ from ba_dist.sweep import plan, table
 from ba_dist.sweep.grid import combinations, points, ranks_within, run_name
 from ba_dist.sweep.runs import Runner
 
-from .test_cli import ba_dist, refused  # noqa: F401
+from .test_cli import refused
 
 QUICK = ["sweep", "quickstart", "--dataset", "synthetic"]
 
@@ -62,7 +62,7 @@ def commands_of(answer):
     return [shlex.split(line)[shlex.split(line).index("train") :] for line in out.splitlines()]
 
 
-def test_runs_that_are_the_same_are_trained_once(ba_dist):  # noqa: F811
+def test_runs_that_are_the_same_are_trained_once(ba_dist):
     words = ["--baseline", "fixed-steps,fixed-samples,none", "--multiplicity", "1,2,4"]
     found = commands_of(ba_dist(*QUICK, *words, "--output", "out", "-n", 2, "--dry-run"))
     assert [line[-1] for line in found] == [
@@ -109,7 +109,7 @@ def test_points_of_equal_settings_share_a_run():
         (["--smoke", "--precision", "fp32,bf16"], ["--precision=fp32", "--precision=bf16"]),
     ],
 )
-def test_every_flag_may_have_several_values(ba_dist, words, axis):  # noqa: F811
+def test_every_flag_may_have_several_values(ba_dist, words, axis):
     found = commands_of(ba_dist(*QUICK, *words, "--dry-run"))
     assert len(found) == len(axis)
     assert all(flag in line for flag, line in zip(axis, found, strict=True))
@@ -134,7 +134,7 @@ def test_every_flag_may_have_several_values(ba_dist, words, axis):  # noqa: F811
     ],
 )
 def test_what_cannot_work_is_told_before_anything_is_run(
-    ba_dist,  # noqa: F811
+    ba_dist,
     tmp_path,
     words,
     expected,
@@ -162,7 +162,7 @@ def test_the_same_command_goes_on_and_more_values_may_join(tmp_path):
     assert len(plan.read(folder).rows) == 3
 
 
-def test_folders_of_something_else_are_left_alone(tmp_path, ba_dist):  # noqa: F811
+def test_folders_of_something_else_are_left_alone(tmp_path, ba_dist):
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ConfigError, match="is there and is no sweep"):
         plan.keep(tmp_path, plan_for("0"))
@@ -180,7 +180,7 @@ def finish(folder, run, **results):
     (folder / run / "summary.json").write_text(json.dumps({"val_loss": 1.0, **results}))
 
 
-def test_the_table_is_mean_and_deviation_over_seeds(tmp_path, ba_dist):  # noqa: F811
+def test_the_table_is_mean_and_deviation_over_seeds(tmp_path, ba_dist):
     values = {"1": [0.91, 0.93, 0.95], "2": [0.96, 0.97]}
     rows = [
         plan.Row({"multiplicity": copies, "seed": str(seed)}, f"{copies}-{seed}")
@@ -220,7 +220,7 @@ def test_one_run_has_no_deviation_and_what_is_not_finite_no_mean(tmp_path):
     assert row["results"]["val_perplexity"]["mean"] is None
     assert "not finite" in table.write(tmp_path / "s", made)
     (tmp_path / "s" / "seed=0" / "summary.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="summary.json is corrupt"):
         table.collect(tmp_path / "s", made)
 
 
@@ -268,7 +268,7 @@ def test_finished_runs_stay_and_one_that_fails_does_not_end_the_others(tmp_path)
 # --- as a job array -----------------------------------------------------------------------------
 
 
-def test_a_job_array_has_a_task_for_each_run_that_is_not_finished(ba_dist, tmp_path):  # noqa: F811
+def test_a_job_array_has_a_task_for_each_run_that_is_not_finished(ba_dist, tmp_path):
     words = [*QUICK, "--seeds", "0,1,2", "--slurm", "cpu", "--nodes", 2, "--output", tmp_path / "s"]
     words += ["--data-dir", "a'b $(touch pwned)", "--time", "01:00:00", "--dry-run"]
     finish(tmp_path / "s", "seed=1")

@@ -13,7 +13,7 @@ from ba_dist.config import Data
 from ba_dist.data.catalog import open_source
 
 from .. import pictures
-from .test_cli import ba_dist, refused  # noqa: F401  (a fixture)
+from .test_cli import refused
 
 SMALL = {"classes": 2, "per_class": 50, "low": 16, "high": 24}
 
@@ -30,7 +30,7 @@ def flip(path, at):
     return path
 
 
-def test_clean_data(ba_dist, tmp_path):  # noqa: F811
+def test_clean_data(ba_dist, tmp_path):
     pictures.make_folder(tmp_path / "a", **SMALL)
     pictures.make_tfrecords(tmp_path / "b", **SMALL)
     for place in ("a", "b"):
@@ -39,7 +39,7 @@ def test_clean_data(ba_dist, tmp_path):  # noqa: F811
     assert ba_dist("data", "verify", "digits")[0] == 0
 
 
-def test_every_bad_record_is_named(ba_dist, tmp_path):  # noqa: F811
+def test_every_bad_record_is_named(ba_dist, tmp_path):
     """A corrupt record, one whose image was corrupt before it was stored, and their neighbours."""
     pictures.make_tfrecords(tmp_path, **SMALL)
     source = open_source(Data(dataset="pictures", data_dir=str(tmp_path)), "validation")
@@ -59,7 +59,7 @@ def test_every_bad_record_is_named(ba_dist, tmp_path):  # noqa: F811
     )
 
 
-def test_bad_pictures_in_folders(ba_dist, tmp_path):  # noqa: F811
+def test_bad_pictures_in_folders(ba_dist, tmp_path):
     pictures.make_folder(tmp_path, **SMALL)
     folder = tmp_path / "train" / "class-001"
     cut, other = sorted(folder.iterdir())[4:6]
@@ -72,7 +72,7 @@ def test_bad_pictures_in_folders(ba_dist, tmp_path):  # noqa: F811
     assert lines[1].startswith(f"{other}: 15 bytes are no image that is known")
 
 
-def test_index_again_after_a_change(ba_dist, tmp_path):  # noqa: F811
+def test_index_again_after_a_change(ba_dist, tmp_path):
     pictures.make_tfrecords(tmp_path, **SMALL)
     words = ("imagenet", "--data-dir", tmp_path)
     status, out, _ = ba_dist("data", "index", *words)
@@ -86,13 +86,13 @@ def test_index_again_after_a_change(ba_dist, tmp_path):  # noqa: F811
     assert status == 1 and f"{shard} at byte 0: its data does not match its checksum\n" in out
 
 
-def test_nothing_to_index(ba_dist, tmp_path):  # noqa: F811
+def test_nothing_to_index(ba_dist, tmp_path):
     pictures.make_folder(tmp_path, classes=1, per_class=1)
     for words in (["pictures", "--data-dir", tmp_path], ["digits"], ["synthetic"]):
         refused(ba_dist("data", "index", *words), "there is nothing to index", status=1)
 
 
-def test_prepare_looks_at_pictures(ba_dist, tmp_path):  # noqa: F811
+def test_prepare_looks_at_pictures(ba_dist, tmp_path):
     pictures.make_tfrecords(tmp_path, **SMALL)
     status, out, _ = ba_dist("data", "prepare", "imagenet", "--data-dir", tmp_path)
     assert status == 0 and "100 samples to train on, 100 to evaluate" in out

@@ -96,7 +96,7 @@ def found_in(config: Data, lines: Lines) -> Found:
 
 def _open_spans(info: TextInfo, split: Split) -> Source:
     # Fewer samples are the beginning of the text: what is read in a row must lie in a row.
-    return TextSource(info, split.arrays["tokens"], split.count, split.facts["digest"])
+    return TextSource(info, split.arrays["tokens"], split.facts["digest"], split.count)
 
 
 def _open_windows(info: TextInfo, split: Split) -> Source:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources.source import Allocate, Counters, DatasetInfo, Sample, new_memory
+from ba_dist.data.sources.source import Allocate, Counters, DatasetInfo, Sample, new_memory, put
 from ba_dist.errors import CorruptRecord
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -97,9 +97,8 @@ class PackedPairs:
         shape = (4, self.info.row_tokens)
         if len(record) != 4 * int(np.prod(shape)):
             raise CorruptRecord(f"a row has {len(record)} bytes, expected 4·4·{shape[1]}")
-        memory = allocate(len(record)).view(np.int32).reshape(shape)
-        memory[...] = np.frombuffer(record, np.int32).reshape(shape)
-        return memory, 0
+        memory = put(np.frombuffer(record, np.uint8), (len(record),), allocate)
+        return memory.view(np.int32).reshape(shape), 0
 
     def where(self, sample_id: int) -> str:
         pairs = self._pairs_of(sample_id)

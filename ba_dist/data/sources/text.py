@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.data.sources.source import Allocate, Counters, DatasetInfo, new_memory
+from ba_dist.data.sources.source import Allocate, Counters, DatasetInfo, new_memory, put
 from ba_dist.rules import streams
 
 Tokens = npt.NDArray[np.int32]
@@ -39,7 +39,33 @@ class TextInfo(DatasetInfo):
 
 
 @dataclass
-class TextSource:
+class _Text:
+    """What spans and windows of a text have in common; a record is the tokens, int32.
+
+    Args:
+        info: facts of the text.
+        tokens: int32 [tokens].
+        digest: identifies the content.
+    """
+
+    info: TextInfo
+    tokens: Tokens
+    digest: str
+    counters: Counters = field(default_factory=Counters, kw_only=True)
+
+    stored = False
+
+    def __post_init__(self) -> None:
+        self.contents = [self.digest, f"vocabulary {self.info.vocabulary}"]
+
+    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Tokens, int]:
+        self.counters.add(records_decoded=1)
+        memory = put(np.frombuffer(record, np.uint8), (len(record),), allocate)
+        return memory.view(np.int32), 0
+
+
+@dataclass
+class TextSource(_Text):
     """Spans of a text; a sample id names the span, as `rules.streams` makes it.
 
     A sample is int32 [length + 1]: the tokens that are read, and behind them the last one to be
@@ -48,20 +74,11 @@ class TextSource:
     Args:
         info: facts of the text.
         tokens: int32 [tokens], of which the first N·span + 1 are used.
-        count: N.
         digest: identifies the content.
+        count: N.
     """
 
-    info: TextInfo
-    tokens: Tokens
     count: int
-    digest: str
-    counters: Counters = field(default_factory=Counters)
-
-    stored = False
-
-    def __post_init__(self) -> None:
-        self.contents = [self.digest, f"vocabulary {self.info.vocabulary}"]
 
     def __len__(self) -> int:
         return self.count
@@ -71,17 +88,13 @@ class TextSource:
         start, length = streams.located(sample_id)
         return self.tokens[start : start + length + 1].tobytes()
 
-    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Tokens, int]:
-        self.counters.add(records_decoded=1)
-        return _put(record, allocate), 0
-
     def where(self, sample_id: int) -> str:
         start, length = streams.located(sample_id)
         return f"{self.info.name}, tokens {start} to {start + length}"
 
 
 @dataclass
-class WindowSource:
+class WindowSource(_Text):
     """Windows of a text, in each of which other tokens are scored: all of them, each once.
 
     Window i is int32 [context + scored + 1]: a token before, the context, and the tokens
@@ -93,16 +106,6 @@ class WindowSource:
         tokens: int32 [tokens].
         digest: identifies the content.
     """
-
-    info: TextInfo
-    tokens: Tokens
-    digest: str
-    counters: Counters = field(default_factory=Counters)
-
-    stored = False
-
-    def __post_init__(self) -> None:
-        self.contents = [self.digest, f"vocabulary {self.info.vocabulary}"]
 
     def __len__(self) -> int:
         return windows(len(self.tokens), self.info)
@@ -118,10 +121,6 @@ class WindowSource:
         found[first : first + len(part)] = part
         return found.tobytes()
 
-    def decode(self, record: bytes, allocate: Allocate = new_memory) -> tuple[Tokens, int]:
-        self.counters.add(records_decoded=1)
-        return _put(record, allocate), 0
-
     def where(self, sample_id: int) -> str:
         return f"{self.info.name}, window {sample_id}"
 
@@ -134,9 +133,3 @@ def scored_tokens(info: TextInfo) -> int:
 def windows(tokens: int, info: TextInfo) -> int:
     """How many windows a text of so many tokens has."""
     return -(-tokens // scored_tokens(info))
-
-
-def _put(record: bytes, allocate: Allocate) -> Tokens:
-    memory = allocate(len(record))
-    memory[:] = np.frombuffer(record, np.uint8)
-    return memory.view(np.int32)

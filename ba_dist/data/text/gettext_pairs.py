@@ -58,6 +58,7 @@ def _messages(path: Path) -> Iterator[tuple[str, str]]:
     """(English, translation) of a catalogue; of plural forms the first; nothing if it is broken."""
     try:
         with path.open("rb") as file:
+            # There is no public way to list what a catalogue holds.
             catalogue = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
     except (OSError, UnicodeDecodeError, LookupError, ValueError):
         return  # a few are not in the characters that they say they are in

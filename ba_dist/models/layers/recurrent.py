@@ -154,6 +154,7 @@ class CarriedLSTM(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
+# TensorFlow's decorator has no types.
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def recurrence(x: Any, weights: Any, hidden: Any, cell: Any) -> tuple[Any, Any]:
     """h_t and the last state of an LSTM, from what its inputs add to the gates.
