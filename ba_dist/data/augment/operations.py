@@ -1,7 +1,7 @@
 """The operations on an image that AutoAugment, RandAugment and colour jitter are made of.
 
 A level says how strong an operation is: from 0 to 9 in AutoAugment, linear also beyond. What each
-does is defined as in Pillow, in whole grey levels; blends are rounded to the nearest one. Where an
+does is defined as in Pillow, and correct to one grey level; blends are rounded down. Where an
 operation gives every value of a channel one new value, it is a table, and tables that follow each
 other become one, so the pixels are looked up once.
 
@@ -24,6 +24,8 @@ from ba_dist.data.sources import Image
 
 Table = npt.NDArray[np.uint8]  # [256], or [256, 3] where channels differ
 _VALUES = np.arange(256)
+# Added before rounding down: a whole number stays one though floats made it a bit smaller.
+_LITTLE = 1e-3
 
 
 class Pixels:
@@ -129,7 +131,7 @@ def posterize(pixels: Pixels, bits: int) -> None:
 
 def _blend(base: float, factor: float) -> Table:
     """base + factor · (v - base), within 0 … 255, for all values v."""
-    return np.rint(np.clip(base + factor * (_VALUES - base), 0, 255)).astype(np.uint8)
+    return np.clip(base + factor * (_VALUES - base) + _LITTLE, 0, 255).astype(np.uint8)
 
 
 def brightness(pixels: Pixels, factor: float) -> None:
@@ -146,11 +148,18 @@ def contrast(pixels: Pixels, factor: float) -> None:
 # --- pixels ---------------------------------------------------------------------------------------
 
 
+def _blend_images(base_HWC: Image, image_HWC: Image, factor: float, out_HWC: Image) -> None:
+    """Writes base + factor · (image - base), within 0 … 255."""
+    less = _LITTLE - 0.5  # OpenCV rounds to the nearest number
+    cv2.addWeighted(image_HWC, factor, base_HWC, 1 - factor, less, dst=out_HWC)
+
+
 def color(pixels: Pixels, factor: float) -> None:
     """g + factor · (v - g), where g is the pixel without colour: 0.299·R + 0.587·G + 0.114·B."""
     image = pixels.image()
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    pixels.replace(cv2.addWeighted(image, factor, grey, 1 - factor, 0, dst=grey))
+    _blend_images(grey, image, factor, grey)
+    pixels.replace(grey)
 
 
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
@@ -164,8 +173,9 @@ def sharpness(pixels: Pixels, factor: float) -> None:
     image = pixels.image()
     made = image.copy()
     if min(image.shape[:2]) > 2:
-        smooth = cv2.filter2D(image, -1, _SMOOTH)[1:-1, 1:-1]
-        cv2.addWeighted(image[1:-1, 1:-1], factor, smooth, 1 - factor, 0, dst=made[1:-1, 1:-1])
+        smooth = cv2.filter2D(image, -1, _SMOOTH)
+        inner = (slice(1, -1), slice(1, -1))
+        _blend_images(smooth[inner], image[inner], factor, made[inner])
     pixels.replace(made)
 
 
