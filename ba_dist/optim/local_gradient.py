@@ -60,8 +60,8 @@ class LocalGradient:
             variable.assign(hyper[name])
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
-        """The inputs of a batch, and the keys of its instances beside them; of its copies where
-        a layer drops weights, as those do that keep a state."""
+        """What a batch holds, and the keys of its instances beside it; of its copies where a layer
+        drops weights, as those do that keep a state."""
         tensors = {**batch.inputs, "keys": batch.instances.keys}
         if "carry" in self._told:
             tensors["copy_keys"] = copy_keys(self._seed, batch.step, batch.instances.copies)
@@ -127,9 +127,8 @@ class LocalGradient:
     def _microbatch(
         self, tensors: Any, first: Any, start: Any, count: int
     ) -> tuple[list[Any], list[Any]]:
-        batch = {
-            n: tf.cast(t, self._dtype) if t.dtype.is_floating else t for n, t in tensors.items()
-        }
+        batch = {"keys": tensors["keys"], **self._task.finish(tensors)}
+        batch = {n: tf.cast(t, self._dtype) if t.dtype.is_floating else t for n, t in batch.items()}
         size = tensors["keys"].shape[0]
         seen = {
             "start": start,

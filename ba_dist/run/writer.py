@@ -206,7 +206,7 @@ def open_writer(
     run, metrics, saver = config.run, None, None
     with ExitStack() as stack:
         path = trace.path_of(folder, rank) if run.trace else None
-        lines = trace.Trace(path, task.augmented, layout.group(rank), layout.lane(rank))
+        lines = trace.Trace(path, task, layout.group(rank), layout.lane(rank))
         stack.callback(lines.close)
         progress = Progress(rank == 0, done, plan.total_steps)
         stack.callback(progress.close)

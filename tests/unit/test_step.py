@@ -1,5 +1,6 @@
 """One step against the paper's formula: the mean over copies and samples, then SGD."""
 
+import dataclasses
 import tracemalloc
 from functools import partial
 
@@ -12,8 +13,8 @@ from ba_dist import models, step
 from ba_dist.comm.vote import Vote, hear, tell
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation
-from ba_dist.data.batch import Batch, Instances
-from ba_dist.data.sources import ImageInfo
+from ba_dist.data.batch import Batch, Instances, finish, pack
+from ba_dist.data.sources import ImageInfo, Workers
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 from ba_dist.models.precision import set_precision
 from ba_dist.models.tags import DECAY, carries
@@ -25,20 +26,33 @@ from ba_dist.tasks.classification import Classification
 
 COPIES, SAMPLES, GHOST = 3, 16, 8
 pytestmark = pytest.mark.usefixtures("single_precision")
-INFO = ImageInfo("some", (8, 8, 1), 10, (0.0,), (1.0,))
+# Of such pixels the step makes what they are.
+INFO = ImageInfo("some", (8, 8, 1), 10, (0.0,), (1 / 255,))
 
 
-def network(precision):
+def network(precision, channels=1):
     policy = set_precision(precision)
     keras.utils.set_random_seed(0)
     norm = partial(GhostBatchNormalization, GHOST)
-    return models.build("resnet8", norm, image_shape=(8, 8, 1), classes=10), policy
+    shape = (8, 8, channels)
+    return models.build("resnet8", norm, image_shape=shape, classes=10), policy
 
 
 def instances(seed=0):
     numbers = np.random.default_rng(seed)
     images = numbers.normal(size=(COPIES * SAMPLES, 8, 8, 1)).astype(np.float32)
     return tf.constant(images), tf.constant(np.tile(numbers.integers(0, 10, SAMPLES), COPIES))
+
+
+def packed(config, smoothing):
+    """A task of coloured images, and what goes to the device of all instances."""
+    info = ImageInfo("some", (8, 8, 3), 10, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    task = Classification(Augmentation(config, info), smoothing)
+    numbers = np.random.default_rng(0)
+    images = list(numbers.integers(0, 256, (SAMPLES, 8, 8, 3), np.uint8))
+    keys = batch_of(None, None).instances.keys
+    labels = numbers.integers(0, 10, SAMPLES)
+    return task, pack(task, images, labels, keys, ghost_batch=GHOST, workers=Workers(1))
 
 
 def train_step(comm, precision="fp32", microbatch=0, *, momentum=0.0, decay=0.0, **more):
@@ -87,6 +101,49 @@ def mean_gradient(images, labels, model=None):
         gradients = tape.gradient(loss, weights)
         total = [t + g.numpy() for t, g in zip(total, gradients, strict=True)]
     return [t / len(labels) for t in total]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Augment(lighting=0.5),
+        Augment(cutout=3),
+        Augment(mixup=0.4),
+        Augment(cutmix=1.0),
+        Augment(lighting=0.5, cutout=3, mixup=0.4, cutmix=1.0),
+    ],
+    ids=str,
+)
+def test_the_graph_gives_the_bits_that_a_trace_has(config, smoothing):
+    """TensorFlow's graph optimiser takes some sums and divisions apart, but not these."""
+    task, inputs = packed(config, smoothing)
+    tensors = {name: tf.constant(array) for name, array in inputs.items()}
+    found = tf.function(task.finish, autograph=False)(tensors)
+    for name, expected in finish(task, inputs).items():
+        np.testing.assert_array_equal(found[name], expected)
+
+
+@pytest.mark.parametrize("microbatch", [8, 48])
+def test_the_step_trains_on_the_pixels_that_a_trace_has(comm, microbatch):
+    """Lighting, cutout, mixup and CutMix are done in its graph, microbatch by microbatch."""
+    config = Augment(flip=True, lighting=0.5, cutout=3, mixup=0.4, cutmix=1.0)
+    task, inputs = packed(config, 0.1)
+    batch = dataclasses.replace(batch_of(None, None), inputs=inputs)
+    seen, keras_model = finish(task, inputs), network("fp64", 3)[0]
+    shares = []
+    for start in range(0, len(seen["images"]), GHOST):
+        rows = slice(start, start + GHOST)
+        logits = keras_model(tf.cast(seen["images"][rows], tf.float64), training=True)
+        shares.append(seen["labels"][rows].numpy() * tf.nn.log_softmax(logits).numpy())
+    model, policy = network("fp64", 3)
+    layout = Layout(1, COPIES, SAMPLES, 1, GHOST, microbatch)
+    rule = SGD(model.trainable_variables)
+    trained = step.TrainStep(task, model, rule, layout=layout, comm=comm, precision=policy)
+    numbers = {"learning_rate": 0.0, "momentum": 0.0, "weight_decay": 0.0}
+    outcome = trained(batch, numbers)
+    assert inputs["images"].dtype == np.uint8
+    assert outcome.loss == pytest.approx(-np.concatenate(shares).sum(1).mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("microbatch", [8, 16, 24, 48])

@@ -331,10 +331,11 @@ def normalise(
     std: tuple[float, ...],
     offsets_nC: Any = None,
 ) -> Any:
-    """(x + offset - 255·mean) · 1 / (255·std), channel by channel, as float32.
+    """(x - (255·mean - offset)) · 1 / (255·std), channel by channel, as float32.
 
-    Multiplied, not divided: TensorFlow's graph optimiser replaces a division by a constant, and the
-    pixels made in a graph would differ in their last bit from those made operation by operation.
+    Multiplied, not divided, and in this order: TensorFlow's graph optimiser replaces a division by
+    a constant, and takes sums with two constants apart. The pixels of the step's graph would differ
+    in their last bit from those made operation by operation, which a trace has.
 
     Args:
         images_nHWC: uint8 [n, H, W, C].
@@ -344,11 +345,11 @@ def normalise(
     """
     import tensorflow as tf
 
-    pixels = tf.cast(images_nHWC, tf.float32)
+    centre = tf.constant(255 * np.asarray(mean), tf.float32)
     if offsets_nC is not None:
-        pixels = pixels + offsets_nC[:, None, None, :]
+        centre = (centre - offsets_nC)[:, None, None, :]
     scale = tf.constant(1 / (255 * np.asarray(std)), tf.float32)
-    return (pixels - tf.constant(255 * np.asarray(mean), tf.float32)) * scale
+    return (tf.cast(images_nHWC, tf.float32) - centre) * scale
 
 
 def cutout(images_nHWC: Any, size: int, y_n: Any, x_n: Any) -> Any:
