@@ -196,7 +196,7 @@ def test_corners_are_even():
 
 SIZES = [
     *((224, 224), (100, 300), (427, 640), (600, 200), (1, 1), (450, 700)),
-    *((190, 284), (200, 120), (341, 300), (50, 600), (600, 50), (71, 106), (9, 9), (1280, 1920)),
+    *((190, 284), (200, 120), (341, 300), (50, 600), (600, 50), (71, 106), (9, 9), (512, 768)),
 ]
 
 
@@ -269,7 +269,7 @@ def test_resize_to_the_same_size_changes_nothing():
     assert np.array_equal(made(WHOLE[1], *WHOLE[1].shape[:2]), WHOLE[1])
 
 
-@pytest.mark.parametrize("scale", [1.1, 1.24, 1.3, 1.5, 1.8, 2, 2.2, 2.4, 3, 3.7, 4.5, 6])
+@pytest.mark.parametrize("scale", [1.1, 1.24, 1.3, 1.8, 2, 2.2, 2.4, 3, 4.5, 6])
 def test_smaller_pictures_are_smoothed(scale):
     """Near the mean over the area, and no further from Pillow's filter than that is."""
     picture = WHOLE[0]
