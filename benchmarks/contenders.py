@@ -7,6 +7,7 @@ from typing import Any
 
 import rivals
 from ranks import my_threads, patient_barrier
+from ready import Ready
 
 from ba_dist import comm as ba_comm
 from ba_dist.comm import Channel, Comm
@@ -24,6 +25,8 @@ OURS = {
     "cooperative-encoded": ReadMode("cooperative", "encoded"),
     "cooperative": ReadMode("cooperative", "decoded"),
 }
+# Those that a step can be fed with; the service has one copy for all ranks.
+READY = ("replicate", "broadcast", "cooperative", "tf.data", "streaming")
 RIVALS = ("tf.data", "tf.data-service", "streaming")
 # Where there is nothing to exchange, all modes of ours are one.
 ALONE = ("replicate", "cooperative", *RIVALS)
@@ -43,6 +46,7 @@ class Settings:
         seconds: length of a turn, about.
         data_dir: of the photographs.
         streaming_python: interpreter that has mosaicml-streaming, "" for none.
+        ready: for instances ready for the network, not decoded photographs.
     """
 
     contenders: Sequence[str]
@@ -51,6 +55,7 @@ class Settings:
     seconds: float
     data_dir: Path
     streaming_python: str = ""
+    ready: bool = False
 
 
 class Reading:
@@ -69,18 +74,7 @@ class Reading:
     def __init__(
         self, mode: ReadMode, source: Source, channel: Channel, layout: Layout, pool: Workers
     ):
-        sampler = GroupSampler(len(source), 0, layout, 0)
-        self._reader = GroupReader(
-            source,
-            sampler,
-            channel,
-            mode,
-            first=0,
-            last=_FOREVER,
-            prefetch=_PREFETCH,
-            workers=pool,
-            sharing=channel.size,
-        )
+        self._reader = reader_of(mode, source, channel, layout, pool)
         self.batches = iter(self._reader)
         self._owed = 0
 
@@ -101,6 +95,23 @@ class Reading:
         self._reader.close()
 
 
+def reader_of(
+    mode: ReadMode, source: Source, channel: Channel, layout: Layout, pool: Workers
+) -> GroupReader:
+    """ba_dist's reader in one mode; the arguments are those of `Reading`."""
+    return GroupReader(
+        source,
+        GroupSampler(len(source), 0, layout, 0),
+        channel,
+        mode,
+        first=0,
+        last=_FOREVER,
+        prefetch=_PREFETCH,
+        workers=pool,
+        sharing=channel.size,
+    )
+
+
 def open_contenders(
     settings: Settings, comm: Comm, source: Source, pool: Workers
 ) -> dict[str, Any]:
@@ -109,17 +120,23 @@ def open_contenders(
     layout = Layout(comm.world_size, comm.world_size, batch)
     opened: dict[str, Any] = {}
     for name in settings.contenders:
-        if name in OURS:
+        if name in OURS and settings.ready:
+            channel = comm.group(layout)
+            reader = reader_of(OURS[name], source, channel, layout, pool)
+            opened[name] = Ready(reader, _PREFETCH, source, layout, channel, pool)
+        elif name in OURS:
             opened[name] = Reading(OURS[name], source, comm.group(layout), layout, pool)
         elif name == "tf.data":
-            opened[name] = rivals.TfData(settings.data_dir, batch, threads)
+            opened[name] = rivals.TfData(settings.data_dir, batch, threads, settings.ready)
         elif name == "tf.data-service":
             # Its worker may use as many threads as all ranks together.
             everyone = threads * comm.world_size
             opened[name] = rivals.Service(comm, settings.data_dir, batch, everyone)
         else:
             folder, python = rivals.mds_folder(settings.data_dir), settings.streaming_python
-            opened[name] = rivals.Streaming(python, comm, folder, batch, threads)
+            opened[name] = rivals.Streaming(
+                python, comm, folder, batch, threads, ready=settings.ready
+            )
     return opened
 
 
