@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-# PyPI's torchvision declares this operator in a library that does not load beside a PyTorch that
-# was built for CPUs only, and is not imported without it. Nothing here calls it.
-OPERATOR = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+# PyPI's torchvision declares these operators in a library that does not load beside a PyTorch that
+# was built for CPUs only, and is not imported without them. Nothing here calls them.
+OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 if torch.version.cuda is None:
-    torch.library.Library("torchvision", "FRAGMENT").define(OPERATOR)
+    library = torch.library.Library("torchvision", "FRAGMENT")  # they go when it goes
+    for name in ("nms", "qnms"):
+        library.define(name + OPERATOR)
 
 from streaming import MDSWriter, StreamingDataset  # noqa: E402
 from torchvision import transforms  # noqa: E402
