@@ -97,3 +97,19 @@ def test_groups_read_a_share_of_what_replicas_read(tmp_path):
     replicated = results["replicate"]["bytes_read"]
     assert results["broadcast"]["bytes_read"] * 2 == replicated
     assert results["cooperative"]["bytes_read"] * 2 == replicated
+
+
+@pytest.mark.mpi
+def test_groups_make_instances_ready(tmp_path):
+    """Several turns each, so that no contender waits for batches that it may not begin."""
+    output = tmp_path / "g.json"
+    printed = one_command(
+        "group_io.py", "--ready", "--multiplicities", 2, "--rounds", 2, "--seconds", 0.05,
+        "--photos", 64, "--batch-size", 8, "--output", output,
+    )  # fmt: skip
+    results = {r["contender"]: r for r in json.loads(output.read_text())["results"]}
+    assert list(results) == ["replicate", "broadcast", "cooperative", "tf.data"]
+    assert "ready for the network" in printed and "streaming left out" in printed
+    for result in results.values():
+        assert len(result["rates"]) == 2 and min(result["rates"]) > 0
+        assert "bytes_read" not in result and result["to_tf_data"]["median"] > 0
