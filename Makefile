@@ -31,11 +31,14 @@ smoke: setup  ## train the heavy recipes for a few steps: do they run, does the 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)
 
-bench: setup  ## run the short version of every benchmark, 5 to 10 minutes; results in runs/bench-short-*
+bench: setup  ## run short versions of the benchmarks, 6 to 11 minutes; results in runs/bench-short-*
 	.venv/bin/python benchmarks/order.py --output $(BENCH)/order.json
 	.venv/bin/python benchmarks/group_io.py --multiplicities 2,4 --rounds 3 --seconds 1 --photos 512 \
 	  --contenders replicate,broadcast,cooperative,tf.data,tf.data-service \
 	  --output $(BENCH)/group_io.json
+	.venv/bin/python benchmarks/group_io.py --ready --multiplicities 1,4 --rounds 3 --seconds 1 --photos 512 \
+	  --contenders cooperative,tf.data --data-dir $(BENCH)/photos-tfrecord --output $(BENCH)/group_io_ready.json
+	.venv/bin/python benchmarks/instances.py --trials 5 --output $(BENCH)/instances.json
 	.venv/bin/python benchmarks/scaling.py --ranks 4 --compute-ms 300 --gradient-mb 1 \
 	  --rounds 2 --steps 5 --warm-up 4 --output $(BENCH)/scaling.json
 	bash launch/mpirun.sh -n $(RANKS) -- python benchmarks/throughput.py --batch-sizes 1,8 \

@@ -3,8 +3,8 @@
     python benchmarks/instances.py
 
 Each row is one piece of work of the input: an image is decoded, or the pixels of a copy are made,
-by one thread. The works take turns. What the pipeline adds to them is in the rows `batch`: draws,
-memory and Python for a whole batch, with the pixels.
+by one thread, or the batch is standardised by TensorFlow. The works take turns. What the pipeline
+adds to them is in the rows `batch`: draws, memory and Python for a whole batch, with the pixels.
 """
 
 import time
@@ -62,6 +62,7 @@ def works(decoded: Sequence[Image], encoded: Sequence[bytes]) -> dict[tuple[str,
         made[what, size] = rendering(task, images), BATCH
     task = task_of(BOXES, decoded[0])
     made["evaluation", large] = evaluating(task, decoded), len(decoded)
+    made["standardised, in the step", f"{SIDE}x{SIDE}"] = finishing(task), BATCH
     made["batch of 4 copies", large] = packing(task, decoded), COPIES * len(decoded)
     small = [cut(image, 28) for image in decoded]
     task = task_of(SMALL, small[0])
@@ -124,6 +125,16 @@ def packing(task: Classification, images: Sequence[Image]) -> Callable[[], None]
         pack(task, list(images), labels, keys, ghost_batch=len(images), workers=one)
 
     return make
+
+
+def finishing(task: Classification) -> Callable[[], None]:
+    """Makes of a batch of pixels what the network gets, as at the beginning of a step's graph."""
+    import tensorflow as tf
+
+    rows, labels = task.allocate(BATCH), np.zeros(BATCH, np.int64)
+    rows[...] = 77
+    packed, finish = task.pack(rows, labels, {}), tf.function(task.finish)
+    return lambda: finish(packed)
 
 
 def milliseconds(work: Callable[[], None], images: int) -> float:
