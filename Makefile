@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), RANKS (of `run` and `bench`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults smoke test-cluster tour bench lint clean
+.PHONY: help setup run test test-faults smoke test-cluster tour bench lint docs clean
 
 RANKS ?= 2
 ARGS ?=
@@ -59,6 +59,16 @@ lint: setup  ## check format, style, types and shell scripts
 	.venv/bin/python -m mypy ba_dist
 	.venv/bin/shellcheck -x $(SCRIPTS)
 
+# An environment of its own: what builds the site wants a newer Python than what trains.
+.venv-docs/.made: requirements/docs.txt | setup
+	rm -rf .venv-docs
+	.venv/bin/python -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -r requirements/docs.txt
+	touch $@
+
+docs: .venv-docs/.made  ## build the documentation as a site into site/ (Python 3.11 or newer)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
+
 clean:  ## remove .venv and what the tools leave behind; data, runs and kept wheels stay
-	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs .venv.lock site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find ba_dist tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
