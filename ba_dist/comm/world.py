@@ -117,6 +117,7 @@ class Comm:
                 "Horovod was built without MPI; build it with MPI: `make setup` in a clone, else"
                 " docs/install.md"
             )
+        os.environ |= _HOROVOD
         horovod.init()
         if (horovod.rank(), horovod.size()) != (self.rank, self.world_size):
             raise UserError(
@@ -132,6 +133,19 @@ class Comm:
         if self.world_size == 1:
             return tensor
         return self._horovod.allreduce(tensor, op=self._horovod.Sum, name=name)
+
+    def alltoall(self, tensor: Any, name: str) -> Any:
+        """[W, …]: row r is the row of rank r that is meant for this rank, by Horovod.
+
+        Args:
+            tensor: [W, …], row r is for rank r.
+            name: of the message, the same on every rank.
+        """
+        return self._horovod.alltoall(tensor, name=name) if self.world_size > 1 else tensor
+
+    def allgather(self, tensor: Any, name: str) -> Any:
+        """The tensors of all ranks, one behind the other along the first axis, by Horovod."""
+        return self._horovod.allgather(tensor, name=name) if self.world_size > 1 else tensor
 
     def meet(self, seconds: float) -> bool:
         """Whether all ranks call this within so many seconds; whoever waits sleeps."""
@@ -149,6 +163,10 @@ class Comm:
         self._mpi.Abort(status)
         os._exit(status)
 
+
+# Not to be set by anybody else: Horovod would join the messages that happen to be ready at the same
+# time, and with their sizes the order of sums would change from step to step (horovod#1548).
+_HOROVOD = {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
 
 # Components of Open MPI that are left out, unless these variables are set.
 _OPEN_MPI = {

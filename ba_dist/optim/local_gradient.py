@@ -85,20 +85,32 @@ class LocalGradient:
         parts = {n: tf.reshape(t, (count, size, *_sides(t))) for n, t in tensors.items()}
         zeros = [tf.zeros(v.shape, v.dtype) for v in self._model.trainable_variables]
 
-        def add(i: Any, totals: Any, *sums: Any) -> list[Any]:
-            part = {name: tensor[i] for name, tensor in parts.items()}
-            part_totals, gradients = self._microbatch(part, i == 0, start + i * size, count)
+        def add(
+            part: dict[str, Any], first: Any, start: Any, totals: Any, sums: Sequence[Any]
+        ) -> tuple[Any, list[Any]]:
+            part_totals, gradients = self._microbatch(part, first, start, count)
             added = [total + part for total, part in zip(sums, gradients, strict=True)]
-            return [i + 1, totals + tf.stack(part_totals), *added]
+            return totals + tf.stack(part_totals), added
+
+        def in_loop(i: Any, totals: Any, *sums: Any) -> list[Any]:
+            part = {name: tensor[i] for name, tensor in parts.items()}
+            totals, added = add(part, i == 0, start + i * size, totals, sums)
+            return [i + 1, totals, *added]
 
         totals = tf.zeros(2 + 2 * len(self._task.metrics), self._dtype)
+        last = count - 1
         _, totals, *sums = tf.while_loop(
-            lambda i, *_: i < count,
-            add,
+            lambda i, *_: i < last,
+            in_loop,
             [tf.constant(0), totals, *zeros],
             parallel_iterations=1,
-            maximum_iterations=count,
+            maximum_iterations=last,
         )
+        # The last one outside of the loop, so that its gradients leave it one by one; but after
+        # the loop, or both would need memory at the same time.
+        with tf.control_dependencies([totals, *sums]):
+            part = {name: tf.identity(tensor[last]) for name, tensor in parts.items()}
+        totals, sums = add(part, tf.constant(False), start + last * size, totals, sums)
         return tf.unstack(totals), sums
 
     def of_copies(self, tensors: dict[str, Any]) -> Iterator[tuple[npt.NDArray[Any], float]]:
