@@ -47,7 +47,9 @@ class Placement:
         "cooperative", "how a group reads its batch"
     )
     exchange: Literal["auto", "encoded", "decoded"] = setting(
-        "auto", "what a group exchanges; auto: decoded if cooperative, encoded if broadcast"
+        "auto",
+        "what goes between the nodes of a group, records or decoded samples; auto: encoded if"
+        " broadcast, the faster one if cooperative, measured at the start",
     )
     prefetch: int = setting(2, "batches read ahead of training", low=1)
     io_threads: int | None = setting(
