@@ -128,14 +128,14 @@ class Channel:
         return here
 
     def by_node(self) -> "ByNode | None":
-        """The ranks of the channel by node and place; None where nodes have different numbers of
+        """The ranks of the channel by node and seat; None where nodes have different numbers of
         them. Collective."""
         node = Channel(on_this_node(self._mpi))
-        places = self.gather_all(np.array([node.rank, node.size]))
-        if (places[:, 1] != node.size).any():
+        seats = self.gather_all(np.array([node.rank, node.size]))
+        if (seats[:, 1] != node.size).any():
             node.free()
             return None
-        columns = [np.flatnonzero(places[:, 0] == place).tolist() for place in range(node.size)]
+        columns = [np.flatnonzero(seats[:, 0] == seat).tolist() for seat in range(node.size)]
         return ByNode(node, Channel(self._mpi.Split(node.rank, self.rank)), columns)
 
     def shared_memory(self, size: int) -> SharedMemory:
@@ -194,12 +194,12 @@ class Channel:
 
 @dataclass(frozen=True)
 class ByNode:
-    """The ranks of a channel by node and place: each node has one of them at every place.
+    """The ranks of a channel by node and seat: each node has one of them at every seat.
 
     Args:
-        node: those on this rank's node, in order of places.
-        across: those at this rank's place, one of each node.
-        columns: for each place the ranks, of the whole channel, that are there, as `across` has
+        node: those on this rank's node, in order of seats.
+        across: those at this rank's seat, one of each node.
+        columns: for each seat the ranks, of the whole channel, that are there, as `across` has
             them.
     """
 

@@ -252,6 +252,19 @@ def test_fp16_scales_the_loss_without_changing_the_update(comm):
     assert half.good_steps.numpy() == 1
 
 
+def test_fp16_on_the_wire_scales_the_loss_without_changing_the_update(comm):
+    images, labels = instances()
+    plain, sent = train_step(comm), train_step(comm, wire="fp16")
+    for trained in (plain, sent):
+        trained(images, labels, 0.1, False)
+    assert sent.loss_scale.numpy() == 2.0**15 and sent.good_steps.numpy() == 1
+    for one, other in zip(
+        plain.model.trainable_variables, sent.model.trainable_variables, strict=True
+    ):
+        # Powers of two change no bit, but of what is too small for float32.
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_learns(comm, precision):
     images, labels = instances()

@@ -6,7 +6,7 @@ Three modes, the same samples bit for bit:
     broadcast     lane 0 reads, the group gets the encoded records, every lane decodes: the paper
     cooperative   lane l reads the l-th part; what goes between nodes is encoded or decoded:
         decoded   it also decodes its part, and the group gathers the decoded samples
-        encoded   the lanes at the same place of all nodes gather their records, so that each node
+        encoded   the lanes at the same seat of all nodes gather their records, so that each node
                   has every record once; they decode them, and the lanes of a node share the samples
 
 A group on one node always gathers decoded samples in cooperative mode: nothing is sent.
@@ -232,24 +232,24 @@ class RecordExchange:
     def _gather_by_node(self, share: Share, nodes: ByNode) -> tuple[list[Piece], Labels]:
         """As `_gather`: records go between nodes, and samples are shared inside of one.
 
-        The lanes at one place of all nodes have read a part of the step. Each of them gets the
+        The lanes at one seat of all nodes have read a part of the step. Each of them gets the
         records of this part and decodes them; the lanes of a node have all parts then.
         """
         assert self._node_exchange and share.node_slot
         counts = self._mode.counts(len(share.ids), self._channel.size)
         positions = np.split(np.arange(len(share.ids)), np.cumsum(counts)[:-1])
         parts = [np.concatenate([positions[lane] for lane in column]) for column in nodes.columns]
-        place, mine = nodes.node.rank, nodes.columns[nodes.node.rank]
+        seat, mine = nodes.node.rank, nodes.columns[nodes.node.rank]
         records = _all_of(
             *(self._exchange, share.slot, share.pieces),
             *([counts[lane] for lane in mine], nodes.across.rank),
         )
-        ids, allocate = share.ids[parts[place]].tolist(), share.node_slot.allocate
+        ids, allocate = share.ids[parts[seat]].tolist(), share.node_slot.allocate
         items = [(i, record, allocate) for i, record in zip(ids, records, strict=True)]
         samples = self._workers.map(self._decode, items)
         if nodes.node.size > 1:
             sizes = [len(part) for part in parts]
-            samples = _all_of(self._node_exchange, share.node_slot, samples, sizes, place)
+            samples = _all_of(self._node_exchange, share.node_slot, samples, sizes, seat)
         order = np.argsort(np.concatenate(parts))
         pieces = [samples[i] for i in order]
         return pieces, self._agree(pieces)
