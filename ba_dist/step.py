@@ -229,7 +229,8 @@ class TrainStep:
         kept = [*moving, *self.instance_state().values()]
         before = [tf.identity(variable) for variable in kept]
         scale = tf.identity(self.loss_scale)
-        totals, gradients = self._local.sums(tensors, tf.constant(0))
+        apart = self.layout.world_size > 1 and len(self._world_sum.buckets) > 1
+        totals, gradients = self._local.sums(tensors, tf.constant(0), apart)
         dtype = gradients[0].dtype
         totals, row = tf.cast(tf.stack(totals), dtype), tf.cast(row, dtype)
         gradients, moved, totals, row = self._over_the_world(gradients, moving, totals, row)

@@ -11,6 +11,7 @@ from ranks import my_threads, patient_barrier
 from ba_dist import comm as ba_comm
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
+from ba_dist.data.group.choice import choose
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import Source, Workers, workers
@@ -23,6 +24,7 @@ OURS = {
     "broadcast-decoded": ReadMode("broadcast", "decoded"),
     "cooperative-encoded": ReadMode("cooperative", "encoded"),
     "cooperative": ReadMode("cooperative", "decoded"),
+    "auto": ReadMode("cooperative", "auto"),
 }
 RIVALS = ("tf.data", "tf.data-service", "streaming")
 # Where there is nothing to exchange, all modes of ours are one.
@@ -64,10 +66,18 @@ class Reading:
         channel: the group, on a communicator of its own.
         layout: of the ranks, which are all one group.
         pool: threads that read and decode.
+        sharing: ranks on this node.
     """
 
     def __init__(
-        self, mode: ReadMode, source: Source, channel: Channel, layout: Layout, pool: Workers
+        self,
+        mode: ReadMode,
+        source: Source,
+        channel: Channel,
+        layout: Layout,
+        pool: Workers,
+        *,
+        sharing: int,
     ):
         sampler = GroupSampler(len(source), 0, layout, 0)
         self._reader = GroupReader(
@@ -79,7 +89,7 @@ class Reading:
             last=_FOREVER,
             prefetch=_PREFETCH,
             workers=pool,
-            sharing=channel.size,
+            sharing=sharing,
         )
         self.batches = iter(self._reader)
         self._owed = 0
@@ -110,7 +120,15 @@ def open_contenders(
     opened: dict[str, Any] = {}
     for name in settings.contenders:
         if name in OURS:
-            opened[name] = Reading(OURS[name], source, comm.group(layout), layout, pool)
+            mode = OURS[name]
+            if name == "auto":
+                chosen = choose(mode, source, comm, layout, pool)
+                if comm.rank == 0 and chosen.milliseconds:
+                    print(chosen.text(), flush=True)
+                mode = ReadMode(mode.io, chosen.way)
+            opened[name] = Reading(
+                mode, source, comm.group(layout), layout, pool, sharing=comm.node.size
+            )
         elif name == "tf.data":
             opened[name] = rivals.TfData(settings.data_dir, batch, threads)
         elif name == "tf.data-service":

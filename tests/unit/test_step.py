@@ -103,6 +103,22 @@ def test_the_update_is_the_mean_gradient_over_copies_and_samples(comm, microbatc
     np.testing.assert_allclose(outcome.grad_norm, norm, rtol=1e-9)
 
 
+@pytest.mark.parametrize("microbatch", [8, 16, 24])
+def test_a_last_microbatch_apart_from_the_loop_changes_no_bit(comm, microbatch):
+    """Nor what BatchNorm keeps, which moves once a step."""
+    images, labels = instances()
+    found = []
+    for apart in (False, True):
+        trained = train_step(comm, microbatch=microbatch)
+        tensors = trained._local.tensors(batch_of(images, labels))
+        sums = tf.function(trained._local.sums, autograph=False)
+        totals, gradients = sums(tensors, tf.constant(0), apart)
+        moved = [v.numpy() for v in trained.model.non_trainable_variables]
+        found.append([*(t.numpy() for t in [*totals, *gradients]), *moved])
+    for looped, apart in zip(*found, strict=True):
+        assert looped.tobytes() == apart.tobytes()
+
+
 def test_a_gradient_longer_than_the_threshold_is_shortened_to_it(comm):
     """All variables by one share, with the norm of the gradient before in the outcome."""
     threshold = 0.5

@@ -53,7 +53,7 @@ def summing(dtype: str, limit: int, wire: str | None = None, world=comm):
         came: list = []
         for i in reversed(range(len(SHAPES))):  # one after the other, as a backward pass
             with tf.control_dependencies(came[-1:]):
-                tensor = tf.numpy_function(late, [gradients[i], pauses[i]], dtype)
+                tensor = tf.numpy_function(late, [gradients[i], pauses[i]], dtype, stateful=False)
             came.append(tf.ensure_shape(tensor, SHAPES[i]))
         flats, rest = world_sum(came[::-1], [tf.constant(a) for a in agreed])
         return world_sum.unpack(flats), rest
@@ -149,7 +149,9 @@ class Watched:
             self.seconds[name] = time.perf_counter()
             return value
 
-        return tf.ensure_shape(tf.numpy_function(note, [summed], summed.dtype), summed.shape)
+        # Not stateful: TensorFlow keeps such functions in the order in which they were made.
+        noted = tf.numpy_function(note, [summed], summed.dtype, stateful=False)
+        return tf.ensure_shape(noted, summed.shape)
 
 
 watched = Watched()
