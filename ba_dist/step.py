@@ -1,4 +1,4 @@
-"""One synchronous step of any task: forward, loss, backward, one fused allreduce, update.
+"""One synchronous step of any task: forward, loss, backward, allreduce, update.
 
     w ← update(w, g)    g = Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight
 
@@ -7,11 +7,11 @@ and g is brought to the norm of one copy's gradient, and clipped, if asked.
 For classification a row is an instance of weight 1, so this is the paper's
 1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y).
 
-A rank sums over its own instances, microbatch by microbatch. One allreduce over the world then adds
-up, in a single buffer: the gradients, the moving statistics of BatchNorm, the loss, its weight and
-the metrics, the flags by which ranks agree, and a row of seconds of each rank (zeros in the rows of
-others, so that the sum is a table). One buffer, so that the order of the sums is fixed and no
-decision of a step costs a message of its own.
+A rank sums over its own instances, microbatch by microbatch. Its gradients are then added up over
+the world, in buckets that leave while the last microbatch still computes (`optim/world_sum.py`).
+With the last bucket go the moving statistics of BatchNorm, the loss, its weight and the metrics,
+the flags by which ranks agree, and a row of seconds of each rank (zeros in the rows of others, so
+that the sum is a table). So no decision of a step costs a message of its own.
 
 Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised synchronous SGD).
 """
@@ -59,8 +59,9 @@ class StepResult:
         save: whether any rank wishes to save.
         corrupt: records that all ranks report together.
         seconds: float64 [W, phases] of each rank's step before.
-        compute_seconds: that this rank took for its gradient.
-        allreduce_seconds: that this rank waited for the sum over the world.
+        compute_seconds: until the last of this rank's gradients was ready; others were on their
+            way meanwhile.
+        allreduce_seconds: that this rank waited after that for the sums over the world.
     """
 
     loss: float

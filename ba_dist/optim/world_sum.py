@@ -95,10 +95,17 @@ class WorldSum:
         part = -(-size // ranks)
         bits = tf.pad(self._bits(flat), [[0, ranks * part - size]])
         mine = self._comm.alltoall(tf.reshape(bits, [ranks, part]), name=f"parts-{number}")
-        mine = self._numbers(tf.reshape(mine, [ranks, part]), flat.dtype)
-        sums = self._bits(tf.reduce_sum(mine, axis=0))
-        whole = tf.reshape(self._comm.allgather(sums, name=f"sums-{number}"), [ranks * part])
-        return self._numbers(whole[:size], flat.dtype)
+        mine = tf.reshape(mine, [ranks, part])
+        # Not tf.reduce_sum, which sums in another order where there are many ranks.
+        _, total = tf.while_loop(
+            lambda rank, _: rank < ranks,
+            lambda rank, total: [rank + 1, total + self._numbers(mine[rank], flat.dtype)],
+            [tf.constant(1), self._numbers(mine[0], flat.dtype)],
+            parallel_iterations=1,
+            maximum_iterations=ranks - 1,
+        )
+        whole = self._comm.allgather(self._bits(total), name=f"sums-{number}")
+        return self._numbers(tf.reshape(whole, [ranks * part])[:size], flat.dtype)
 
     def _bits(self, numbers: Any) -> Any:
         return tf.bitcast(tf.cast(numbers, self._half), tf.float16)

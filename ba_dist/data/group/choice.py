@@ -20,7 +20,7 @@ from ba_dist.errors import CorruptRecord
 from ba_dist.rules.layout import Layout
 
 WAYS = ("encoded", "decoded")
-_SAMPLES = 8  # of each lane, and at least four times as many in all
+_AT_LEAST, _OF_A_LANE = 32, 8  # samples of a trial's batch
 _WARM_UP, _TIMED = 2, 3  # batches
 _PREFETCH = 2
 
@@ -67,28 +67,29 @@ def choose(
     if (mode.io, mode.exchange) != ("cooperative", "auto") or layout.group_size == 1:
         return Exchange(mode.exchange)
     channel = comm.group(layout)
-    try:
-        if not comm.any(not channel.on_one_node):
-            return Exchange("decoded")
-        before = source.counters.as_dict()
-        ids = _readable(source, channel, min(layout.group_batch, _wanted(layout)))
-        if not comm.world.gather_all(np.array(len(ids))).all():
-            return Exchange("encoded")  # the smaller messages
-        seconds = [
-            _seconds(ReadMode("cooperative", way), source, channel, ids, workers, comm)
-            for way in WAYS
-        ]
-        after = source.counters.as_dict()
-        source.counters.add(**{name: before[name] - after[name] for name in before})
-    finally:
-        channel.free()
+    chosen = _faster(source, comm, layout, channel, workers)
+    channel.free()  # not in a finally: it is collective, and a rank that has failed is elsewhere
+    return chosen
+
+
+def _faster(
+    source: Source, comm: Comm, layout: Layout, channel: Channel, workers: Workers
+) -> Exchange:
+    if not comm.any(not channel.on_one_node):
+        return Exchange("decoded")
+    before = source.counters.as_dict()
+    wanted = max(_AT_LEAST, _OF_A_LANE * layout.group_size)
+    ids = _readable(source, channel, min(layout.group_batch, wanted))
+    if not comm.world.gather_all(np.array(len(ids))).all():
+        return Exchange("encoded")  # the smaller messages
+    seconds = [
+        _seconds(ReadMode("cooperative", way), source, channel, ids, workers, comm) for way in WAYS
+    ]
+    after = source.counters.as_dict()
+    source.counters.add(**{name: before[name] - after[name] for name in before})
     slowest = comm.world.gather_all(np.array(seconds)).max(axis=0).tolist()
     milliseconds = {way: 1000 * s for way, s in zip(WAYS, slowest, strict=True)}
     return Exchange(min(WAYS, key=lambda way: milliseconds[way]), milliseconds)
-
-
-def _wanted(layout: Layout) -> int:
-    return max(4 * _SAMPLES, _SAMPLES * layout.group_size)
 
 
 def _readable(source: Source, channel: Channel, count: int) -> npt.NDArray[np.int64]:

@@ -109,6 +109,16 @@ for wire in (None, "bf16"):
 
 # --- 16 bits on the wire --------------------------------------------------------------------------
 
+
+def in_order(wire: str, number: int) -> np.ndarray:
+    """Rounded, summed in float32 rank after rank, rounded."""
+    half = {"bf16": tf.bfloat16, "fp16": tf.float16}[wire].as_numpy_dtype
+    total = np.float32(0)
+    for rank in range(comm.world_size):
+        total = total + of_rank(rank, "float32")[0][number].astype(half).astype(np.float32)
+    return np.asarray(total, np.float32).astype(half).astype(np.float32)
+
+
 sums, sizes = exact("float32")
 for wire, unit in (("bf16", 2.0**-8), ("fp16", 2.0**-11)):
     for limit in (0, LIMIT):
@@ -126,6 +136,7 @@ for wire, unit in (("bf16", 2.0**-8), ("fp16", 2.0**-11)):
         flat[1] = flat[1][: len(flat[0])]
         found[f"{wire} {limit}"] = {
             "bound": max(ratios),
+            "in_order": all(np.array_equal(g, in_order(wire, i)) for i, g in enumerate(gradients)),
             "agreed": max(errors) * 2.0**24 / comm.world_size,
             "same": same_everywhere([*gradients, *agreed]),
             "relative": float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])),
