@@ -23,12 +23,17 @@ Batches = Iterator[Batch]
 GHOST_BATCH = 32
 
 
-def join(seed: int = 0) -> Comm:
-    """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does."""
+def join(seed: int = 0, fused: bool = False) -> Comm:
+    """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does.
+
+    Args:
+        seed: of weights.
+        fused: with Horovod's fusion, which a loop of plain Horovod counts on and ba_dist leaves off.
+    """
     comm = ba_comm.start()
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     runtime.seed(seed)
-    comm.together(comm.start_horovod)
+    comm.together(lambda: comm.start_horovod(fused))
     return comm
 
 

@@ -102,8 +102,12 @@ class Comm:
                 raise raised
         return result
 
-    def start_horovod(self) -> None:
+    def start_horovod(self, fused: bool = False) -> None:
         """Initialises Horovod over the same ranks, once.
+
+        Args:
+            fused: whether it joins the messages that happen to be ready at the same time. With
+                their sizes the order of sums changes from step to step (horovod#1548).
 
         Raises:
             UserError: when Horovod was not built with MPI, or sees another world.
@@ -117,7 +121,8 @@ class Comm:
                 "Horovod was built without MPI; build it with MPI: `make setup` in a clone, else"
                 " docs/install.md"
             )
-        os.environ |= _HOROVOD
+        if not fused:
+            os.environ |= {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
         horovod.init()
         if (horovod.rank(), horovod.size()) != (self.rank, self.world_size):
             raise UserError(
@@ -163,10 +168,6 @@ class Comm:
         self._mpi.Abort(status)
         os._exit(status)
 
-
-# Not to be set by anybody else: Horovod would join the messages that happen to be ready at the same
-# time, and with their sizes the order of sums would change from step to step (horovod#1548).
-_HOROVOD = {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
 
 # Components of Open MPI that are left out, unless these variables are set.
 _OPEN_MPI = {
