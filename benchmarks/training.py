@@ -28,7 +28,7 @@ def join(seed: int = 0, fused: bool = False) -> Comm:
 
     Args:
         seed: of weights.
-        fused: with Horovod's fusion, which a loop of plain Horovod counts on and ba_dist leaves off.
+        fused: with Horovod's fusion, which plain Horovod counts on and ba_dist leaves off.
     """
     comm = ba_comm.start()
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
