@@ -135,7 +135,7 @@ def test_a_corrupt_sample_is_replaced_on_every_lane(results):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("ranks", "on_a_node"), [(4, 2), (6, 2), (6, 3), (3, 2), (2, 1)])
+@pytest.mark.parametrize(("ranks", "on_a_node"), [(6, 2), (6, 3), (3, 2), (2, 1)])
 def test_records_go_between_nodes_and_samples_inside_of_them(ranks, on_a_node, data, tmp_path):
     """The same batches; each record is read once by a group, and decoded once by each node."""
     program("reading.py", ranks, data[0], tmp_path, on_a_node)
