@@ -38,7 +38,7 @@ class Placement:
         "compute activations again in the backward pass: about half the memory, a third more time",
     )
     bucket_mb: float = setting(
-        8.0,
+        4.0,
         "megabytes of gradients that are sent at a time, while others are computed; 0: all at the"
         " end",
         low=0.0,
