@@ -62,6 +62,11 @@ def check(config: Config) -> None:
             f"--recompute does not work with {config.model.model}, which keeps a state from step to"
             " step; a smaller --microbatch needs less memory as well"
         )
+    if config.run.precision == "fp64" and config.run.allreduce_dtype:
+        raise ConfigError(
+            f"--allreduce-dtype {config.run.allreduce_dtype} would round the gradients of"
+            " --precision fp64, which is for checking; leave one of them out"
+        )
     _check_manifold_mixup(config)
     optim.check(config.optimizer)
     augment.check(config.augment)
@@ -238,6 +243,8 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         forward=Recomputed(made.model) if made.config.placement.recompute else made.model,
         told=_told(made.config),
         seed=made.config.run.seed,
+        bucket_bytes=round(made.config.placement.bucket_mb * 2**20),
+        wire=made.config.run.allreduce_dtype,
     )
 
 

@@ -59,8 +59,10 @@ def prepare(local_rank: int, local_size: int) -> Any:
     # TensorFlow refuses to be set once it is in use: in a notebook, by a second run in a process.
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+        # Two, also on one core: with one, TensorFlow goes through the whole backward pass before it
+        # comes to any operation beside it, and the gradients would all be sent at the end.
         tf.config.threading.set_inter_op_parallelism_threads(
-            int(os.environ.get("TF_NUM_INTEROP_THREADS", 1 if threads == 1 else 2))
+            int(os.environ.get("TF_NUM_INTEROP_THREADS", 2))
         )
     gpus = tf.config.list_physical_devices("GPU")
     if len(gpus) == 1:

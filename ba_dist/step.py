@@ -1,4 +1,4 @@
-"""One synchronous step of any task: forward, loss, backward, one fused allreduce, update.
+"""One synchronous step of any task: forward, loss, backward, allreduce, update.
 
     w ← update(w, g)    g = Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight
 
@@ -7,11 +7,11 @@ and g is brought to the norm of one copy's gradient, and clipped, if asked.
 For classification a row is an instance of weight 1, so this is the paper's
 1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y).
 
-A rank sums over its own instances, microbatch by microbatch. One allreduce over the world then adds
-up, in a single buffer: the gradients, the moving statistics of BatchNorm, the loss, its weight and
-the metrics, the flags by which ranks agree, and a row of seconds of each rank (zeros in the rows of
-others, so that the sum is a table). One buffer, so that the order of the sums is fixed and no
-decision of a step costs a message of its own.
+A rank sums over its own instances, microbatch by microbatch. Its gradients are then added up over
+the world, in buckets that leave while the last microbatch still computes (`optim/world_sum.py`).
+With the last bucket go the moving statistics of BatchNorm, the loss, its weight and the metrics,
+the flags by which ranks agree, and a row of seconds of each rank (zeros in the rows of others, so
+that the sum is a table). So no decision of a step costs a message of its own.
 
 Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised synchronous SGD).
 """
@@ -36,6 +36,7 @@ from ba_dist.optim import UpdateRule
 from ba_dist.optim.average import WeightAverage
 from ba_dist.optim.local_gradient import LocalGradient
 from ba_dist.optim.norm_matching import NormMatching
+from ba_dist.optim.world_sum import WorldSum
 from ba_dist.rules.layout import Layout
 from ba_dist.tasks import Task
 
@@ -58,8 +59,9 @@ class StepResult:
         save: whether any rank wishes to save.
         corrupt: records that all ranks report together.
         seconds: float64 [W, phases] of each rank's step before.
-        compute_seconds: that this rank took for its gradient.
-        allreduce_seconds: that this rank waited for the sum over the world.
+        compute_seconds: until the last of this rank's gradients was ready; others were on their
+            way meanwhile.
+        allreduce_seconds: that this rank waited after that for the sums over the world.
     """
 
     loss: float
@@ -92,6 +94,8 @@ class TrainStep:
         seed: of the run.
         forward: computes as the model does in training; default the model itself.
         told: hyperparameters of a step that layers see; see `LocalGradient`.
+        bucket_bytes: of gradients that travel together at most; 0 for all.
+        wire: bf16 or fp16, what gradients are rounded to on their way; else they go as they are.
     """
 
     def __init__(
@@ -109,6 +113,8 @@ class TrainStep:
         seed: int = 0,
         forward: Any = None,
         told: Sequence[str] = (),
+        bucket_bytes: int = 0,
+        wire: str | None = None,
     ):
         self.task = task
         self.model = model
@@ -119,8 +125,10 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.matching = matching
         self.average = average
+        # What is small would be lost in fp16, be it in the network or on the wire.
+        self._scaled = precision.scaled or wire == "fp16"
         self.loss_scale = tf.Variable(
-            _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
+            _INITIAL_SCALE if self._scaled else 1.0, trainable=False, dtype=tf.float32
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._local = LocalGradient(
@@ -133,8 +141,8 @@ class TrainStep:
             forward=forward,
             told=told,
         )
-        self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-        self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        weights = [v.value for v in model.trainable_variables]
+        self._world_sum = WorldSum(weights, comm, bucket_bytes=bucket_bytes, wire=wire)
         # Without autograph, whose reading of the source cost each rank over a second before its
         # first step: what branches or loops in the graph says so itself.
         self._step = tf.function(self._run, reduce_retracing=True, autograph=False)
@@ -164,9 +172,8 @@ class TrainStep:
         (stop, save, corrupt), table = hear(row.numpy())
         ended = time.perf_counter()
         alone = self.layout.world_size == 1
-        ready, summed = [
-            ended if alone else float(at.numpy()) for at in (self._ready_at, self._summed_at)
-        ]
+        clocks = (self._world_sum.ready_at, self._world_sum.summed_at)
+        ready, summed = [ended if alone else float(at.numpy()) for at in clocks]
         ratios = [_ratio(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
         return StepResult(
             loss=_ratio(loss, weight),
@@ -223,7 +230,8 @@ class TrainStep:
         kept = [*moving, *self.instance_state().values()]
         before = [tf.identity(variable) for variable in kept]
         scale = tf.identity(self.loss_scale)
-        totals, gradients = self._local.sums(tensors, tf.constant(0))
+        apart = self.layout.world_size > 1 and len(self._world_sum.buckets) > 1
+        totals, gradients = self._local.sums(tensors, tf.constant(0), apart)
         dtype = gradients[0].dtype
         totals, row = tf.cast(tf.stack(totals), dtype), tf.cast(row, dtype)
         gradients, moved, totals, row = self._over_the_world(gradients, moving, totals, row)
@@ -246,34 +254,25 @@ class TrainStep:
 
     def _over_the_world(
         self, gradients: list[Any], moving: list[Any], totals: Any, row: Any
-    ) -> tuple[Any, list[Any], Any, Any]:
+    ) -> tuple[list[Any], list[Any], Any, Any]:
         """(sum of the gradients, means of the moving statistics, sums of totals and row).
 
-        By one allreduce of one buffer. A network's gradients are too large for the cache, so they
-        are passed over as few times as can be, and stay one flat buffer where there are ranks.
+        The gradients stay flat, bucket by bucket, where there are ranks.
         """
         world = self.layout.world_size
         if world == 1:
             return gradients, moving, totals, row
-        tensors = [*gradients, *moving, totals, row]
-        buffer = self._sum(tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0))
-        ends = np.cumsum(
-            [_elements(part) for part in (gradients, moving, [totals], [row])]
-        ).tolist()
-        # Slices, not a split, which would copy all gradients once more.
-        whole, moved, totals, row = (
-            buffer[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        )
-        return whole, _pieces(moved / world, moving), totals, row
+        flats, agreed = self._world_sum(gradients, [*moving, totals, row])
+        *moved, totals, row = agreed
+        return flats, [statistic / world for statistic in moved], totals, row
 
-    def _mean(self, gradients: Any, factor: Any) -> tuple[list[Any], Any]:
-        """(gradients · factor, their norm), of a flat buffer or of a list."""
-        if isinstance(gradients, list):
-            gradients = [gradient * factor for gradient in gradients]
-            return gradients, tf.linalg.global_norm(gradients)
-        whole = gradients * factor
-        norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
-        return _pieces(whole, [v.value for v in self.model.trainable_variables]), norm
+    def _mean(self, gradients: list[Any], factor: Any) -> tuple[list[Any], Any]:
+        """(gradients · factor, their norm) of the gradients, or of flat buckets of them."""
+        gradients = [gradient * factor for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        if self.layout.world_size > 1:
+            gradients = self._world_sum.unpack(gradients)
+        return gradients, norm
 
     def _clip(self, gradients: list[Any], norm: Any) -> list[Any]:
         """g · min(1, c / ‖g‖) for the threshold c; the gradients as they are where c is 0.
@@ -287,20 +286,10 @@ class TrainStep:
         share = tf.minimum(tf.ones((), norm.dtype), self.clip_norm / norm)
         return [gradient * share for gradient in gradients]
 
-    def _sum(self, buffer: Any) -> Any:
-        """The sum of a buffer over the world, timed: the one message of a step."""
-        with tf.control_dependencies([buffer]):
-            ready = self._ready_at.assign(_clock())
-        with tf.control_dependencies([ready]):
-            summed = self.comm.allreduce(tf.identity(buffer), name="step")
-        with tf.control_dependencies([summed]):
-            self._summed_at.assign(_clock())
-        return summed
-
     def _update(self, gradients: list[Any], hyper: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
         _if(finite, lambda: self.rule.apply(gradients, hyper))
-        if self.precision.scaled:
+        if self._scaled:
             self._adapt_scale(finite)
 
     def _adapt_scale(self, finite: Any) -> None:
@@ -320,23 +309,6 @@ def _if(condition: Any, work: Callable[[], None]) -> None:
         return tf.no_op()
 
     tf.cond(condition, done, tf.no_op)
-
-
-def _clock() -> Any:
-    # tf.timestamp refuses to work where operations must be deterministic.
-    return tf.numpy_function(time.perf_counter, [], tf.float64)
-
-
-def _pieces(buffer: Any, like: list[Any]) -> list[Any]:
-    """A flat buffer cut into tensors of these shapes."""
-    if not like:
-        return []
-    parts = tf.split(buffer, [t.shape.num_elements() for t in like])
-    return [tf.reshape(part, t.shape) for part, t in zip(parts, like, strict=True)]
-
-
-def _elements(tensors: list[Any]) -> int:
-    return sum(tensor.shape.num_elements() for tensor in tensors)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -9,11 +9,11 @@ from typing import Any
 
 from ba_dist import experiment, runtime
 from ba_dist.comm import Comm, start
-from ba_dist.config import Config, adapted, layout_of, plan_steps
+from ba_dist.config import Config, adapted, layout_of, override, plan_steps
 from ba_dist.data.batch import Batch
 from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.data.order import rate_factor
-from ba_dist.data.pipeline import InputPipeline, open_pipeline
+from ba_dist.data.pipeline import InputPipeline, choose_exchange, open_pipeline
 from ba_dist.data.sources import Source
 from ba_dist.errors import DataUnavailable
 from ba_dist.health import devices, inject, nonfinite, replicas
@@ -111,15 +111,22 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         if saving.is_finished(folder, plan, run.position.step, comm):
             earlier = run_dir.read_json(folder / "summary.json")
             return Outcome(folder, earlier, run.position.step, made.task, finished_before=True)
+        exchange = choose_exchange(config, dataset.train, layout, comm)
         record.describe(
-            folder, config, layout, dataset=dataset, plan=plan, done=run.position.step, comm=comm
+            *(folder, config, layout),
+            dataset=dataset,
+            plan=plan,
+            done=run.position.step,
+            comm=comm,
+            exchange=exchange,
         )
         if taken and comm.rank == 0 and run.position.step == 0:
             print(f"starting from {taken}", flush=True)
         # --- the steps ----------------------------------------------------------------------------
         writer = stack.enter_context(_open_writer(run))
         writer.start(dataset.train, run.position.step)
-        stopped = _train(run, writer, injector.source(dataset.train), injector)
+        source = injector.source(dataset.train)
+        stopped = _train(run, writer, source, injector, exchange=exchange.way)
         # --- the end ------------------------------------------------------------------------------
         summary = None if stopped else _summarise(run, writer, dataset)
         if summary is not None:
@@ -199,10 +206,12 @@ def _open_writer(run: Run) -> Any:
 # --- the steps ------------------------------------------------------------------------------------
 
 
-def _train(run: Run, writer: Writer, source: Source, injector: inject.Injector) -> bool:
+def _train(
+    run: Run, writer: Writer, source: Source, injector: inject.Injector, *, exchange: str
+) -> bool:
     """All steps that are left; True when the ranks agreed to stop before the end."""
     pipeline_of_run = open_pipeline(
-        run.config,
+        override(run.config, {"exchange": exchange}),
         source,
         run.made.task,
         layout=run.layout,

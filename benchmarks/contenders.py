@@ -12,6 +12,7 @@ from ready import Ready
 from ba_dist import comm as ba_comm
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
+from ba_dist.data.group.choice import choose
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import Source, Workers, workers
@@ -24,6 +25,7 @@ OURS = {
     "broadcast-decoded": ReadMode("broadcast", "decoded"),
     "cooperative-encoded": ReadMode("cooperative", "encoded"),
     "cooperative": ReadMode("cooperative", "decoded"),
+    "auto": ReadMode("cooperative", "auto"),
 }
 # Those that a step can be fed with; the service has one copy for all ranks.
 READY = ("replicate", "broadcast", "cooperative", "tf.data", "streaming")
@@ -64,17 +66,11 @@ class Reading:
     It is allowed to read just the batches of the turn, so that it rests when others have theirs.
 
     Args:
-        mode: how the group reads.
-        source: the photographs.
-        channel: the group, on a communicator of its own.
-        layout: of the ranks, which are all one group.
-        pool: threads that read and decode.
+        reader: ba_dist's reader in one mode.
     """
 
-    def __init__(
-        self, mode: ReadMode, source: Source, channel: Channel, layout: Layout, pool: Workers
-    ):
-        self._reader = reader_of(mode, source, channel, layout, pool)
+    def __init__(self, reader: GroupReader):
+        self._reader = reader
         self.batches = iter(self._reader)
         self._owed = 0
 
@@ -96,9 +92,24 @@ class Reading:
 
 
 def reader_of(
-    mode: ReadMode, source: Source, channel: Channel, layout: Layout, pool: Workers
+    mode: ReadMode,
+    source: Source,
+    channel: Channel,
+    layout: Layout,
+    pool: Workers,
+    *,
+    sharing: int,
 ) -> GroupReader:
-    """ba_dist's reader in one mode; the arguments are those of `Reading`."""
+    """ba_dist's reader in one mode.
+
+    Args:
+        mode: how the group reads.
+        source: the photographs.
+        channel: the group, on a communicator of its own.
+        layout: of the ranks, which are all one group.
+        pool: threads that read and decode.
+        sharing: ranks on this node.
+    """
     return GroupReader(
         source,
         GroupSampler(len(source), 0, layout, 0),
@@ -108,8 +119,19 @@ def reader_of(
         last=_FOREVER,
         prefetch=_PREFETCH,
         workers=pool,
-        sharing=channel.size,
+        sharing=sharing,
     )
+
+
+def mode_of(name: str, source: Source, comm: Comm, layout: Layout, pool: Workers) -> ReadMode:
+    """How a contender of ours reads; `auto` measures it now, collective over the world."""
+    mode = OURS[name]
+    if name != "auto":
+        return mode
+    chosen = choose(mode, source, comm, layout, pool)
+    if comm.rank == 0 and chosen.milliseconds:
+        print(chosen.text(), flush=True)
+    return ReadMode(mode.io, chosen.way)
 
 
 def open_contenders(
@@ -120,12 +142,11 @@ def open_contenders(
     layout = Layout(comm.world_size, comm.world_size, batch)
     opened: dict[str, Any] = {}
     for name in settings.contenders:
-        if name in OURS and settings.ready:
-            channel = comm.group(layout)
-            reader = reader_of(OURS[name], source, channel, layout, pool)
-            opened[name] = Ready(reader, _PREFETCH, source, layout, channel, pool)
-        elif name in OURS:
-            opened[name] = Reading(OURS[name], source, comm.group(layout), layout, pool)
+        if name in OURS:
+            mode, channel = mode_of(name, source, comm, layout, pool), comm.group(layout)
+            reader = reader_of(mode, source, channel, layout, pool, sharing=comm.node.size)
+            ready = (reader, _PREFETCH, source, layout, channel, pool)
+            opened[name] = Ready(*ready) if settings.ready else Reading(reader)
         elif name == "tf.data":
             opened[name] = rivals.TfData(settings.data_dir, batch, threads, settings.ready)
         elif name == "tf.data-service":

@@ -284,7 +284,7 @@ def main(
 
         python benchmarks/throughput.py --batch-sizes 1,8 --trials 5 --warm-up 1
     """
-    comm = training.join()
+    comm = training.join(fused="horovod" in baseline)
     layouts = {}
     for size in batch_sizes:
         layouts[size] = training.layout_for(

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import baselines
@@ -22,12 +23,17 @@ Batches = Iterator[Batch]
 GHOST_BATCH = 32
 
 
-def join(seed: int = 0) -> Comm:
-    """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does."""
+def join(seed: int = 0, fused: bool = False) -> Comm:
+    """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does.
+
+    Args:
+        seed: of weights.
+        fused: with Horovod's fusion, which plain Horovod counts on and ba_dist leaves off.
+    """
     comm = ba_comm.start()
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     runtime.seed(seed)
-    comm.together(comm.start_horovod)
+    comm.together(lambda: comm.start_horovod(fused))
     return comm
 
 
@@ -58,7 +64,7 @@ def layout_for(
 
 def train_step(
     comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int
-) -> Callable[[Batch], Any]:
+) -> "functools.partial[Any]":
     """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum."""
     from ba_dist import experiment
     from ba_dist.data.sources import ImageInfo
@@ -68,7 +74,7 @@ def train_step(
     made = experiment.assemble(config, info, layout.ghost_batch)
     step = experiment.train_step(made, layout, comm)
     hyper = optim.hyperparameters(config.optimizer, baselines.RATE)
-    return lambda batch: step(batch, hyper)
+    return functools.partial(step, hyper=hyper)
 
 
 def configuration(

@@ -40,7 +40,8 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     # A run that stopped at a corrupt record may go on without it.
     free = ("data_dir", "val_samples", "context", "on_corrupt", "corrupt_budget")
     computed["data"] = {name: v for name, v in tree["data"].items() if name not in free}
-    computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
+    kept = ("seed", "precision", "allreduce_dtype")
+    computed["run"] = {name: tree["run"][name] for name in kept}
     return computed
 
 

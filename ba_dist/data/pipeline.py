@@ -11,6 +11,7 @@ from ba_dist import runtime
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Config
 from ba_dist.data.batch import Batch, InstanceMaker, Instances, finish, pack
+from ba_dist.data.group.choice import Exchange, choose
 from ba_dist.data.group.group_reader import GroupBatch, GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.order import order_of
@@ -185,13 +186,13 @@ def make_pipeline(
         last: step to end before.
         finished: give tensors that are ready for the network, where no step finishes them.
     """
-    placement, data, seed = config.placement, config.data, config.run.seed
+    placement, seed = config.placement, config.run.seed
     order = order_of(config, source.info)
     reader = GroupReader(
         source,
         GroupSampler(len(source), seed, layout, layout.group(rank), order=order),
         channel,
-        ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip"),
+        mode_of(config),
         first=first,
         last=last,
         prefetch=placement.prefetch,
@@ -255,6 +256,25 @@ def open_pipeline(
                 pipeline.abandon()
             raise
         pipeline.close()
+
+
+def choose_exchange(config: Config, source: Source, layout: Layout, comm: Comm) -> Exchange:
+    """What the lanes of a group give each other, measured where there is a choice; collective.
+
+    Args:
+        config: of the run.
+        source: of its training samples.
+        layout: of the ranks.
+        comm: the world.
+    """
+    with workers(io_threads(config, source) if source.stored else 1) as pool:
+        return choose(mode_of(config), source, comm, layout, pool)
+
+
+def mode_of(config: Config) -> ReadMode:
+    """How the groups of a run read."""
+    placement = config.placement
+    return ReadMode(placement.io, placement.exchange, config.data.on_corrupt == "skip")
 
 
 def io_threads(config: Config, source: Source) -> int:

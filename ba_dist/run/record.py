@@ -9,6 +9,7 @@ from ba_dist import models, runtime
 from ba_dist.comm import Comm
 from ba_dist.config import COMPUTATION, PARTS, Config, computed_part, from_dict, to_dict
 from ba_dist.data.catalog import Dataset, digest
+from ba_dist.data.group.choice import Exchange
 from ba_dist.recipes import RECIPES, recipe
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
@@ -49,6 +50,7 @@ def describe(
     plan: Plan,
     done: int,
     comm: Comm,
+    exchange: Exchange,
 ) -> None:
     """Writes config.json and says once what is about to run, both on rank 0.
 
@@ -60,18 +62,20 @@ def describe(
         plan: of the steps.
         done: steps that an earlier job has done.
         comm: the world.
+        exchange: what the lanes of a group give each other.
     """
     hosts = comm.hosts  # collective when it is first asked for
     if comm.rank != 0:
         return
     path = folder / "config.json"
     layouts = add_layout(path, done, layout)
-    run_dir.write_json(
-        path, facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)
-    )
+    known = facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)
+    run_dir.write_json(path, {**known, "exchange": dataclasses.asdict(exchange)})
     for name, content in dataset.info.files().items():
         whole_file.write(folder / name, content)
     for line in opening(config, layout, dataset, plan.total_steps):
+        print(line, flush=True)
+    if line := exchange.text():
         print(line, flush=True)
     if done:
         print(f"going on at step {done} of {plan.total_steps}", flush=True)

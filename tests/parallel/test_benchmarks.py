@@ -81,6 +81,24 @@ def test_scaling(compute, tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("compute", ["--compute-ms=20", "--model=resnet8"])
+def test_overlap(compute, tmp_path):
+    output = tmp_path / "o.json"
+    warm(
+        2, "python", PROGRAMS / "overlap.py", compute, "--gradient-mb", 0.2, "--image-size", 16,
+        "--instances", 8, "--microbatch", 4, "--buckets-mb", "0,0.05", "--allreduce-dtype", "bf16",
+        "--rounds", 2, "--steps", 2, "--warm-up", 1, "--output", output,
+    )  # fmt: skip
+    results = {r["way"]: r["milliseconds"] for r in json.loads(output.read_text())["results"]}
+    assert list(results) == ["alone", "allreduce", "0 MB", "0.05 MB"]
+    for way, parts in results.items():
+        assert parts["step"]["trials"] == 4
+        assert (parts["compute"]["median"] > 0) == (way != "allreduce")
+        if compute.startswith("--compute") and way != "allreduce":
+            assert parts["compute"]["median"] >= 20
+
+
+@pytest.mark.mpi
 def test_groups_read_a_share_of_what_replicas_read(tmp_path):
     output = tmp_path / "g.json"
     one_command(

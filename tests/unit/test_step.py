@@ -160,6 +160,22 @@ def test_the_update_is_the_mean_gradient_over_copies_and_samples(comm, microbatc
     np.testing.assert_allclose(outcome.grad_norm, norm, rtol=1e-9)
 
 
+@pytest.mark.parametrize("microbatch", [8, 16, 24])
+def test_a_last_microbatch_apart_from_the_loop_changes_no_bit(comm, microbatch):
+    """Nor what BatchNorm keeps, which moves once a step."""
+    images, labels = instances()
+    found = []
+    for apart in (False, True):
+        trained = train_step(comm, microbatch=microbatch)
+        tensors = trained._local.tensors(batch_of(images, labels))
+        sums = tf.function(trained._local.sums, autograph=False)
+        totals, gradients = sums(tensors, tf.constant(0), apart)
+        moved = [v.numpy() for v in trained.model.non_trainable_variables]
+        found.append([*(t.numpy() for t in [*totals, *gradients]), *moved])
+    for looped, apart in zip(*found, strict=True):
+        assert looped.tobytes() == apart.tobytes()
+
+
 def test_a_gradient_longer_than_the_threshold_is_shortened_to_it(comm):
     """All variables by one share, with the norm of the gradient before in the outcome."""
     threshold = 0.5
@@ -307,6 +323,19 @@ def test_fp16_scales_the_loss_without_changing_the_update(comm):
     full_outcome, half_outcome = (s(images, labels, 0.1, False) for s in (full, half))
     assert half_outcome.grad_norm == pytest.approx(full_outcome.grad_norm, rel=0.05)
     assert half.good_steps.numpy() == 1
+
+
+def test_fp16_on_the_wire_scales_the_loss_without_changing_the_update(comm):
+    images, labels = instances()
+    plain, sent = train_step(comm), train_step(comm, wire="fp16")
+    for trained in (plain, sent):
+        trained(images, labels, 0.1, False)
+    assert sent.loss_scale.numpy() == 2.0**15 and sent.good_steps.numpy() == 1
+    for one, other in zip(
+        plain.model.trainable_variables, sent.model.trainable_variables, strict=True
+    ):
+        # Powers of two change no bit, but of what is too small for float32.
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
