@@ -34,6 +34,7 @@ from ba_dist.models.precision import Precision
 from ba_dist.models.tags import INSTANCE, carries
 from ba_dist.optim import UpdateRule
 from ba_dist.optim.average import WeightAverage
+from ba_dist.optim.flat import flat, flat_size, pieces
 from ba_dist.optim.local_gradient import LocalGradient
 from ba_dist.optim.norm_matching import NormMatching
 from ba_dist.rules.layout import Layout
@@ -220,72 +221,63 @@ class TrainStep:
 
     def _run(self, tensors: Any, hyper: Any, row: Any) -> tuple[Any, Any]:
         moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
-        kept = [*moving, *self.instance_state().values()]
-        before = [tf.identity(variable) for variable in kept]
-        scale = tf.identity(self.loss_scale)
+        states = list(self.instance_state().values())
+        before, states_before = ([tf.identity(v) for v in part] for part in (moving, states))
+        loss_scale = tf.identity(self.loss_scale)
         totals, gradients = self._local.sums(tensors, tf.constant(0))
         dtype = gradients[0].dtype
         totals, row = tf.cast(tf.stack(totals), dtype), tf.cast(row, dtype)
-        gradients, moved, totals, row = self._over_the_world(gradients, moving, totals, row)
-        factor = self._local.rows(tensors) / (totals[1] * tf.cast(scale, dtype))
-        gradients, norm = self._mean(gradients, factor)
+        gradients, length, means, totals, row = self._over_the_world(gradients, moving, totals, row)
+        # The mean gradient is `scale` times these sums, which are not passed over for it.
+        scale = self._local.rows(tensors) / (totals[1] * tf.cast(loss_scale, dtype))
+        norm = length * scale
         finite = tf.math.is_finite(norm)
-        length = norm
         if self.matching:
-            ratio = self.matching.ratio(hyper["norm_of_copies"], norm, finite)
-            gradients, length = [gradient * ratio for gradient in gradients], norm * ratio
-        self._update(self._clip(gradients, length), hyper, finite)
-        new = [*moved, *kept[len(moving) :]]
-        for variable, value, old in zip(kept, new, before, strict=True):
-            variable.assign(tf.where(finite, value, old))
+            scale *= self.matching.ratio(hyper["norm_of_copies"], norm, finite)
+        self._update(gradients, hyper, self._clipped(scale, length), finite)
+        self._settle(finite, moving, before, means)
+        self._settle(finite, states, states_before, None)
         if self.average:
             _if(finite, self.average.move)
-        numbers = [norm, tf.cast(finite, dtype), scale, *tf.unstack(totals)]
+        numbers = [norm, tf.cast(finite, dtype), loss_scale, *tf.unstack(totals)]
         numbers = tf.stack([tf.cast(number, tf.float64) for number in numbers])
         return numbers, tf.cast(row, tf.float64)
 
     def _over_the_world(
         self, gradients: list[Any], moving: list[Any], totals: Any, row: Any
-    ) -> tuple[Any, list[Any], Any, Any]:
-        """(sum of the gradients, means of the moving statistics, sums of totals and row).
+    ) -> tuple[list[Any], Any, Any, Any, Any]:
+        """(sum of the gradients, its norm, flat means of the moving statistics, sums of totals and
+        row); alone, no means.
 
         By one allreduce of one buffer. A network's gradients are too large for the cache, so they
-        are passed over as few times as can be, and stay one flat buffer where there are ranks.
+        are passed over as few times as can be, and stay in the buffer where there are ranks.
         """
         world = self.layout.world_size
         if world == 1:
-            return gradients, moving, totals, row
-        tensors = [*gradients, *moving, totals, row]
-        buffer = self._sum(tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0))
-        ends = np.cumsum(
-            [_elements(part) for part in (gradients, moving, [totals], [row])]
-        ).tolist()
-        # Slices, not a split, which would copy all gradients once more.
+            return gradients, tf.linalg.global_norm(gradients), None, totals, row
+        parts, sizes = [gradients, moving, [totals], [row]], [totals.shape[0], row.shape[0]]
+        buffer = self._sum(flat([tensor for part in parts for tensor in part]))
+        ends = np.cumsum([flat_size(part) for part in parts]).tolist()
         whole, moved, totals, row = (
             buffer[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)
         )
-        return whole, _pieces(moved / world, moving), totals, row
-
-    def _mean(self, gradients: Any, factor: Any) -> tuple[list[Any], Any]:
-        """(gradients · factor, their norm), of a flat buffer or of a list."""
-        if isinstance(gradients, list):
-            gradients = [gradient * factor for gradient in gradients]
-            return gradients, tf.linalg.global_norm(gradients)
-        whole = gradients * factor
         norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
-        return _pieces(whole, [v.value for v in self.model.trainable_variables]), norm
+        summed = pieces(whole, [gradient.shape for gradient in gradients])
+        return summed, norm, moved / world, totals[: sizes[0]], row[: sizes[1]]
 
-    def _clip(self, gradients: list[Any], norm: Any) -> list[Any]:
-        """g · min(1, c / ‖g‖) for the threshold c; the gradients as they are where c is 0.
+    def _clipped(self, scale: Any, length: Any) -> Any:
+        """The scale s, smaller where the mean gradient is longer than the threshold c.
 
-        The mean gradient over the world, and its norm over all variables, so all ranks clip alike.
+            s · min(1, c / ‖s·g‖)
+
+        The norm is that of the mean gradient over the world and all variables, so all ranks clip
+        alike.
 
         Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks".
         """
         if not self.clip_norm:
-            return gradients
-        share = tf.minimum(tf.ones((), norm.dtype), self.clip_norm / norm)
-        return [gradient * share for gradient in gradients]
+            return scale
+        return scale * tf.minimum(tf.ones((), scale.dtype), self.clip_norm / (length * scale))
 
     def _sum(self, buffer: Any) -> Any:
         """The sum of a buffer over the world, timed: the one message of a step."""
@@ -297,11 +289,29 @@ class TrainStep:
             self._summed_at.assign(_clock())
         return summed
 
-    def _update(self, gradients: list[Any], hyper: Any, finite: Any) -> None:
+    def _update(self, gradients: list[Any], hyper: Any, scale: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
-        _if(finite, lambda: self.rule.apply(gradients, hyper))
+        _if(finite, lambda: self.rule.apply(gradients, hyper, scale))
         if self.precision.scaled:
             self._adapt_scale(finite)
+
+    def _settle(self, finite: Any, moving: list[Any], before: list[Any], means: Any) -> None:
+        """Moving statistics become their means over the world, or what they were before.
+
+        Args:
+            finite: whether the step's gradient is.
+            moving: the statistics, which the forward pass has moved on this rank.
+            before: what they were, a tensor each.
+            means: over the world, as `flat` has them; None where this rank is alone.
+        """
+        if not moving:
+            return
+        if means is None:
+            _if(~finite, lambda: _assign(moving, before))
+        else:
+            # One choice for all: a network has hundreds of them, and each operation has its price.
+            chosen = tf.where(finite, means, flat(before))
+            _assign(moving, pieces(chosen, [statistic.shape for statistic in before]))
 
     def _adapt_scale(self, finite: Any) -> None:
         """Halves the loss scale after an overflow, doubles it after many steps without one."""
@@ -327,16 +337,9 @@ def _clock() -> Any:
     return tf.numpy_function(time.perf_counter, [], tf.float64)
 
 
-def _pieces(buffer: Any, like: list[Any]) -> list[Any]:
-    """A flat buffer cut into tensors of these shapes."""
-    if not like:
-        return []
-    parts = tf.split(buffer, [t.shape.num_elements() for t in like])
-    return [tf.reshape(part, t.shape) for part, t in zip(parts, like, strict=True)]
-
-
-def _elements(tensors: list[Any]) -> int:
-    return sum(tensor.shape.num_elements() for tensor in tensors)
+def _assign(variables: list[Any], values: list[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _ratio(numerator: float, denominator: float) -> float:
