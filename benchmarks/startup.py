@@ -103,11 +103,15 @@ def on_rank(words: list[str], output: str) -> None:
 
 
 def seconds_of(times: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Part → seconds, what lies between two parts being "between them", and "to the first step"."""
+    """Part → its seconds; `between them`, what no part has; `in all`, to the end of the last one.
+
+    Args:
+        times: part → (begun, ended); one that lies inside of another has no seconds of its own.
+    """
     found, ended, between = {}, 0.0, 0.0
     for part, (begun, end) in sorted(times.items(), key=lambda item: item[1]):
         between += max(0.0, begun - ended)
-        found[part] = end - max(begun, ended)
+        found[part] = max(0.0, end - max(begun, ended))
         ended = max(ended, end)
     return {**found, "between them": between, "in all": ended}
 
@@ -125,7 +129,7 @@ def one_start(ranks: int, words: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "times.json")
         line = [f"{MPIRUN}", "-n", f"{ranks}", "--", "python", f"{Path(__file__).resolve()}"]
-        line += ["--on-rank", f"{output}", "train", *words, "--steps=1", f"--run-dir={folder}/run"]
+        line += ["on-rank", f"{output}", "train", *words, "--steps=1", f"--run-dir={folder}/run"]
         begun = {_BEGUN: repr(time.time())}
         done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **begun})
         if done.returncode or not output.exists():
@@ -167,7 +171,7 @@ def main(recipe: str, ranks: int, rounds: int, output: str | None) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--on-rank"]:
+    if sys.argv[1:2] == ["on-rank"]:
         on_rank(sys.argv[3:], sys.argv[2])
     else:
         main()
