@@ -151,7 +151,10 @@ def assemble(
     task = task_of(config, info)
     precision = set_precision(config.run.precision)
     norm = partial(
-        GhostBatchNormalization, ghost_batch_size=ghost_batch, momentum=config.model.bn_momentum
+        GhostBatchNormalization,
+        ghost_batch_size=ghost_batch,
+        momentum=config.model.bn_momentum,
+        repeatable=config.run.repeatable,
     )
     # Here, not earlier: whoever has prepared data may have drawn random numbers meanwhile.
     runtime.seed(config.run.seed)

@@ -34,6 +34,7 @@ from ba_dist.models.precision import Precision
 from ba_dist.models.tags import INSTANCE, carries
 from ba_dist.optim import UpdateRule
 from ba_dist.optim.average import WeightAverage
+from ba_dist.optim.flat import flat, flat_size, pieces
 from ba_dist.optim.local_gradient import LocalGradient
 from ba_dist.optim.norm_matching import NormMatching
 from ba_dist.optim.world_sum import WorldSum
@@ -227,70 +228,80 @@ class TrainStep:
 
     def _run(self, tensors: Any, hyper: Any, row: Any) -> tuple[Any, Any]:
         moving = [v.value for v in self.model.non_trainable_variables if _is_statistic(v)]
-        kept = [*moving, *self.instance_state().values()]
-        before = [tf.identity(variable) for variable in kept]
-        scale = tf.identity(self.loss_scale)
+        states = list(self.instance_state().values())
+        before, states_before = ([tf.identity(v) for v in part] for part in (moving, states))
+        loss_scale = tf.identity(self.loss_scale)
         apart = self.layout.world_size > 1 and len(self._world_sum.buckets) > 1
         totals, gradients = self._local.sums(tensors, tf.constant(0), apart)
         dtype = gradients[0].dtype
         totals, row = tf.cast(tf.stack(totals), dtype), tf.cast(row, dtype)
-        gradients, moved, totals, row = self._over_the_world(gradients, moving, totals, row)
-        factor = self._local.rows(tensors) / (totals[1] * tf.cast(scale, dtype))
-        gradients, norm = self._mean(gradients, factor)
+        gradients, length, means, totals, row = self._over_the_world(gradients, moving, totals, row)
+        # The mean gradient is `scale` times these sums, which are not passed over for it.
+        scale = self._local.rows(tensors) / (totals[1] * tf.cast(loss_scale, dtype))
+        norm = length * scale
         finite = tf.math.is_finite(norm)
-        length = norm
         if self.matching:
-            ratio = self.matching.ratio(hyper["norm_of_copies"], norm, finite)
-            gradients, length = [gradient * ratio for gradient in gradients], norm * ratio
-        self._update(self._clip(gradients, length), hyper, finite)
-        new = [*moved, *kept[len(moving) :]]
-        for variable, value, old in zip(kept, new, before, strict=True):
-            variable.assign(tf.where(finite, value, old))
+            scale *= self.matching.ratio(hyper["norm_of_copies"], norm, finite)
+        self._update(gradients, hyper, self._clipped(scale, length), finite)
+        self._settle(finite, moving, before, means)
+        self._settle(finite, states, states_before, None)
         if self.average:
             _if(finite, self.average.move)
-        numbers = [norm, tf.cast(finite, dtype), scale, *tf.unstack(totals)]
+        numbers = [norm, tf.cast(finite, dtype), loss_scale, *tf.unstack(totals)]
         numbers = tf.stack([tf.cast(number, tf.float64) for number in numbers])
         return numbers, tf.cast(row, tf.float64)
 
     def _over_the_world(
         self, gradients: list[Any], moving: list[Any], totals: Any, row: Any
-    ) -> tuple[list[Any], list[Any], Any, Any]:
-        """(sum of the gradients, means of the moving statistics, sums of totals and row).
-
-        The gradients stay flat, bucket by bucket, where there are ranks.
+    ) -> tuple[list[Any], Any, Any, Any, Any]:
+        """(sum of the gradients, its norm, flat means of the moving statistics, sums of totals and
+        row); alone, no means.
         """
-        world = self.layout.world_size
-        if world == 1:
-            return gradients, moving, totals, row
+        if self.layout.world_size == 1:
+            return gradients, tf.linalg.global_norm(gradients), None, totals, row
         flats, agreed = self._world_sum(gradients, [*moving, totals, row])
-        *moved, totals, row = agreed
-        return flats, [statistic / world for statistic in moved], totals, row
+        behind = flat_size(moving)
+        means = agreed[:behind] / self.layout.world_size
+        totals, row = pieces(agreed[behind:], [totals.shape, row.shape])
+        return self._world_sum.unpack(flats), tf.linalg.global_norm(flats), means, totals, row
 
-    def _mean(self, gradients: list[Any], factor: Any) -> tuple[list[Any], Any]:
-        """(gradients · factor, their norm) of the gradients, or of flat buckets of them."""
-        gradients = [gradient * factor for gradient in gradients]
-        norm = tf.linalg.global_norm(gradients)
-        if self.layout.world_size > 1:
-            gradients = self._world_sum.unpack(gradients)
-        return gradients, norm
+    def _clipped(self, scale: Any, length: Any) -> Any:
+        """The scale s, smaller where the mean gradient is longer than the threshold c.
 
-    def _clip(self, gradients: list[Any], norm: Any) -> list[Any]:
-        """g · min(1, c / ‖g‖) for the threshold c; the gradients as they are where c is 0.
+            s · min(1, c / ‖s·g‖)
 
-        The mean gradient over the world, and its norm over all variables, so all ranks clip alike.
+        The norm is that of the mean gradient over the world and all variables, so all ranks clip
+        alike.
 
         Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks".
         """
         if not self.clip_norm:
-            return gradients
-        share = tf.minimum(tf.ones((), norm.dtype), self.clip_norm / norm)
-        return [gradient * share for gradient in gradients]
+            return scale
+        return scale * tf.minimum(tf.ones((), scale.dtype), self.clip_norm / (length * scale))
 
-    def _update(self, gradients: list[Any], hyper: Any, finite: Any) -> None:
+    def _update(self, gradients: list[Any], hyper: Any, scale: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
-        _if(finite, lambda: self.rule.apply(gradients, hyper))
+        _if(finite, lambda: self.rule.apply(gradients, hyper, scale))
         if self._scaled:
             self._adapt_scale(finite)
+
+    def _settle(self, finite: Any, moving: list[Any], before: list[Any], means: Any) -> None:
+        """Moving statistics become their means over the world, or what they were before.
+
+        Args:
+            finite: whether the step's gradient is.
+            moving: the statistics, which the forward pass has moved on this rank.
+            before: what they were, a tensor each.
+            means: over the world, as `flat` has them; None where this rank is alone.
+        """
+        if not moving:
+            return
+        if means is None:
+            _if(~finite, lambda: _assign(moving, before))
+        else:
+            # One choice for all: a network has hundreds of them, and each operation has its price.
+            chosen = tf.where(finite, means, flat(before))
+            _assign(moving, pieces(chosen, [statistic.shape for statistic in before]))
 
     def _adapt_scale(self, finite: Any) -> None:
         """Halves the loss scale after an overflow, doubles it after many steps without one."""
@@ -309,6 +320,11 @@ def _if(condition: Any, work: Callable[[], None]) -> None:
         return tf.no_op()
 
     tf.cond(condition, done, tf.no_op)
+
+
+def _assign(variables: list[Any], values: list[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

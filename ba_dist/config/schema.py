@@ -276,6 +276,11 @@ class Run:
     allreduce_dtype: Literal["fp32", "bf16", "fp16"] | None = setting(
         None, "what gradients are rounded to on their way between ranks; default: they are not"
     )
+    repeatable: bool = setting(
+        False,
+        "on CPUs, in fp32: statistics of ghost batches have the same bits on any number of cores a"
+        " rank, so that gradients agree to 1e-6 in place of 1e-3; slower (fp64 always does it)",
+    )
     run_dir: str | None = setting(None, "run directory; default runs/RECIPE-DATE-TIME")
     resume: bool = setting(True, "go on from the newest checkpoint of the run directory")
     trace: bool = setting(False, "write down every instance of every step, for `ba-dist audit`")

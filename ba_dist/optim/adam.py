@@ -19,7 +19,7 @@ from typing import Any
 import tensorflow as tf
 
 from ba_dist.models.tags import DECAY, carries
-from ba_dist.optim.rule import Hyperparameters
+from ba_dist.optim.rule import Hyperparameters, scaled
 
 
 class Adam:
@@ -57,20 +57,26 @@ class Adam:
         self._updates = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.slots = {**self._first, **self._second, "updates": self._updates}
 
-    def apply(self, gradients: Sequence[Any], hyper: Hyperparameters) -> None:
+    def apply(
+        self, gradients: Sequence[Any], hyper: Hyperparameters, scale: Any | None = None
+    ) -> None:
         """Moves every variable by its gradient.
 
         Args:
             gradients: one for each variable, of its shape.
             hyper: `learning_rate` η and `weight_decay` λ, scalars.
+            scale: of all gradients, a scalar; None for 1.
         """
+        done: list[Any] = []
         count = tf.cast(self._updates.assign_add(1), tf.float64)
         powers = [tf.pow(tf.constant(b, tf.float64), count) for b in (self.beta1, self.beta2)]
         moments = zip(self._first.values(), self._second.values(), strict=True)
         for variable, gradient, pair in zip(self.variables, gradients, moments, strict=True):
-            if self.decays and carries(variable, DECAY):
-                gradient = self._decay(variable, gradient, hyper)
-            self._move(variable, gradient, pair, powers, hyper["learning_rate"])
+            with tf.control_dependencies(done):
+                gradient = scaled(gradient, scale)
+                if self.decays and carries(variable, DECAY):
+                    gradient = self._decay(variable, gradient, hyper)
+                done = [self._move(variable, gradient, pair, powers, hyper["learning_rate"])]
 
     def _decay(self, variable: Any, gradient: Any, hyper: Hyperparameters) -> Any:
         """The gradient with its decay; AdamW decays the variable and leaves the gradient."""
@@ -81,7 +87,7 @@ class Adam:
         variable.value.assign_sub(share * variable.value)
         return gradient
 
-    def _move(self, variable: Any, gradient: Any, pair: Any, powers: Any, rate: Any) -> None:
+    def _move(self, variable: Any, gradient: Any, pair: Any, powers: Any, rate: Any) -> Any:
         # One kernel, as for SGD. It computes η·√(1-β2^t)/(1-β1^t) · m / (√v + ε'), which is the
         # rule above for ε' = ε·√(1-β2^t).
         numbers = {
@@ -93,7 +99,7 @@ class Adam:
             "epsilon": self.epsilon * tf.sqrt(1 - powers[1]),
         }
         first, second = pair
-        tf.raw_ops.ResourceApplyAdam(
+        return tf.raw_ops.ResourceApplyAdam(
             var=variable.value.handle,
             m=first.handle,
             v=second.handle,

@@ -23,6 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from ba_dist.comm import Comm
+from ba_dist.optim.flat import flat, flat_size, pieces
 from ba_dist.rules.buckets import buckets
 
 # What is sent in 16 bits is rounded to these. Horovod does not know bf16: bits travel as float16,
@@ -54,9 +55,7 @@ class WorldSum:
         self.ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self.summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
 
-    def __call__(
-        self, gradients: Sequence[Any], agreed: Sequence[Any]
-    ) -> tuple[list[Any], list[Any]]:
+    def __call__(self, gradients: Sequence[Any], agreed: Sequence[Any]) -> tuple[list[Any], Any]:
         """Inside of the graph of a step.
 
         A network's gradients are too large for the cache, so they are passed over as few times as
@@ -67,45 +66,45 @@ class WorldSum:
             agreed: tensors of the same dtype, with shapes that are known, to be summed as well.
 
         Returns:
-            The flat sum of each bucket, which `unpack` takes apart, and the sums of `agreed`.
+            The flat sum of each bucket, which `unpack` takes apart, and that of `agreed`, as
+            `flat` has them.
         """
-        flats = [_flat([gradients[i] for i in bucket]) for bucket in self.buckets[:-1]]
+        flats = [flat([gradients[i] for i in bucket]) for bucket in self.buckets[:-1]]
         last, rest = [gradients[i] for i in self.buckets[-1]], list(agreed)
         if self._half is None:
-            flats.append(_flat([*last, *rest]))
+            flats.append(flat([*last, *rest]))
         else:
-            flats += [_flat(last), _flat(rest)]
+            flats += [flat(last), flat(rest)]
         with tf.control_dependencies(flats):
             ready = self.ready_at.assign(_clock())
         with tf.control_dependencies([ready]):
             flats[-1] = tf.identity(flats[-1])
-        sums = [self._sum(flat, i, i == len(flats) - 1) for i, flat in enumerate(flats)]
+        sums = [self._sum(one, i, i == len(flats) - 1) for i, one in enumerate(flats)]
         with tf.control_dependencies(sums):
             self.summed_at.assign(_clock())
         if self._half is None:
-            # Slices, not a split, which would copy the gradients once more.
-            size = _elements(last)
+            size = flat_size(last)
             sums[-1:] = [sums[-1][:size], sums[-1][size:]]
-        return sums[:-1], _pieces(sums[-1], [tensor.shape for tensor in rest])
+        return sums[:-1], sums[-1]
 
-    def _sum(self, flat: Any, number: int, agreed: bool) -> Any:
+    def _sum(self, buffer: Any, number: int, agreed: bool) -> Any:
         if self._half is None or agreed:
-            return self._comm.allreduce(flat, name=f"step-{number}")
-        ranks, size = self._comm.world_size, flat.shape[0]
+            return self._comm.allreduce(buffer, name=f"step-{number}")
+        ranks, size = self._comm.world_size, buffer.shape[0]
         part = -(-size // ranks)
-        bits = tf.pad(self._bits(flat), [[0, ranks * part - size]])
+        bits = tf.pad(self._bits(buffer), [[0, ranks * part - size]])
         mine = self._comm.alltoall(tf.reshape(bits, [ranks, part]), name=f"parts-{number}")
         mine = tf.reshape(mine, [ranks, part])
         # Not tf.reduce_sum, which sums in another order where there are many ranks.
         _, total = tf.while_loop(
             lambda rank, _: rank < ranks,
-            lambda rank, total: [rank + 1, total + self._numbers(mine[rank], flat.dtype)],
-            [tf.constant(1), self._numbers(mine[0], flat.dtype)],
+            lambda rank, total: [rank + 1, total + self._numbers(mine[rank], buffer.dtype)],
+            [tf.constant(1), self._numbers(mine[0], buffer.dtype)],
             parallel_iterations=1,
             maximum_iterations=ranks - 1,
         )
         whole = self._comm.allgather(self._bits(total), name=f"sums-{number}")
-        return self._numbers(tf.reshape(whole, [ranks * part])[:size], flat.dtype)
+        return self._numbers(tf.reshape(whole, [ranks * part])[:size], buffer.dtype)
 
     def _bits(self, numbers: Any) -> Any:
         return tf.bitcast(tf.cast(numbers, self._half), tf.float16)
@@ -116,28 +115,12 @@ class WorldSum:
     def unpack(self, flats: Sequence[Any]) -> list[Any]:
         """The gradients of the variables, in their order, from the flat buffers of all buckets."""
         made: dict[int, Any] = {}
-        for flat, bucket in zip(flats, self.buckets, strict=True):
+        for buffer, bucket in zip(flats, self.buckets, strict=True):
             shapes = [self._shapes[i] for i in bucket]
-            made |= zip(bucket, _pieces(flat, shapes), strict=True)
+            made |= zip(bucket, pieces(buffer, shapes), strict=True)
         return [made[i] for i in range(len(made))]
 
 
 def _clock() -> Any:
     # tf.timestamp refuses to work where operations must be deterministic.
     return tf.numpy_function(time.perf_counter, [], tf.float64)
-
-
-def _flat(tensors: Sequence[Any]) -> Any:
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-
-
-def _pieces(buffer: Any, shapes: Sequence[Any]) -> list[Any]:
-    """A flat buffer cut into tensors of these shapes."""
-    if not shapes:
-        return []
-    parts = tf.split(buffer, [shape.num_elements() for shape in shapes])
-    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _elements(tensors: Sequence[Any]) -> int:
-    return sum(tensor.shape.num_elements() for tensor in tensors)

@@ -36,7 +36,11 @@ def plans(ranks):
         return []
     planned = [["fp64", {**SAME, "precision": "fp64"}]]
     if ranks in SINGLE:
-        planned += [["fp32", SAME], ["adamw", ADAMW], ["matched", matched(ranks)]]
+        planned += [
+            ["fp32", {**SAME, "repeatable": True}],
+            ["adamw", ADAMW],
+            ["matched", matched(ranks)],
+        ]
     if ranks in RESUMED:
         at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks, "bucket_mb": 0.0}
         parts = {**SAME, "batch_size": 64, "train_samples": 350}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap")
-BENCHMARKS += ("order", "memory", "ngram")
+BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order")
+BENCHMARKS += ("memory", "ngram", "step_rivals", "startup")
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
 
@@ -94,6 +94,49 @@ def test_a_step_is_split_into_its_parts():
     assert parts == pytest.approx({"input": 200, "compute": 200, "allreduce": 100})
     assert results[1]["to_one_copy"] == pytest.approx(2)
     assert len(table(results).rows) == 2
+
+
+def test_operations_of_an_image_are_those_of_the_literature():
+    import baselines
+    import keras
+    from operations import training_gflop
+
+    images = keras.Input((5, 6, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(images)  # 27 multiply-adds for each of 120
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)  # 9 for each of 120
+    x = keras.layers.Dense(7)(keras.layers.Flatten()(x))  # 120 for each of 7
+    found = training_gflop(keras.Model(images, x))
+    assert found == pytest.approx(2e-9 * (2 * 27 * 120 + 3 * 9 * 120 + 3 * 120 * 7))
+    # 4.09 G multiply-adds in the forward pass, as torchvision says of its ResNet-50.
+    assert training_gflop(baselines.keras_network("resnet50", 224)) == pytest.approx(24.5, rel=0.01)
+
+
+def test_rates_of_rivals_are_compared_round_by_round():
+    from step_rivals import results_of
+
+    gflop = {"ba_dist": 2.0, "pytorch": 2.0}
+    ours, other = results_of({"ba_dist": [100, 10], "pytorch": [50, 5]}, 64, gflop)
+    assert ours["ba_dist_to_it"]["median"] == 1
+    assert other["ba_dist_to_it"]["median"] == 2 and other["ba_dist_to_it"]["deviation"] == 0
+
+
+def test_what_a_rival_cannot_be_asked_is_one_message():
+    done = run("step_rivals", "--rival", "wishes=python")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "pytorch or horovod-example" in done.stderr
+    asked = ("--rival", "horovod-example=python", "--model", "resnet44")
+    assert "--model resnet50" in run("step_rivals", *asked).stderr
+
+
+def test_seconds_of_a_start_are_those_of_its_parts_and_between_them():
+    from startup import seconds_of
+
+    # Horovod starts inside of the time of the samples; one second lies between two parts.
+    times = {"MPI": (0, 1), "the samples": (2, 5), "Horovod": (3, 4), "the first step": (5, 7.5)}
+    found = seconds_of(times)
+    assert found["in all"] == 7.5 and found["between them"] == 1
+    assert found["the samples"] == 3 and found["Horovod"] == 0
+    assert sum(found.values()) == pytest.approx(2 * 7.5)
 
 
 # --- output ---------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """Ghost BatchNorm against its formula in float64: values, statistics, gradients, saving."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ba_dist import runtime
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
 from ba_dist.models.layers.microbatch import microbatch
 
@@ -38,10 +42,12 @@ def reference(x, gamma, beta, ghost):
     return np.concatenate(outputs), np.mean(means, 0), np.mean(variances, 0)
 
 
+@pytest.mark.parametrize("repeatable", [True, False])
 @pytest.mark.parametrize("count", [2, 7, 8, 16, 40])
 @pytest.mark.parametrize("shape", [(5, 4, 3), (6,)])
-def test_training_normalises_every_ghost_batch_by_itself(count, shape):
-    layer, x = made(shape, ghost_batch_size=8, momentum=0.9), images(count, shape)
+def test_training_normalises_every_ghost_batch_by_itself(count, shape, repeatable):
+    layer = made(shape, ghost_batch_size=8, momentum=0.9, repeatable=repeatable)
+    x = images(count, shape)
     found = layer(x, training=True).numpy()
     outputs, mean, variance = reference(x, layer.gamma.numpy(), layer.beta.numpy(), 8)
     np.testing.assert_allclose(found, outputs, rtol=1e-4, atol=1e-4)
@@ -60,9 +66,10 @@ def test_inference_uses_the_moving_statistics_and_moves_nothing():
     assert layer.moving_mean.numpy().tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("repeatable", [True, False])
 @pytest.mark.parametrize("known", [True, False])
-def test_gradients_equal_those_of_the_formula_in_float64(known):
-    layer, x = made((5, 4, 3), ghost_batch_size=8), images(24)
+def test_gradients_equal_those_of_the_formula_in_float64(known, repeatable):
+    layer, x = made((5, 4, 3), ghost_batch_size=8, repeatable=repeatable), images(24)
     upstream = np.random.default_rng(3).normal(size=x.shape)
 
     def formula(x, gamma, beta):
@@ -153,3 +160,39 @@ def test_mixed_precision_keeps_statistics_in_float32(policy):
     outputs, mean, _ = reference(x, 1.0, 0.0, 8)
     np.testing.assert_allclose(tf.cast(y, tf.float32), outputs, atol=0.05)
     np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=2e-2)
+
+
+# With so many threads: the digest of the outputs and moving statistics of one layer and of the
+# other, each normalising the same images three times.
+DIGESTS = """
+import os, sys
+os.environ["TF_NUM_INTRAOP_THREADS"] = sys.argv[1]
+from ba_dist import runtime
+tf = runtime.prepare(0, 1)
+import hashlib
+import numpy as np
+from ba_dist import runtime
+from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
+x = np.random.default_rng(0).normal(2, 3, (32, 64, 64, 32)).astype(np.float32)
+for repeatable in (True, False):
+    digests = set()
+    for _ in range(3):
+        layer = GhostBatchNormalization(repeatable=repeatable)
+        y = layer(x, training=True)
+        parts = [y.numpy(), layer.moving_mean.numpy(), layer.moving_variance.numpy()]
+        digests.add(hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
+    print(*digests)
+"""
+
+
+@pytest.mark.skipif(runtime.cores() < 2, reason="one core: there are no two numbers of threads")
+def test_repeatable_statistics_have_the_same_bits_on_one_core_and_on_two():
+    one, two = (
+        subprocess.run(
+            [sys.executable, "-c", DIGESTS, threads], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for threads in "12"
+    )
+    assert one[0] == two[0] and len(one[0]) == 64
+    # The fused kernel: one digest for a number of threads, another one for another number.
+    assert one[1] != two[1] and len(one[1]) == len(two[1]) == 64

@@ -44,6 +44,8 @@ OTHERS = {
     "jsonargparse": "crop_area",
     r"my_script\.py": "flag",
     "last_value": "flag",
+    "tensorflow2_synthetic_benchmark": "no-cuda num-batches-per-iter num-iters num-warmup-batches",
+    r"torch_step\.py": "classes",
 }
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # A command runs to the end of its line, its quotes or its comment.

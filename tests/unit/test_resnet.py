@@ -71,6 +71,19 @@ def test_strides_are_centred_on_the_pixels_that_shortcuts_take(size, side):
     np.testing.assert_array_equal(shortcut(images), images[:, ::2, ::2])
 
 
+@pytest.mark.parametrize("side", [7, 8])
+def test_a_shortcut_and_its_gradient_are_those_of_every_second_pixel(side):
+    images = tf.constant(np.random.default_rng(0).normal(size=(2, side, side, 3)), tf.float32)
+    shortcut = resnet._Shortcut(5, 2)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(images)
+        found, expected = shortcut(images), images[:, ::2, ::2]
+        cubes = [tf.reduce_sum(pixels**3) for pixels in (found, expected)]
+    np.testing.assert_array_equal(found[..., 1:4], expected)
+    assert not np.any(found[..., :1]) and not np.any(found[..., 4:])
+    np.testing.assert_array_equal(*(tape.gradient(cube, images) for cube in cubes))
+
+
 def test_the_pool_behind_the_stem_is_centred_alike():
     model = models.build("resnet50", GhostBatchNormalization, image_shape=(64, 64, 3), classes=10)
     (pool,) = (layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D))

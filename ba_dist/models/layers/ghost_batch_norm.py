@@ -26,6 +26,8 @@ class GhostBatchNormalization(keras.layers.Layer):
         momentum: m, the share of the old moving statistics kept by a step.
         epsilon: ε.
         gamma_initializer: of γ, as in keras.layers.BatchNormalization.
+        repeatable: on CPUs, in float32, sum statistics in an order that does not depend on the
+            number of threads (`_repeatable_batch_norm`); in float64 they always are.
 
     Call: x float [n, H, W, C] or [n, C]; returns the same shape and dtype. Statistics are float32
     (float64 for float64).
@@ -40,6 +42,7 @@ class GhostBatchNormalization(keras.layers.Layer):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         gamma_initializer: str = "ones",
+        repeatable: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -47,6 +50,7 @@ class GhostBatchNormalization(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = epsilon
         self.gamma_initializer = gamma_initializer
+        self.repeatable = repeatable
 
     def build(self, input_shape: Any) -> None:
         shape = (input_shape[-1],)
@@ -88,6 +92,7 @@ class GhostBatchNormalization(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "gamma_initializer": self.gamma_initializer,
+            "repeatable": self.repeatable,
         }
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -133,7 +138,7 @@ class GhostBatchNormalization(keras.layers.Layer):
     def _normalise(self, images: Any) -> tuple[Any, Any, Any]:
         """(normalised, mean, unbiased variance) of one ghost batch, by its own statistics."""
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        if images.dtype in (tf.float32, tf.float64) and not tf.config.list_logical_devices("GPU"):
+        if self._sums_in_order(images.dtype):
             outputs, mean, variance = _repeatable_batch_norm(images, gamma, beta, self.epsilon)
             count = tf.cast(tf.size(images) / tf.size(mean), variance.dtype)
             return outputs, mean, variance * count / tf.maximum(count - 1, 1)
@@ -141,6 +146,10 @@ class GhostBatchNormalization(keras.layers.Layer):
             images, gamma, beta, mean=[], variance=[], epsilon=self.epsilon, training=True
         )
         return outputs, mean, variance
+
+    def _sums_in_order(self, dtype: Any) -> bool:
+        wanted = dtype == tf.float64 or (self.repeatable and dtype == tf.float32)
+        return wanted and not tf.config.list_logical_devices("GPU")
 
     def _infer(self, images: Any) -> Any:
         """Normalised by the moving statistics."""
@@ -169,7 +178,9 @@ def _repeatable_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tup
     oneDNN's fused kernel sums its statistics in as many parts as there are threads. The last bits
     then decide on which side of a ReLU's kink a few of a million pixels fall, and gradients on one
     and on two cores differ by 1e-3. Means over the pixels of each image, then over the images, are
-    summed in the same order everywhere, at the cost of a tenth of ResNet-8's speed.
+    summed in the same order everywhere. With one number of threads the fused kernel gives the same
+    bits every time, and it passes over the activations fewer times: docs/benchmarks.md has the
+    price.
 
     Returns:
         (normalised, mean, biased variance).
