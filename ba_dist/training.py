@@ -112,7 +112,14 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
             earlier = run_dir.read_json(folder / "summary.json")
             return Outcome(folder, earlier, run.position.step, made.task, finished_before=True)
         record.describe(
-            folder, config, layout, dataset=dataset, plan=plan, done=run.position.step, comm=comm
+            folder,
+            config,
+            layout,
+            dataset=dataset,
+            task=made.task,
+            plan=plan,
+            done=run.position.step,
+            comm=comm,
         )
         if taken and comm.rank == 0 and run.position.step == 0:
             print(f"starting from {taken}", flush=True)
