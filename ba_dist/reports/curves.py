@@ -9,7 +9,7 @@ import numpy as np
 
 from ba_dist.errors import UserError
 from ba_dist.reports.files import mark_of
-from ba_dist.reports.history import History, read
+from ba_dist.reports.history import History, printable, read
 from ba_dist.reports.lines import (
     X_LABELS,
     Curve,
@@ -66,7 +66,8 @@ def plot_curves(runs: Sequence[Path], x: X, name: str | None, output: Path | Non
             if len(c.x)
         ]
         table = [
-            f"{line.label}: {_told(end, metric)}" for line, end in zip(lines, ends, strict=True)
+            f"{printable(line.label)}: {_told(end, metric)}"
+            for line, end in zip(lines, ends, strict=True)
         ]
         return "\n".join([chart(drawn, X_LABELS[x], metric.title, metric.log), "", *table])
     figure, (axis, bars) = plt.subplots(

@@ -166,3 +166,8 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def printable(words: str) -> str:
+    """Words without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in words)

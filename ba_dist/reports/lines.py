@@ -20,6 +20,7 @@ X_LABELS: dict[str, str] = {
 }
 # Settings that have a letter in the paper, and stand first.
 _LETTERS = {"multiplicity": "M", "batch_size": "B"}
+_TOLD = 4  # settings that a name holds in any case
 _FIRST = ("recipe", "baseline", "multiplicity", "batch_size")
 
 
@@ -94,23 +95,28 @@ def lines_of(histories: Sequence[History]) -> list[Line]:
             number += 1
         groups.setdefault((key, number), []).append(history)
     runs = list(groups.values())
-    labels = _labels([group[0] for group in runs])
+    labels = labels_of([group[0] for group in runs])
     seeds = [f" ({len(group)} seeds)" if len(group) > 1 else "" for group in runs]
     return [Line(a + b, tuple(g)) for a, b, g in zip(labels, seeds, runs, strict=True)]
 
 
-def _labels(runs: list[History]) -> list[str]:
-    """What differs among runs, as far as it tells them apart; names where nothing does."""
+def labels_of(runs: Sequence[History], seeds: bool = False) -> list[str]:
+    """What differs among runs, of much what tells them apart; names where nothing differs.
+
+    Args:
+        runs: one or more.
+        seeds: whether seeds are told.
+    """
     if len(runs) == 1:
         return [runs[0].name]
     every = [run.settings() for run in runs]
-    names = [name for name in differing(runs) if name != "seed"]
+    names = [name for name in differing(runs) if seeds or name != "seed"]
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     chosen: list[str] = []
     apart = 1
     for name in names:
         keys = {tuple(text(s.get(n)) for n in [*chosen, name]) for s in every}
-        if name in _FIRST or len(keys) > apart:
+        if name in _FIRST or len(names) <= _TOLD or len(keys) > apart:
             chosen.append(name)
             apart = len(keys)
     labels = [", ".join(_setting(n, s.get(n)) for n in chosen) for s in every]
@@ -232,6 +238,8 @@ def smooth(values: Floats, window: int) -> Floats:
         values: [n].
         window: an odd number of values; fewer are averaged where some would lie beyond an end.
     """
+    if window == 1:
+        return values
     index, sums = np.arange(len(values)), np.concatenate([[0.0], np.cumsum(values)])
     begin = np.maximum(index - window // 2, 0)
     end = np.minimum(index + window // 2 + 1, len(values))

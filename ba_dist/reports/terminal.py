@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ba_dist.reports.history import Floats
+from ba_dist.reports.history import Floats, printable
+from ba_dist.reports.ticks import ticks_of_log
 
 _HEIGHT = 24  # lines at most, so that a command and its picture fit on a screen
 _COLORS = ("blue", "orange", "green", "magenta", "cyan", "red", "yellow", "white")
@@ -62,24 +63,12 @@ def chart(lines: Sequence[Drawn], x_label: str, title: str, log: bool = False) -
         color = _COLORS[line.group % len(_COLORS)]
         plotext.plot(line.x[good].tolist(), y.tolist(), marker=marker, color=color)
         mark = ("···" if line.hollow else "━━━") if colored else marker
-        legend.append(f"  {plotext.colorize(mark, color)} {_plain(line.label)}")
+        legend.append(f"  {plotext.colorize(mark, color)} {printable(line.label)}")
     if log and shown:
-        ticks = _decades(min(y.min() for y in shown), max(y.max() for y in shown))
+        ticks = ticks_of_log(min(y.min() for y in shown), max(y.max() for y in shown))
         plotext.yticks([math.log10(tick) for tick in ticks], [f"{tick:.3g}" for tick in ticks])
     plotext.title(title)
     plotext.xlabel(x_label)
     # The legend is below: inside, plotext lays it over the lines.
     text = "\n".join([plotext.build().rstrip("\n"), *legend])
     return text if colored else plotext.uncolorize(text)
-
-
-def _decades(low: float, high: float) -> list[float]:
-    """Numbers 1, 2, 5, 10, … between two logarithms, and the ends where these are few."""
-    every = [f * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for f in (1, 2, 5)]
-    inside = [tick for tick in every if low <= math.log10(tick) <= high]
-    return inside if len(inside) > 2 else sorted({10**low, *inside, 10**high})
-
-
-def _plain(label: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in label)
