@@ -44,6 +44,7 @@ OTHERS = {
     "jsonargparse": "crop_area",
     r"my_script\.py": "flag",
     "last_value": "flag",
+    "prefers-color-scheme": "c faint ground ink notable panel rule",  # names of colours
 }
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # A command runs to the end of its line, its quotes or its comment.
