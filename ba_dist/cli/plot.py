@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ba_dist.cli.flags import RecipeCommand, given, settings_flags
+from ba_dist.cli.reports import RUNS, begun
 from ba_dist.cli.runs import CHECKPOINT, DATA_DIR, RUN
 from ba_dist.cli.saying import is_first
 from ba_dist.cli.settings import Settings
@@ -42,8 +43,8 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
 
     \b
     ba-dist plot runs/first runs/second      the curves of two runs
-    ba-dist plot curves runs/*               error of training and validation, as the paper draws it
-    ba-dist plot gradient-norm runs/*        the norm of the gradient; see --help of both
+    ba-dist plot curves sweeps/quickstart    error of training and validation, as the paper draws it
+    ba-dist plot gradient-norm runs/first    the norm of the gradient; see --help of both
     ba-dist plot augmentations quickstart    what a recipe makes of its samples; see its own --help
     ba-dist plot confusion runs/first        which classes it takes for which; see its own --help
     """
@@ -52,7 +53,6 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
     click.echo(plot_runs(list(runs), output))
 
 
-_RUNS = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 _X = click.option(
     "--x",
     type=click.Choice(["epoch", "step", "hours", "samples", "instances"]),
@@ -68,7 +68,7 @@ _OUTPUT = click.option(
 
 
 @click.command()
-@_RUNS
+@RUNS
 @_X
 @click.option(
     "--metric",
@@ -81,19 +81,20 @@ def plot_curves(runs: tuple[Path, ...], x: Any, metric: str | None, output: Path
     """Draw a metric of RUNS: training dashed, validation solid, and bars of what was found at last.
 
     Runs that differ in the seed alone are one line, their mean, in a band of a deviation (n - 1).
-    Other lines are named by what differs in their settings.
+    Other lines are named by what differs in their settings. The folder of a sweep stands for its
+    runs.
 
     \b
     ba-dist plot curves runs/first runs/second
-    ba-dist plot curves sweeps/quickstart/* --x hours --output curves.svg
+    ba-dist plot curves sweeps/quickstart --x hours --output curves.svg
     """
     from ba_dist.reports.curves import plot_curves as draw
 
-    click.echo(draw(runs, x, metric, output))
+    click.echo(draw(begun(runs), x, metric, output))
 
 
 @click.command()
-@_RUNS
+@RUNS
 @_X
 @_OUTPUT
 def plot_gradient_norm(runs: tuple[Path, ...], x: Any, output: Path | None) -> None:
@@ -103,7 +104,7 @@ def plot_gradient_norm(runs: tuple[Path, ...], x: Any, output: Path | None) -> N
     """
     from ba_dist.reports.curves import plot_gradient_norm as draw
 
-    click.echo(draw(runs, x, output))
+    click.echo(draw(begun(runs), x, output))
 
 
 @click.command(cls=RecipeCommand)

@@ -1,12 +1,13 @@
 """`ba-dist compare`: when each run has come how far, and in what they differ."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from ba_dist.cli import commands as cli
-from ba_dist.errors import ConfigError
+from ba_dist.errors import ConfigError, UserError
 from ba_dist.reports.compare import compare, duration
 
 from .histories import change_events, into_perplexity, leave
@@ -97,3 +98,22 @@ def test_for_people_and_for_programs(runs):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_folder_of_a_sweep_stands_for_its_runs_that_have_begun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [f"seed={seed}" for seed in range(3)]
+    points = [{"values": {"seed": name[-1]}, "run": name} for name in names]
+    Path("sweep").mkdir()
+    Path("sweep/sweep.json").write_text(json.dumps({"source": ["quickstart"], "points": points}))
+    with pytest.raises(UserError, match="no run of the sweep sweep has begun"):
+        run("sweep")
+    for name in names[:2]:
+        leave(tmp_path / "sweep" / name, seed=int(name[-1]))
+    (tmp_path / "sweep" / "logs").mkdir()
+    found = json.loads(run("sweep", "--json").output)
+    assert [row["run"] for row in found["runs"]] == ["sweep/seed=0", "sweep/seed=1"]
+    for words in (["plot", "curves", "sweep"], ["plot", "gradient-norm", "sweep"]):
+        done = CliRunner().invoke(cli.cli, words)
+        assert "(2 seeds)" in done.output
+    assert CliRunner().invoke(cli.cli, ["report", "sweep"]).output == "report-seed=0-seed=1.html\n"
