@@ -71,9 +71,9 @@ def plot_curves(runs: Sequence[Path], x: X, name: str | None, output: Path | Non
         ]
         return "\n".join([chart(drawn, X_LABELS[x], metric.title, metric.log), "", *table])
     figure, (axis, bars) = plt.subplots(
-        1, 2, width_ratios=(3.2, 0.3 + 0.28 * len(lines)), layout="constrained"
+        1, 2, width_ratios=(3.2, min(1.6, 0.3 + 0.28 * len(lines))), layout="constrained"
     )
-    figure.set_size_inches(8.5 + 0.25 * len(lines), 4.8)
+    figure.set_size_inches(8.5 + min(2.5, 0.25 * len(lines)), 4.8)
     colors = _colors(len(lines))
     for color, (training, validation) in zip(colors, found, strict=True):
         _draw(axis, training, color, _TRAINING)
@@ -215,9 +215,12 @@ def _kinds(axis: Any, found: list[tuple[Curve, Curve]], seeds: bool) -> None:
 
 
 def _legend(figure: Any, lines: list[Line], colors: list[Any]) -> None:
+    """Which colour is which line, below; the figure becomes higher by its rows."""
     keys = [Line2D([], [], color=color, linewidth=3) for color in colors]
     shown = [ln.label if len(ln.label) <= 90 else f"{ln.label[:89]}…" for ln in lines]
     columns = max(1, min(4, 100 // (8 + max(map(len, shown)))))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.2 * math.ceil(len(lines) / columns))
     places = [f"{i}" for i in range(len(lines))]
     legend = figure.legend(keys, places, loc="outside lower center", ncols=columns, fontsize=9)
     for text, label in zip(legend.get_texts(), shown, strict=True):

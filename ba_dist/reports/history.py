@@ -77,6 +77,11 @@ class History:
         return int(self.config.get("run", {}).get("seed", 0))
 
     @property
+    def multiplicity(self) -> int:
+        """M; 0 where the run does not say."""
+        return int(self.config.get("batch", {}).get("multiplicity", 0))
+
+    @property
     def steps(self) -> int:
         """That are written down."""
         return max((event["step"] for event in self.events), default=0)

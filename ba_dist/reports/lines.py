@@ -81,7 +81,7 @@ class Curve:
 
 
 def lines_of(histories: Sequence[History]) -> list[Line]:
-    """Puts runs together that differ in the seed alone, in the order that they came in.
+    """Puts runs together that differ in the seed alone; those of few copies come first.
 
     Two runs of one seed are two lines: they are not two results.
     """
@@ -94,7 +94,8 @@ def lines_of(histories: Sequence[History]) -> list[Line]:
         while history.seed in [run.seed for run in groups.get((key, number), ())]:
             number += 1
         groups.setdefault((key, number), []).append(history)
-    runs = list(groups.values())
+    # As they came in otherwise: a shell has multiplicity=16 before multiplicity=2.
+    runs = sorted(groups.values(), key=lambda group: group[0].multiplicity)
     labels = labels_of([group[0] for group in runs])
     seeds = [f" ({len(group)} seeds)" if len(group) > 1 else "" for group in runs]
     return [Line(a + b, tuple(g)) for a, b, g in zip(labels, seeds, runs, strict=True)]

@@ -14,7 +14,7 @@ from ba_dist.reports.ticks import ticks_of_log
 _HEIGHT = 24  # lines at most, so that a command and its picture fit on a screen
 _COLORS = ("blue", "orange", "green", "magenta", "cyan", "red", "yellow", "white")
 # Without colours lines are told apart by their marks, filled and hollow.
-_MARKS = (("●", "○"), ("▲", "△"), ("◆", "◇"), ("■", "□"), ("★", "☆"))
+_MARKS = (("●", "○"), ("▲", "△"), ("◆", "◇"), ("■", "□"), ("★", "☆"), ("▼", "▽"), ("x", "+"))
 
 
 @dataclass(frozen=True)

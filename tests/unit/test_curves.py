@@ -98,6 +98,11 @@ def test_a_seed_that_has_not_come_so_far_shortens_the_line(runs, tmp_path, drawn
     assert list(one.get_xdata()) == [1] and list(four.get_xdata()) == [1, 2]
 
 
+def test_lines_are_in_order_of_m(tmp_path):
+    found = [read(leave(tmp_path / f"{m}", multiplicity=m)) for m in (16, 2, 4)]
+    assert [line.label for line in lines_of(found)] == ["M = 2", "M = 4", "M = 16"]
+
+
 def test_two_runs_of_one_seed_are_two_lines_with_their_names(tmp_path):
     found = [read(leave(tmp_path / name, seed=3)) for name in "ab"]
     assert [line.label for line in lines_of(found)] == ["a", "b"]
