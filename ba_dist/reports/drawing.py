@@ -1,6 +1,7 @@
 """Charts and layouts as SVG inside a page: their colours follow the page, light or dark.
 
-They are drawn here and not by matplotlib, whose import takes a second at the end of each run.
+They are drawn here and not by matplotlib, whose pictures have the colours of one of the two, and
+whose import takes longer than all of a report.
 """
 
 import math
@@ -16,7 +17,7 @@ from ba_dist.reports.ticks import ticks_of, ticks_of_log
 from ba_dist.rules.layout import Layout
 
 _WIDTH, _HEIGHT = 460, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 10, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 12, 10, 42
 _POINTS = 400  # of a line at most: more are not seen, and make the page large
 COLORS = 7  # classes c0 … c6 of the page
 

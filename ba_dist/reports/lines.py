@@ -97,6 +97,8 @@ def lines_of(histories: Sequence[History]) -> list[Line]:
     # As they came in otherwise: a shell has multiplicity=16 before multiplicity=2.
     runs = sorted(groups.values(), key=lambda group: group[0].multiplicity)
     labels = labels_of([group[0] for group in runs])
+    if len(runs) == 1 and len(runs[0]) > 1:
+        labels = [text(runs[0][0].settings()["recipe"])]
     seeds = [f" ({len(group)} seeds)" if len(group) > 1 else "" for group in runs]
     return [Line(a + b, tuple(g)) for a, b, g in zip(labels, seeds, runs, strict=True)]
 
@@ -152,7 +154,7 @@ def metric_of(histories: Sequence[History], name: str | None) -> Metric:
     if name is None:
         name = "error" if is_share(judged) else judged
     if name == "error" and share:
-        title = "error" if share == "accuracy" else f"error of {share}"
+        title = "error" if share == "accuracy" else f"error of {share.replace('_', ' ')}"
         return Metric("error", f"{title} (%)", training.get(share, ""), validation[share], "error")
     if name == "perplexity" and name in validation:
         return Metric(name, name, training.get("token_loss", ""), validation[name], log=True)

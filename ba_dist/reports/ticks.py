@@ -15,14 +15,16 @@ def ticks_of(low: float, high: float, most: int = 8) -> list[float]:
 
 
 def ticks_of_log(low: float, high: float) -> list[float]:
-    """Numbers 1, 2, 5, 10, … between 10^low and 10^high; of few, also these two.
+    """Numbers from 10^low to 10^high: round ones, the closer the less there is between the ends.
 
     Over three decades and more there are powers of ten alone, eight at most.
     """
-    factors = (1, 2, 5) if high - low < 3 else (1,)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    if len(powers) > 8:
-        powers = range(powers.start, powers.stop, math.ceil(len(powers) / 8))
-    every = [f * 10.0**power for power in powers for f in factors]
-    inside = [tick for tick in every if low <= math.log10(tick) <= high]
-    return inside if len(inside) > 2 else sorted({10**low, *inside, 10**high})
+    if high - low < 0.5:
+        found = ticks_of(10**low, 10**high, most=5)
+    else:
+        factors = (1, 1.5, 2, 3, 5, 7) if high - low < 1 else (1, 2, 5) if high - low < 3 else (1,)
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        powers = powers[:: math.ceil(len(powers) / 8)]
+        every = [factor * 10.0**power for power in powers for factor in factors]
+        found = [tick for tick in every if low <= math.log10(tick) <= high]
+    return found if len(found) > 1 else [10**low, 10**high]

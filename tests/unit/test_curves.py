@@ -103,6 +103,11 @@ def test_lines_are_in_order_of_m(tmp_path):
     assert [line.label for line in lines_of(found)] == ["M = 2", "M = 4", "M = 16"]
 
 
+def test_the_seeds_of_one_run_are_called_as_its_recipe(tmp_path):
+    found = [read(leave(tmp_path / f"{seed}", seed=seed)) for seed in range(2)]
+    assert [line.label for line in lines_of(found)] == ["quickstart (2 seeds)"]
+
+
 def test_two_runs_of_one_seed_are_two_lines_with_their_names(tmp_path):
     found = [read(leave(tmp_path / name, seed=3)) for name in "ab"]
     assert [line.label for line in lines_of(found)] == ["a", "b"]

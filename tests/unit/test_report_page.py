@@ -199,7 +199,7 @@ def test_a_chart_has_its_points_where_they_belong():
     svg = drawing.chart([drawing.Stroke(x, y, 0, "validation")], "epoch", "loss", log=True)
     (line,) = svg.iter("polyline")
     (x0, y0), (x1, y1) = (map(float, p.split(",")) for p in line.get("points").split())
-    assert x0 == 62 and x1 == 460 - 12 and y0 > y1
+    assert x0 == 70 and x1 == 460 - 12 and y0 > y1
     ticks = {t.text: float(t.get("y")) for t in svg.iter("text") if t.get("class") == "end"}
     assert ticks["1"] == pytest.approx(y0, abs=0.1) and ticks["100"] == pytest.approx(y1, abs=0.1)
     assert drawing.chart([drawing.Stroke(x[:0], y[:0], 0, "raw")], "epoch", "loss") is None
@@ -346,20 +346,23 @@ def test_a_browser_fetches_nothing_runs_nothing_and_cuts_nothing_off(
     chromium, hostile, tmp_path, width, dark
 ):
     other = leave(tmp_path / ("a_very_long_name" * 10), [0.2, 0.4], multiplicity=4)
-    for runs in ([hostile], [hostile, other]):
-        path = write_report(runs, tmp_path / f"{len(runs)}.html")
+    tiny = {"lr": 1.5e-5, "grad_norm": 5.22}  # long numbers, and ticks that lie close
+    change_events(other, lambda event: {**event, **tiny} if event["step"] < 12 else event)
+    for runs in ([hostile], [other], [hostile, other]):
+        path = write_report(runs, tmp_path / f"{runs[0].name[:3]}{len(runs)}.html")
         chromium.open(path.as_uri(), width=width, dark=dark)
         assert [url for url in chromium.requests() if not url.startswith("data:")] == [
             path.as_uri()
         ]
         assert chromium.complaints() == []
         assert chromium.value("document.querySelectorAll('script, iframe').length") == 0
-        if len(runs) == 1:
+        if runs == [hostile]:
             assert chromium.value("document.querySelector('h1').textContent") == EVIL
         assert chromium.value("document.documentElement.scrollWidth") == width
         ground = chromium.value("getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(21, 23, 27)" if dark else "rgb(255, 255, 255)")
         assert chromium.value(_OUTSIDE) == []
+        assert chromium.value(_OVER_EACH_OTHER) == []
         assert chromium.value(_CONTRAST) > 7
 
 
@@ -372,6 +375,15 @@ _OUTSIDE = """
     return box.left < out.left - 1 || box.right > out.right + 1
       || box.top < out.top - 1 || box.bottom > out.bottom + 1;
   }).map(text => text.textContent);
+})
+"""
+_OVER_EACH_OTHER = """
+[...document.querySelectorAll('svg')].flatMap(svg => {
+  const boxes = [...svg.querySelectorAll('text')]
+    .map(text => [text.textContent, text.getBoundingClientRect()]);
+  return boxes.flatMap(([one, a], i) => boxes.slice(i + 1).filter(([_, b]) =>
+    a.left + 1 < b.right && b.left + 1 < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom
+  ).map(([other]) => [one, other]));
 })
 """
 # Of text on its ground, as WCAG 2 counts it.
