@@ -12,7 +12,7 @@ from ba_dist.config import Config
 from ba_dist.data.batch import Batch
 from ba_dist.data.copies import first_copies
 from ba_dist.data.sources import ImageInfo, Source
-from ba_dist.errors import UserError
+from ba_dist.errors import UserError, reason
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import checkpoint, copies_page, loggers, record, report, trace
@@ -87,7 +87,10 @@ class Writer:
                 f"copies/sample {s.sample}, {s.label}": np.concatenate(s.copies, 1) for s in samples
             }
             self._metrics.board.images(strips)
-            copies_page.write(self._folder / copies_page.NAME, samples)
+            try:
+                copies_page.write(self._folder / copies_page.NAME, samples)
+            except (OSError, ValueError) as error:  # a run is worth more than its pictures
+                self.say(f"warning: no {copies_page.NAME}: {reason(error)}")
         after = source.counters.as_dict()
         source.counters.add(**{name: before[name] - after[name] for name in after})
 
