@@ -15,15 +15,17 @@ from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.data.order import rate_factor
 from ba_dist.data.pipeline import InputPipeline, choose_exchange, open_pipeline
 from ba_dist.data.sources import Source
-from ba_dist.errors import DataUnavailable
+from ba_dist.errors import DataUnavailable, reason
 from ba_dist.health import devices, inject, nonfinite, replicas
 from ba_dist.health.signals import StopRequest, stop_requests
 from ba_dist.health.watch import Watch, open_watch
 from ba_dist.recipes.quickstart import on_digits
+from ba_dist.reports.page import write_report
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import instance_state, loggers, record, run_dir, saving
 from ba_dist.run.position import Position
+from ba_dist.run.report import REPORT
 from ba_dist.run.writer import Writer, open_writer
 from ba_dist.storage.cache import data_dir
 from ba_dist.tasks import Task
@@ -115,6 +117,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         record.describe(
             *(folder, config, layout),
             dataset=dataset,
+            task=made.task,
             plan=plan,
             done=run.position.step,
             comm=comm,
@@ -131,6 +134,8 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         summary = None if stopped else _summarise(run, writer, dataset)
         if summary is not None:
             writer.end(summary)
+        if comm.rank == 0:
+            _write_report(folder)
         return Outcome(folder, summary, run.position.step, made.task)
 
 
@@ -420,3 +425,11 @@ def _summarise(run: Run, writer: Writer, dataset: Dataset) -> dict[str, Any]:
     if run.comm.rank == 0:
         run_dir.write_json(run.folder / "summary.json", summary)
     return summary
+
+
+def _write_report(folder: Path) -> None:
+    """Writes report.html; a run is worth more than its report, so nothing ends for lack of one."""
+    try:
+        write_report([folder])
+    except Exception as error:
+        print(f"warning: no {REPORT}: {reason(error)}", flush=True)

@@ -16,6 +16,7 @@ from ba_dist.rules.plan import Plan
 from ba_dist.run import run_dir
 from ba_dist.run.report import opening
 from ba_dist.storage import whole_file
+from ba_dist.tasks import Task
 
 Layouts = list[list[Any]]
 
@@ -47,6 +48,7 @@ def describe(
     layout: Layout,
     *,
     dataset: Dataset,
+    task: Task,
     plan: Plan,
     done: int,
     comm: Comm,
@@ -59,6 +61,7 @@ def describe(
         config: of the run.
         layout: of the ranks.
         dataset: that was opened.
+        task: of the run.
         plan: of the steps.
         done: steps that an earlier job has done.
         comm: the world.
@@ -70,7 +73,8 @@ def describe(
     path = folder / "config.json"
     layouts = add_layout(path, done, layout)
     known = facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)
-    run_dir.write_json(path, {**known, "exchange": dataclasses.asdict(exchange)})
+    known |= {"exchange": dataclasses.asdict(exchange), "judged": judged(task)}
+    run_dir.write_json(path, known)
     for name, content in dataset.info.files().items():
         whole_file.write(folder / name, content)
     for line in opening(config, layout, dataset, plan.total_steps):
@@ -110,6 +114,16 @@ def facts(
         "class_names": list(getattr(dataset.info, "class_names", ())),
         # Where a network of somebody's own is found again.
         "folder": str(Path.cwd()),
+    }
+
+
+def judged(task: Task) -> dict[str, Any]:
+    """How the run is judged, for those who compare it with others: `by`, less is better, words."""
+    return {
+        "by": task.judged_by,
+        "less_is_better": task.less_is_better,
+        "headline": task.headline,
+        "unit": task.unit,
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order")
-BENCHMARKS += ("memory", "ngram", "step_rivals", "startup")
+BENCHMARKS += ("memory", "ngram", "step_rivals", "startup", "accuracy")
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
 
