@@ -157,34 +157,16 @@ def correlate(
         UserError: on all ranks.
     """
     run = OpenRun(folder, which, data_dir)
-    comm = run.comm
-    chosen: Pairs = comm.world.share_object(
-        comm.together(
-            lambda: (
-                choose_pairs(lambda i: run.sample(i)[1], len(run.source), pairs, seed)
-                if comm.rank == 0
-                else None
-            )
-        )
-    )
+    chosen = _pairs(run, pairs, seed)
     views = augmentations(run.config.augment)
     names = [f"(x, T(x)) {', '.join(view)}" for view in views] + [SAME, DIFFERENT]
     instances = Instances(run.config, run.info, seed)
-    companions = comm.together(lambda: _companions(run, instances, seed, normalised))
+    companions = run.comm.together(lambda: _companions(run, instances, seed, normalised))
     gradient = sample_gradient(instances.task, run.made.model, companions)
+    measure = partial(_of_pair, run, instances, gradient, chosen=chosen, views=views)
     states = []
     for state in run.states():
-        measure = partial(_of_pair, run, instances, gradient, chosen, views)
-        table = np.zeros((pairs, len(names)))
-        mine = range(comm.rank, pairs, comm.world_size)
-
-        def fill(table: Any = table, mine: Any = mine, measure: Any = measure) -> None:
-            for pair in mine:
-                table[pair] = measure(pair)
-                done(1)
-
-        comm.together(fill)
-        columns = run.gather(table).T
+        columns = run.deal(pairs, len(names), measure, done).T
         rows = [
             Row(name, view, spread(column))
             for name, view, column in zip(names, [*views, (), ()], columns, strict=True)
@@ -193,13 +175,25 @@ def correlate(
     return Correlations(pairs, seed, normalised, left_out(run.config), tuple(states))
 
 
+def _pairs(run: OpenRun, count: int, seed: int) -> Pairs:
+    """Chosen by rank 0, which alone reads the samples that are looked at."""
+
+    def choose() -> Pairs:
+        return choose_pairs(lambda i: run.sample(i)[1], len(run.source), count, seed)
+
+    chosen = run.comm.together(lambda: choose() if run.comm.rank == 0 else None)
+    found: Pairs = run.comm.world.share_object(chosen)
+    return found
+
+
 def _of_pair(
     run: OpenRun,
     instances: "Instances",
     gradient: Callable[[Inputs], Vector],
+    pair: int,
+    *,
     chosen: Pairs,
     views: Sequence[tuple[str, ...]],
-    pair: int,
 ) -> list[float]:
     """The correlations of one pair of each kind, in the order of the rows."""
     x, y, z, w = (int(ids[pair]) for ids in (chosen.x, chosen.y, chosen.z, chosen.w))

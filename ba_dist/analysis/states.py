@@ -1,7 +1,7 @@
 """A run opened for measuring: its network at the start and at its checkpoints, on all ranks."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from ba_dist import experiment, models, runtime, trained
 from ba_dist.comm import start
 from ba_dist.config import Config
-from ba_dist.data.catalog import open_dataset
+from ba_dist.data.catalog import digest, open_dataset
 from ba_dist.data.sources import Image, ImageInfo, Source
-from ba_dist.errors import ConfigError, CorruptRecord
+from ba_dist.errors import ConfigError, CorruptRecord, DataError, agreed
 from ba_dist.health import devices
 from ba_dist.models import variables
 from ba_dist.rules.layout import Layout
@@ -73,6 +73,14 @@ class OpenRun:
         devices.check(comm)
         dataset = open_dataset(config.data, comm)
         self.source: Source = dataset.train
+        here, there = digest(dataset.train), self._facts["data"].get("train_digest")
+        if here != there:
+            raise agreed(
+                DataError(
+                    f"the training samples opened here are not those of {folder}: their digest is"
+                    f" {here}, the run's {there}; --data-dir names where its data is"
+                )
+            )
         assert isinstance(dataset.info, ImageInfo)  # as the task of the run wants them
         self.info = dataset.info
         self.made = comm.together(lambda: trained.network(config, self._facts, self.info))
@@ -119,11 +127,35 @@ class OpenRun:
         except CorruptRecord as error:
             raise CorruptRecord(f"{self.source.where(sample_id)}: {error}") from None
 
-    def gather(self, table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """[n, …] of which rank r has filled rows r, r + W, …, on every rank; collective."""
-        rows = np.arange(len(table))
-        whole = self.comm.world.gather_all(table)
-        found: npt.NDArray[np.float64] = whole[rows % self.comm.world_size, rows]
+    def deal(
+        self,
+        count: int,
+        width: int,
+        measure: Callable[[int], Sequence[float]],
+        done: Callable[[int], object],
+    ) -> npt.NDArray[np.float64]:
+        """Measures one row after the other, rank r rows r, r + W, …; collective over the world.
+
+        Args:
+            count: of rows.
+            width: numbers in a row.
+            measure: number of a row → its numbers; by one rank, alone.
+            done: is called with 1 for each row of this rank.
+
+        Returns:
+            [count, width], the same on every rank.
+        """
+        table, comm = np.zeros((count, width)), self.comm
+
+        def mine() -> None:
+            for row in range(comm.rank, count, comm.world_size):
+                table[row] = measure(row)
+                done(1)
+
+        comm.together(mine)
+        rows = np.arange(count)
+        whole = comm.world.gather_all(table)
+        found: npt.NDArray[np.float64] = whole[rows % comm.world_size, rows]
         return found
 
     def _restore(self, name: str) -> int:

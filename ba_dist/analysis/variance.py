@@ -11,6 +11,7 @@ it is, and it also works for a run with one copy, whose steps do not tell two co
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,17 +191,11 @@ def measure_variance(
     measured = []
     for state in run.states():
         local.tell(hyper(state.step))
-        table = np.zeros((repeats, 3))
-
-        def fill(table: npt.NDArray[np.float64] = table, step: int = state.step) -> None:
-            for repeat in range(run.comm.rank, repeats, run.comm.world_size):
-                batches = _batches(run, layout, repeat * ghosts, ghosts, seed=seed, step=step)
-                found = split((_means(local, batch) for batch in batches), size)
-                table[repeat] = found.samples, found.copies, found.signal
-                done(1)
-
-        run.comm.together(fill)
-        mean, error = mean_of([Split(*row) for row in run.gather(table).tolist()])
+        estimate = partial(
+            _estimate, run, local, layout=layout, ghosts=ghosts, seed=seed, step=state.step
+        )
+        rows = run.deal(repeats, 3, estimate, done)
+        mean, error = mean_of([Split(*row) for row in rows.tolist()])
         measured.append(Measured(state, mean, error))
     batch = run.config.batch
     return Variances(
@@ -213,6 +208,15 @@ def measure_variance(
         seed,
         tuple(measured),
     )
+
+
+def _estimate(
+    run: OpenRun, local: Any, number: int, *, layout: Layout, ghosts: int, seed: int, step: int
+) -> tuple[float, float, float]:
+    """The numbers of one `Split`, of other samples than the next one where there are so many."""
+    batches = _batches(run, layout, number * ghosts, ghosts, seed=seed, step=step)
+    found = split((_means(local, batch) for batch in batches), layout.batch_size)
+    return found.samples, found.copies, found.signal
 
 
 def _batches(

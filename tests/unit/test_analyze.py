@@ -14,7 +14,7 @@ from ba_dist.analysis.variance import measure_variance
 from ba_dist.config import Augment, Config, override
 from ba_dist.data.catalog import open_source
 from ba_dist.data.sources import ImageInfo
-from ba_dist.errors import ConfigError, UserError
+from ba_dist.errors import ConfigError, DataError, UserError
 from ba_dist.recipes import recipe
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.rules.keys import Purpose, analysis_keys, integers
@@ -410,6 +410,15 @@ def test_a_run_that_has_learned_no_classes_is_one_message(ba_dist, run, tmp_path
     assert (status, out) == (2, "") and "something else than classes of images" in err
     status, out, err = ba_dist("analyze", command, tmp_path / "nothing")
     assert status == 1 and out == "" and err.startswith("ba-dist: ") and "Traceback" not in err
+
+
+def test_other_data_than_that_of_the_run_is_refused(run, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
+    facts = json.loads((run / "config.json").read_text())
+    facts["data"]["train_digest"] = "0123"
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="digest is .*, the run's 0123"):
+        correlate(tmp_path, ["newest"], pairs=2)
 
 
 def test_too_few_samples_are_refused(run):
