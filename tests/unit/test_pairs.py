@@ -1,8 +1,11 @@
-"""Random pairs of samples, and the correlation of two gradients."""
+"""What is compared: random pairs of samples, copies of a sample, the correlation of two vectors."""
 
 import numpy as np
 import pytest
 
+from ba_dist.analysis.correlation import Instances, augmentations, left_out
+from ba_dist.config import Augment, Config, override
+from ba_dist.data.sources import ImageInfo
 from ba_dist.errors import ConfigError
 from ba_dist.rules.correlation import pearson, spread
 from ba_dist.rules.pairs import choose_pairs
@@ -58,6 +61,52 @@ def test_the_largest_number_of_pairs_that_is_told_works():
         drawn(21, labels=labels)
     found = drawn(10, labels=labels)
     assert (labels[found.x] == labels[found.y]).all()
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def test_augmentations_are_named_alone_and_added_up():
+    found = augmentations(Augment(pad_crop=4, flip=True, cutout=16))
+    alone = [("pad-crop",), ("flip",), ("cutout",)]
+    assert found == [*alone, ("pad-crop", "flip"), ("pad-crop", "flip", "cutout")]
+    assert augmentations(Augment()) == []
+    assert augmentations(Augment(jitter=0.4, mixup=0.2)) == [("jitter",)]
+    large = Augment(crop="random-resized", auto_augment="imagenet", lighting=0.1)
+    assert augmentations(large)[:3] == [("crop",), ("auto-augment",), ("lighting",)]
+
+
+def test_what_mixes_two_samples_is_left_out():
+    config = override(Config("x"), {"mixup": 0.2, "cutmix": 1.0})
+    assert left_out(config) == ("mixup", "cutmix")
+    assert left_out(override(Config("x"), {"manifold_mixup": 1.0})) == ("manifold mixup",)
+    assert left_out(Config("x")) == ()
+
+
+def test_every_copy_differs_from_its_sample_by_what_it_is_named_after():
+    info = ImageInfo("some", (0, 0, 3), 5, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    changes = {"crop": "random-resized", "flip": True, "jitter": 0.3, "cutout": 4, "mixup": 0.4}
+    config = override(Config("x"), {**changes, "image_size": 16, "resize": 20})
+    made = Instances(config, info, 0)
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    plain = made.plain(image, 1)["images"].numpy()
+    assert plain.shape == (1, 16, 16, 3)
+    for sample in range(8):
+        for view in augmentations(config.augment):
+            copy = made.copy(image, 1, sample, view)["images"].numpy()
+            assert copy.shape == plain.shape and (copy != plain).any(), view
+        mirrored = made.copy(image, 1, sample, ("flip",))["images"].numpy()
+        np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
+        hole = made.copy(image, 1, sample, ("cutout",))["images"].numpy()
+        assert ((hole == plain) | (hole == 0)).all()
+
+
+def test_a_copy_that_can_only_be_the_sample_itself_is_taken():
+    info = ImageInfo("some", (8, 8, 1), 5, (0.5,), (0.2,))
+    made = Instances(override(Config("x"), {"flip": True}), info, 0)
+    blank = np.zeros((8, 8, 1), np.uint8)
+    copy = made.copy(blank, 1, 0, ("flip",))["images"]
+    np.testing.assert_array_equal(copy, made.plain(blank, 1)["images"])
 
 
 # --- correlation ----------------------------------------------------------------------------------
