@@ -251,6 +251,28 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
     )
 
 
+def local_gradient(made: Experiment, layout: Layout) -> Any:
+    """The `LocalGradient` of an experiment: gradients as its steps have them, and no update.
+
+    Args:
+        made: the experiment.
+        layout: of the instances that it is given.
+    """
+    import tensorflow as tf
+
+    from ba_dist.optim.local_gradient import LocalGradient
+
+    return LocalGradient(
+        made.task,
+        made.model,
+        layout=layout,
+        precision=made.precision,
+        loss_scale=tf.constant(1.0),
+        seed=made.config.run.seed,
+        told=_told(made.config),
+    )
+
+
 def _told(config: Config) -> list[str]:
     """What layers see of the hyperparameters of a step."""
     wanted = {
