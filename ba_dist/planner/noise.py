@@ -17,15 +17,15 @@ import numpy.typing as npt
 _Z = np.linspace(-9.0, 13.0, 4401)
 
 
-def slowest(deviation: float, ranks: float) -> tuple[float, float]:
+def slowest(deviation: float, ranks: int) -> tuple[float, float]:
     """(mean, relative deviation) of the slowest of `ranks`, as a multiple of one rank's mean.
 
     Args:
         deviation: relative deviation s of one rank.
-        ranks: W; need not be whole.
+        ranks: W.
     """
-    if deviation == 0:
-        return 1.0, 0.0
+    if deviation == 0 or ranks == 1:
+        return 1.0, deviation
     sigma = math.sqrt(math.log1p(deviation**2))
     values = np.exp(sigma * _Z - sigma**2 / 2)
     log_density, log_cdf = _normal()

@@ -153,9 +153,9 @@ def predict(work: Workload, machine: Machine, nodes: int, way: Way) -> Predictio
     shown = collectives.exposed(whole, collectives.BACKWARD * passes, way.buckets)
     waiting = (compute + machine.step.overhead) * (slowest - 1)
     chain = compute + machine.step.overhead + waiting + shown
-    # Readers are `prefetch` steps ahead, so what counts is the slowest mean of so many steps.
-    ahead = work.config.placement.prefetch + 1
-    late, _ = noise.slowest(machine.input.noise / math.sqrt(ahead), made.readers)
+    # A reader that is ahead makes up for its slow steps. The factor fits the simulator.
+    ahead = 2 * work.config.placement.prefetch + 1
+    late, _ = noise.slowest(machine.input.noise / ahead, made.readers)
     stages = {
         "storage": made.storage * late,
         "cores": made.cores * late,
