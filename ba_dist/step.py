@@ -57,7 +57,7 @@ class StepResult:
         stop: whether any rank wishes to stop.
         save: whether any rank wishes to save.
         corrupt: records that all ranks report together.
-        seconds: float64 [W, phases] of each rank's step before.
+        paces: float64 [phases, bins], how many ranks told which seconds; see `comm/vote.py`.
         compute_seconds: that this rank took for its gradient.
         allreduce_seconds: that this rank waited for the sum over the world.
     """
@@ -71,7 +71,7 @@ class StepResult:
     stop: bool
     save: bool
     corrupt: int
-    seconds: npt.NDArray[np.float64]
+    paces: npt.NDArray[np.float64]
     compute_seconds: float
     allreduce_seconds: float
 
@@ -158,10 +158,9 @@ class TrainStep:
             copies = self._local.of_copies(tensors)
             norm = self.matching.norm_of_copies(copies) if hyper["measure"] else 0.0
             scalars["norm_of_copies"] = tf.constant(norm, tf.float64)
-        row = tell(vote, self.comm.rank, self.layout.world_size)
-        numbers, row = self._step(tensors, scalars, tf.constant(row))
+        numbers, row = self._step(tensors, scalars, tf.constant(tell(vote)))
         norm, finite, scale, loss, weight, *sums = numbers.numpy().tolist()
-        (stop, save, corrupt), table = hear(row.numpy())
+        (stop, save, corrupt), paces = hear(row.numpy())
         ended = time.perf_counter()
         alone = self.layout.world_size == 1
         ready, summed = [
@@ -178,7 +177,7 @@ class TrainStep:
             stop=stop > 0,
             save=save > 0,
             corrupt=round(corrupt),
-            seconds=table,
+            paces=paces,
             compute_seconds=ready - begun,
             allreduce_seconds=summed - ready,
         )

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ("group_io", "throughput", "scaling", "order", "memory", "ngram", "prediction", "many_ranks")
+BENCHMARKS = (
+    "group_io",
+    "throughput",
+    "scaling",
+    "order",
+    "memory",
+    "ngram",
+    "prediction",
+    "many_ranks",
+)
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
 
