@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from ba_dist import __version__
-from ba_dist.cli import data, launch, look, plan, plot, runs, sweep, train
+from ba_dist.cli import calibrate, data, launch, look, plan, plot, runs, sweep, train
 from ba_dist.errors import ConfigError, UserError, reason
 
 # What a person can repair in a path that was given.
@@ -35,7 +35,7 @@ def cli() -> None:
 
 for command in (
     *(train.train, launch.run, plan.plan, train.submit, sweep.sweep, runs.evaluate, data.data),
-    look.recipes,
+    *(calibrate.calibrate, look.recipes),
     *(runs.export, runs.predict, runs.translate, plot.plot, runs.audit, look.doctor),
 ):
     cli.add_command(command)
