@@ -59,7 +59,7 @@ class StepResult:
         stop: whether any rank wishes to stop.
         save: whether any rank wishes to save.
         corrupt: records that all ranks report together.
-        seconds: float64 [W, phases] of each rank's step before.
+        paces: float64 [phases, bins], how many ranks told which seconds; see `comm/vote.py`.
         compute_seconds: until the last of this rank's gradients was ready; others were on their
             way meanwhile.
         allreduce_seconds: that this rank waited after that for the sums over the world.
@@ -74,7 +74,7 @@ class StepResult:
     stop: bool
     save: bool
     corrupt: int
-    seconds: npt.NDArray[np.float64]
+    paces: npt.NDArray[np.float64]
     compute_seconds: float
     allreduce_seconds: float
 
@@ -167,10 +167,9 @@ class TrainStep:
             copies = self._local.of_copies(tensors)
             norm = self.matching.norm_of_copies(copies) if hyper["measure"] else 0.0
             scalars["norm_of_copies"] = tf.constant(norm, tf.float64)
-        row = tell(vote, self.comm.rank, self.layout.world_size)
-        numbers, row = self._step(tensors, scalars, tf.constant(row))
+        numbers, row = self._step(tensors, scalars, tf.constant(tell(vote)))
         norm, finite, scale, loss, weight, *sums = numbers.numpy().tolist()
-        (stop, save, corrupt), table = hear(row.numpy())
+        (stop, save, corrupt), paces = hear(row.numpy())
         ended = time.perf_counter()
         alone = self.layout.world_size == 1
         clocks = (self._world_sum.ready_at, self._world_sum.summed_at)
@@ -186,7 +185,7 @@ class TrainStep:
             stop=stop > 0,
             save=save > 0,
             corrupt=round(corrupt),
-            seconds=table,
+            paces=paces,
             compute_seconds=ready - begun,
             allreduce_seconds=summed - ready,
         )

@@ -25,6 +25,7 @@ from harness import Report, Table, leave, measure, one_message, output_option, o
 from ranks import patient_barrier
 
 from ba_dist import runtime
+from ba_dist.calibration.steps import train_step
 from ba_dist.comm import Comm
 from ba_dist.config import override
 
@@ -78,7 +79,7 @@ def of_network(settings: Settings, comm: Any, bucket_mb: float) -> tuple[Work, i
     changes = {"bucket_mb": bucket_mb, "allreduce_dtype": settings.allreduce_dtype}
     config = override(config, changes)
     shape = (settings.image_size, settings.image_size, 3)
-    step = training.train_step(comm, layout, config, shape, 1000)
+    step = train_step(comm, layout, config, shape, 1000)
     batches = training.fixed_batches(settings.instances, settings.image_size, comm.rank)
 
     def work() -> tuple[float, float]:

@@ -2,20 +2,17 @@
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
-import baselines
-import numpy as np
-
 from ba_dist import comm as ba_comm
-from ba_dist import optim, runtime
+from ba_dist import runtime
+from ba_dist.calibration.steps import fixed_batch
 from ba_dist.comm import Comm
 from ba_dist.config import Augment, Config, override
-from ba_dist.data.batch import Batch, Instances
+from ba_dist.data.batch import Batch
 from ba_dist.errors import ConfigError, LayoutError
 from ba_dist.rules.layout import Layout
 
@@ -60,21 +57,6 @@ def layout_for(
         return layout
     limit = runtime.default_microbatch()
     return dataclasses.replace(layout, microbatch=layout.microbatch_within(limit))
-
-
-def train_step(
-    comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int
-) -> "functools.partial[Any]":
-    """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum."""
-    from ba_dist import experiment
-    from ba_dist.data.sources import ImageInfo
-
-    info = ImageInfo("benchmark", shape, classes, (0.5,) * shape[2], (0.25,) * shape[2])
-    config = dataclasses.replace(config, augment=Augment())
-    made = experiment.assemble(config, info, layout.ghost_batch)
-    step = experiment.train_step(made, layout, comm)
-    hyper = optim.hyperparameters(config.optimizer, baselines.RATE)
-    return functools.partial(step, hyper=hyper)
 
 
 def configuration(
@@ -126,11 +108,4 @@ def real_batches(
 
 def fixed_batches(size: int, image_size: int, rank: int) -> Batches:
     """The same batch for ever: no input to wait for."""
-    numbers = np.random.default_rng(rank)
-    ids = np.arange(size)
-    instances = Instances(ids, np.zeros_like(ids), ids.astype(np.uint64))
-    inputs = {
-        "images": numbers.integers(0, 256, (size, image_size, image_size, 3), np.uint8),
-        "labels": numbers.integers(0, baselines.CLASSES, size),
-    }
-    return itertools.repeat(Batch(0, 0, inputs, instances, np.zeros((0, 2), np.int64)))
+    return itertools.repeat(fixed_batch(size, image_size, rank))

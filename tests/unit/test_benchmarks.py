@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order")
-BENCHMARKS += ("memory", "ngram", "step_rivals", "startup", "accuracy")
+BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order", "memory")
+BENCHMARKS += ("ngram", "step_rivals", "startup", "accuracy", "prediction", "many_ranks")
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
 
