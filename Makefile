@@ -67,7 +67,7 @@ lint: setup  ## check format, style, types and shell scripts
 	touch $@
 
 docs: .venv-docs/.made  ## build the documentation as a site into site/ (Python 3.11 or newer)
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
 clean:  ## remove .venv and what the tools leave behind; data, runs and kept wheels stay
 	rm -rf .venv .venv-docs .venv.lock site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
