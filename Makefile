@@ -25,8 +25,8 @@ test: setup  ## run the tests, with more pytest flags in ARGS="..."
 test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, stop, go on (3 minutes)
 	.venv/bin/python -m pytest tests -m faults $(ARGS)
 
-smoke: setup  ## train the heavy recipes for a few steps: do they run, does the loss fall? (4 minutes)
-	.venv/bin/python -m pytest tests/parallel/test_recipes.py -m smoke $(ARGS)
+smoke: setup  ## run every recipe and benchmark for a few steps: does it run, does the loss fall? (6 minutes)
+	.venv/bin/python -m pytest tests/parallel -m smoke $(ARGS)
 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)

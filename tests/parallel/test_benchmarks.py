@@ -23,6 +23,7 @@ def one_command(name, *words):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_throughput_with_baselines(tmp_path):
     output = tmp_path / "t.json"
     done = warm(
@@ -48,6 +49,7 @@ def test_throughput_with_baselines(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_throughput_of_real_input(tmp_path):
     output = tmp_path / "t.json"
     warm(
@@ -60,6 +62,7 @@ def test_throughput_of_real_input(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 @pytest.mark.parametrize("compute", ["--compute-ms=5", "--model=resnet8"])
 def test_scaling(compute, tmp_path):
     output = tmp_path / "s.json"
@@ -81,6 +84,7 @@ def test_scaling(compute, tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 @pytest.mark.parametrize("compute", ["--compute-ms=20", "--model=resnet8"])
 def test_overlap(compute, tmp_path):
     output = tmp_path / "o.json"
@@ -99,6 +103,7 @@ def test_overlap(compute, tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_groups_read_a_share_of_what_replicas_read(tmp_path):
     output = tmp_path / "g.json"
     one_command(
@@ -118,6 +123,7 @@ def test_groups_read_a_share_of_what_replicas_read(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_groups_make_instances_ready(tmp_path):
     """Several turns each, so that no contender waits for batches that it may not begin."""
     output = tmp_path / "g.json"

@@ -10,6 +10,7 @@ SMALL = ["--model", "resnet8", "--image-size", "16", "--batch-sizes", "2,8", "--
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_two_ranks_measure_what_they_have(tmp_path):
     path, folder = tmp_path / "here.toml", tmp_path / "data"
     words = [*SMALL, "--precisions", "fp32,bf16", "--storage", folder, "--files", "8"]
@@ -28,6 +29,7 @@ def test_two_ranks_measure_what_they_have(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_a_folder_that_cannot_be_written_ends_all_ranks_with_one_message(tmp_path):
     (tmp_path / "file").touch()
     words = ["calibrate", "--output", tmp_path / "no.toml", *SMALL, "--seconds", "1"]
