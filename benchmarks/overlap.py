@@ -54,7 +54,7 @@ class Settings:
 
 
 class Alone:
-    """A world whose sums are this rank's own numbers: nothing is sent."""
+    """A world in which nothing is sent: what others would give is this rank's own."""
 
     def __init__(self, comm: Comm):
         self.rank, self.world_size, self.world = comm.rank, comm.world_size, comm.world
@@ -63,7 +63,13 @@ class Alone:
         """The tensor."""
         return tensor
 
-    alltoall = allgather = allreduce
+    alltoall = allreduce
+
+    def allgather(self, tensor: Any, name: str) -> Any:
+        """The tensor once for each rank."""
+        import tensorflow as tf
+
+        return tf.tile(tensor, [self.world_size])
 
 
 # --- the work of a step ---------------------------------------------------------------------------
