@@ -77,9 +77,8 @@ class Alone:
 
 def of_network(settings: Settings, comm: Any, bucket_mb: float) -> tuple[Work, int]:
     """A step of the network, and the bytes of its gradient."""
-    layout = training.layout_for(
-        settings.instances, 1, comm.world_size, min(32, settings.instances), settings.microbatch
-    )
+    ghost = min(training.GHOST_BATCH, settings.microbatch or settings.instances)
+    layout = training.layout_for(settings.instances, 1, comm.world_size, ghost, settings.microbatch)
     config = training.configuration(settings.model, settings.image_size, settings.precision)
     changes = {"bucket_mb": bucket_mb, "allreduce_dtype": settings.allreduce_dtype}
     config = override(config, changes)
