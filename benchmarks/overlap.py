@@ -55,7 +55,7 @@ class Settings:
 
 
 class Alone:
-    """A world whose sums are this rank's own numbers: nothing is sent."""
+    """A world in which nothing is sent: what others would give is this rank's own."""
 
     def __init__(self, comm: Comm):
         self.rank, self.world_size, self.world = comm.rank, comm.world_size, comm.world
@@ -64,7 +64,13 @@ class Alone:
         """The tensor."""
         return tensor
 
-    alltoall = allgather = allreduce
+    alltoall = allreduce
+
+    def allgather(self, tensor: Any, name: str) -> Any:
+        """The tensor once for each rank."""
+        import tensorflow as tf
+
+        return tf.tile(tensor, [self.world_size])
 
 
 # --- the work of a step ---------------------------------------------------------------------------
@@ -72,9 +78,8 @@ class Alone:
 
 def of_network(settings: Settings, comm: Any, bucket_mb: float) -> tuple[Work, int]:
     """A step of the network, and the bytes of its gradient."""
-    layout = training.layout_for(
-        settings.instances, 1, comm.world_size, min(32, settings.instances), settings.microbatch
-    )
+    ghost = min(training.GHOST_BATCH, settings.microbatch or settings.instances)
+    layout = training.layout_for(settings.instances, 1, comm.world_size, ghost, settings.microbatch)
     config = training.configuration(settings.model, settings.image_size, settings.precision)
     changes = {"bucket_mb": bucket_mb, "allreduce_dtype": settings.allreduce_dtype}
     config = override(config, changes)
