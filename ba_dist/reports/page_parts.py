@@ -35,8 +35,8 @@ def table(
         )
         for name, cells in rows.items()
     ]
-    table = make("table", make("thead", *top), make("tbody", *body))
-    return make("div", table, class_="wide")
+    whole = make("table", make("thead", *top), make("tbody", *body))
+    return make("div", whole, class_="wide")
 
 
 # --- each run for itself --------------------------------------------------------------------------
