@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from ba_dist import runtime
 from ba_dist.analysis.correlation import correlate
 from ba_dist.analysis.variance import measure_variance
 from ba_dist.comm import start
@@ -24,6 +25,8 @@ SMALL = {
 run, comm = Path(sys.argv[1]) / "run", start()
 if not run.exists():
     comm.world.barrier()
+    # What is set first in a process stays; where nothing is trained the measuring sets it.
+    runtime.prepare(comm.node.rank, comm.node.size, threads=1)
     train(override(recipe("quickstart"), {**SMALL, "run_dir": str(run)}))
 done: list[int] = []
 found = {
