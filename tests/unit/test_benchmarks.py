@@ -13,14 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = (
-    "group_io",
-    "throughput",
-    "scaling",
-    "order",
-    "memory",
-    "ngram",
-    "prediction",
-    "many_ranks",
+    *("group_io", "throughput", "scaling", "order", "memory", "ngram"),
+    *("prediction", "prediction_links", "many_ranks"),
 )
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
