@@ -255,7 +255,9 @@ def measured(path: Path, machine: Machine, report: Report) -> None:
         ["ranks", "M", "seen", "+-", "predicted", "off %"],
     )
     for row in results:
-        found = of_scaling(row, settings, machine)
+        # scaling.py has started them here: all are on one node.
+        node = dataclasses.replace(machine.node, ranks=row["ranks"])
+        found = of_scaling(row, settings, dataclasses.replace(machine, node=node))
         seen = row["steps_per_second"]
         off = 100 * (found / seen["median"] - 1)
         made.add(row["ranks"], row["multiplicity"], seen["median"], seen["deviation"], found, off)

@@ -26,7 +26,7 @@ from ba_dist.planner import Machine, read_machine
 sys.path.insert(0, str(ROOT))  # the cluster is among the tests
 
 # Of sbatch.
-NODES = ("--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2", "--no-requeue")
+NODES = ("--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2")
 CALIBRATE = "--model resnet8 --image-size 16 --batch-sizes 4,8 --seconds 4 --files 8"
 NOMINAL = {"1gbit": 1e9 / 8, "100mbit": 1e8 / 8, "10gbit": 1e10 / 8}
 _LONGEST_JOB = 240.0
