@@ -23,7 +23,7 @@ from ba_dist.config import override
 from ba_dist.errors import UserError
 from ba_dist.planner import Machine, Way, collectives, failures, noise, predict, read_machine
 from ba_dist.planner import plan as choose
-from ba_dist.planner.machine import StepTime
+from ba_dist.planner.machine import Input, StepTime
 from ba_dist.planner.networks import Facts
 from ba_dist.planner.workload import Workload, workload_of
 from ba_dist.recipes import recipe
@@ -255,7 +255,9 @@ def measured(path: Path, machine: Machine, report: Report) -> None:
         ["ranks", "M", "seen", "+-", "predicted", "off %"],
     )
     for row in results:
-        found = of_scaling(row, settings, machine)
+        # scaling.py has started them here: all are on one node.
+        node = dataclasses.replace(machine.node, ranks=row["ranks"])
+        found = of_scaling(row, settings, dataclasses.replace(machine, node=node))
         seen = row["steps_per_second"]
         off = 100 * (found / seen["median"] - 1)
         made.add(row["ranks"], row["multiplicity"], seen["median"], seen["deviation"], found, off)
@@ -274,9 +276,13 @@ def of_scaling(row: dict[str, Any], settings: dict[str, Any], machine: Machine) 
         {"batch_size": row["batch_size"], "multiplicity": row["multiplicity"],
          "image_size": settings["image_size"]},
     )  # fmt: skip
-    # JPEGs are made in memory, so they are decoded and exchanged, but not read.
-    decoded = 500 * 375 * 3
-    work = Workload(config, Facts(224, numbers, 0, 0), 10**6, 1000, 1000, 1e-6, decoded)
+    side = settings["image_size"]
+    # All are in memory. JPEGs are decoded and exchanged, and not read; arrays are exchanged.
+    record, decoded = (1e-6, 500 * 375 * 3) if settings["input"] == "jpeg" else (0, side**2 * 3)
+    facts = Facts(side, numbers, 0, 0)
+    work = Workload(config, facts, 10**6, 1000, 1000, record, decoded)
+    if settings["input"] == "arrays":  # what is made of them takes next to nothing
+        machine = dataclasses.replace(machine, input=Input(0.0, 0.0, 0.0))
     wait = StepTime(settings["compute_ms"] / 1000, 0.0)
     machine = dataclasses.replace(
         machine, device="gpu", step_times={"resnet50": {"fp32": wait}},

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order", "memory")
-BENCHMARKS += ("ngram", "step_rivals", "startup", "accuracy", "prediction", "many_ranks")
+BENCHMARKS += ("ngram", "step_rivals", "startup", "accuracy")
+BENCHMARKS += ("prediction", "prediction_links", "many_ranks")
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
 
