@@ -1,7 +1,7 @@
 """Every recipe runs on two ranks with M = 2: its loss falls, and its trace is clean.
 
-All but the first test are of `make smoke`. The light ones are started together. Recipes whose smoke runs differ in nothing
-but their rates are alike, and the first of them is run: `STANDS_FOR`.
+All but the first test are of `make smoke`. The light ones are started together. Recipes whose smoke
+runs differ in nothing but their rates are alike, and the first of them is run: `STANDS_FOR`.
 """
 
 import dataclasses
