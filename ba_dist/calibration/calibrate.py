@@ -3,7 +3,7 @@
 import math
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ba_dist.calibration.storage import storage
 from ba_dist.comm import Comm
 from ba_dist.config import Config, override
 from ba_dist.planner.machine import machine_of
+from ba_dist.planner.networks import NETWORKS
 from ba_dist.storage import whole_file
 
 # Shares of the seconds that may be taken; the rest is for building graphs.
@@ -84,16 +85,20 @@ def _measure(comm: Comm, wishes: Wishes, device: str) -> dict[str, dict[str, Sou
         noises.append(noise)
         said = f"measured: batches of {', '.join(map(str, wishes.batch_sizes))}"
         said += f", within {line.off:.0%} of the line"
+        own = NETWORKS[wishes.model].side if wishes.model in NETWORKS else wishes.image_size
+        if own != wishes.image_size:  # a plan takes the line for images of the network's own size
+            line = replace(line, instance=line.instance * (own / wishes.image_size) ** 2)
+            said += f"; {wishes.image_size} pixels, scaled to {own}"
         parts[f"step.{wishes.model}.{precision}"] = {
             "fixed": (line.fixed, said),
             "instance": (line.instance, said),
         }
-    own, common = np.max(noises, axis=0).tolist()
+    alone, common = np.max(noises, axis=0).tolist()
     told = "measured" if comm.world_size > 1 else "measured on one rank: own and common noise"
     missing = "assumed: one rank alone cannot tell it from its own"
     parts["step"] = {
         "overhead": (0.0, "assumed: nothing; `ba-dist plan --run` shows what a run takes beyond"),
-        "noise": (min(1.0, max(own, _SMALLEST_NOISE)), told),
+        "noise": (min(1.0, max(alone, _SMALLEST_NOISE)), told),
         "drift": (min(1.0, common), told if comm.world_size > 1 else missing),
     }
     mine = np.array(input_seconds(_INPUT * wishes.seconds))

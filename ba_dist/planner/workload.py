@@ -10,12 +10,8 @@ from ba_dist.recipes.about import SAMPLES
 # ImageNet's tar of training images has 147,897,477,120 bytes for 1,281,167 JPEGs, each with a
 # header of 512 and padding; their mean size in pixels is 400 x 350 (Russakovsky et al. 2015).
 _JPEG = (114_700, 400 * 350 * 3)
-_IN_MEMORY = {
-    "cifar10": 32 * 32 * 3,
-    "cifar100": 32 * 32 * 3,
-    "fashion_mnist": 28 * 28,
-    "digits": 8 * 8,
-}
+# (height and width, channels)
+_IN_MEMORY = {"cifar10": (32, 3), "cifar100": (32, 3), "fashion_mnist": (28, 1), "digits": (8, 1)}
 _SIZES = {**SAMPLES, "fashion_mnist": 60_000, "digits": 1_500}
 _SLOTS = {"sgd": 1, "lars": 1, "adam": 2, "adamw": 2}
 _FULL = 224 * 224  # pixels of what augmenting was measured with
@@ -33,6 +29,7 @@ class Workload:
         epoch_steps: steps an epoch.
         record: bytes of an encoded record; 0 where the samples lie in memory.
         decoded: bytes of a decoded one.
+        side: height and width that the network sees.
         shards: files that hold the records; 0 where each record is a file.
     """
 
@@ -43,17 +40,13 @@ class Workload:
     epoch_steps: int
     record: float
     decoded: float
+    side: int
     shards: int = 0
 
     @property
     def stored(self) -> bool:
         """Whether records are read from storage, step by step."""
         return self.record > 0
-
-    @property
-    def side(self) -> int:
-        """Height and width that the network sees."""
-        return self.config.data.image_size if self.stored else self.facts.side
 
     @property
     def scale(self) -> float:
@@ -116,10 +109,10 @@ def workload_of(config: Config, samples: int | None = None, shards: int = 0) -> 
             f"the number of samples of {data.dataset} is not known without the data; give"
             " --train-samples"
         )
+    side, (record, decoded) = data.image_size, _JPEG
     if data.dataset in _IN_MEMORY or data.dataset.startswith("synthetic"):
-        record, decoded = 0, _IN_MEMORY.get(data.dataset, data.image_size**2 * 3)
-    else:
-        record, decoded = _JPEG
+        side, channels = _IN_MEMORY.get(data.dataset, (side, data.image_channels))
+        record, decoded = 0, side**2 * channels
     steps = plan_steps(override(config, {"train_samples": samples}), samples, 1)
     return Workload(config, NETWORKS[name], samples, steps.total_steps, steps.steps_per_epoch,
-                    record, decoded, shards)  # fmt: skip
+                    record, decoded, side, shards)  # fmt: skip

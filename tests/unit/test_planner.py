@@ -21,6 +21,7 @@ from ba_dist.planner import (
     read_machine,
     workload_of,
 )
+from ba_dist.planner.machine import StepTime
 from ba_dist.planner.networks import NETWORKS
 from ba_dist.planner.prediction import step_time
 from ba_dist.recipes import RECIPES, recipe
@@ -289,3 +290,15 @@ def test_every_recipe_is_planned_or_refused_in_a_line(name):
             assert found is None or (found.bytes_read, found.input.storage) == (0, 0)
     except ConfigError as error:
         assert "network" in str(error) and name.split("-")[0] in ("transformer", "lstm")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "side", "decoded"),
+    [("digits", 8, 64), ("fashion_mnist", 28, 784), ("cifar10", 32, 3072), ("synthetic", 20, 1200)],
+)
+def test_images_in_memory_have_their_own_size(dataset, side, decoded):
+    """A network of 28 pixels takes (side / 28)² of its time for them."""
+    made = work("quickstart", dataset=dataset, image_size=20, train_samples=1000)
+    assert (made.side, made.decoded, made.record) == (side, decoded, 0)
+    where = dataclasses.replace(machine(), step_times={"resnet8": {"fp32": StepTime(0.1, 0.2)}})
+    assert step_time(made, where)[0] == StepTime(0.1, pytest.approx(0.2 * (side / 28) ** 2))
