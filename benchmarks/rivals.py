@@ -100,10 +100,11 @@ def ready_batches(data_dir: Path, batch_size: int, threads: int) -> Any:
             area_range=(0.08, 1.0),
             max_attempts=10,
             use_image_if_no_bounding_boxes=True,
+            seed=1,  # where operations must be deterministic there has to be one
         )
         window = tf.concat([begin[:2], size[:2]], 0)
         image = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
-        image = tf.image.random_flip_left_right(tf.image.resize(image, (SIDE, SIDE)))
+        image = tf.image.random_flip_left_right(tf.image.resize(image, (SIDE, SIDE)), seed=2)
         return image * scale - offset, features[_FEATURES["label"]]
 
     files = sorted(str(path) for path in data_dir.glob("train-*-of-*"))
