@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), RANKS (of `run` and `bench`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults smoke test-cluster tour bench lint clean
+.PHONY: help setup run test test-faults smoke test-cluster tour bench lint docs clean
 
 RANKS ?= 2
 ARGS ?=
@@ -25,17 +25,20 @@ test: setup  ## run the tests, with more pytest flags in ARGS="..."
 test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, stop, go on (3 minutes)
 	.venv/bin/python -m pytest tests -m faults $(ARGS)
 
-smoke: setup  ## train the heavy recipes for a few steps: do they run, does the loss fall? (4 minutes)
-	.venv/bin/python -m pytest tests/parallel/test_recipes.py -m smoke $(ARGS)
+smoke: setup  ## run every recipe and benchmark for a few steps: does it run, does the loss fall? (6 minutes)
+	.venv/bin/python -m pytest tests/parallel -m smoke $(ARGS)
 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)
 
-bench: setup  ## run the short version of every benchmark, 5 to 10 minutes; results in runs/bench-short-*
+bench: setup  ## run short versions of the benchmarks, 6 to 11 minutes; results in runs/bench-short-*
 	.venv/bin/python benchmarks/order.py --output $(BENCH)/order.json
 	.venv/bin/python benchmarks/group_io.py --multiplicities 2,4 --rounds 3 --seconds 1 --photos 512 \
 	  --contenders replicate,broadcast,cooperative,tf.data,tf.data-service \
 	  --output $(BENCH)/group_io.json
+	.venv/bin/python benchmarks/group_io.py --ready --multiplicities 1,4 --rounds 3 --seconds 1 --photos 512 \
+	  --contenders cooperative,tf.data --data-dir $(BENCH)/photos-tfrecord --output $(BENCH)/group_io_ready.json
+	.venv/bin/python benchmarks/instances.py --trials 5 --output $(BENCH)/instances.json
 	.venv/bin/python benchmarks/scaling.py --ranks 4 --compute-ms 300 --gradient-mb 1 \
 	  --rounds 2 --steps 5 --warm-up 4 --output $(BENCH)/scaling.json
 	bash launch/mpirun.sh -n $(RANKS) -- python benchmarks/throughput.py --batch-sizes 1,8 \
@@ -56,6 +59,16 @@ lint: setup  ## check format, style, types and shell scripts
 	.venv/bin/python -m mypy ba_dist
 	.venv/bin/shellcheck -x $(SCRIPTS)
 
+# An environment of its own: what builds the site wants a newer Python than what trains.
+.venv-docs/.made: requirements/docs.txt | setup
+	rm -rf .venv-docs
+	.venv/bin/python -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -r requirements/docs.txt
+	touch $@
+
+docs: .venv-docs/.made  ## build the documentation as a site into site/ (Python 3.11 or newer)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
 clean:  ## remove .venv and what the tools leave behind; data, runs and kept wheels stay
-	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs .venv.lock site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find ba_dist tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

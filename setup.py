@@ -39,7 +39,7 @@ setup(
     package_data={
         "ba_dist": ["py.typed"],  # tells type checkers that the annotations are meant
         "ba_dist._scripts.launch": ["mpirun.sh", "srun.sh", "ranks.sh", "lib.sh"],
-        "ba_dist._scripts.slurm": ["*.sbatch", "*.sh", "*.toml"],
+        "ba_dist._scripts.slurm": ["*.sbatch", "*.sh", "*.toml", "machines/*.toml"],
     },
     install_requires=requirements("base"),
     extras_require={

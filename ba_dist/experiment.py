@@ -62,6 +62,11 @@ def check(config: Config) -> None:
             f"--recompute does not work with {config.model.model}, which keeps a state from step to"
             " step; a smaller --microbatch needs less memory as well"
         )
+    if config.run.precision == "fp64" and config.run.allreduce_dtype:
+        raise ConfigError(
+            f"--allreduce-dtype {config.run.allreduce_dtype} would round the gradients of"
+            " --precision fp64, which is for checking; leave one of them out"
+        )
     _check_manifold_mixup(config)
     optim.check(config.optimizer)
     augment.check(config.augment)
@@ -241,6 +246,30 @@ def train_step(made: Experiment, layout: Layout, comm: Comm) -> Any:
         forward=Recomputed(made.model) if made.config.placement.recompute else made.model,
         told=_told(made.config),
         seed=made.config.run.seed,
+        bucket_bytes=round(made.config.placement.bucket_mb * 2**20),
+        wire=made.config.run.allreduce_dtype,
+    )
+
+
+def local_gradient(made: Experiment, layout: Layout) -> Any:
+    """The `LocalGradient` of an experiment: gradients as its steps have them, and no update.
+
+    Args:
+        made: the experiment.
+        layout: of the instances that it is given.
+    """
+    import tensorflow as tf
+
+    from ba_dist.optim.local_gradient import LocalGradient
+
+    return LocalGradient(
+        made.task,
+        made.model,
+        layout=layout,
+        precision=made.precision,
+        loss_scale=tf.constant(1.0),
+        seed=made.config.run.seed,
+        told=_told(made.config),
     )
 
 

@@ -40,11 +40,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def prepare(local_rank: int, local_size: int) -> Any:
+def prepare(local_rank: int, local_size: int, threads: int | None = None) -> Any:
     """Sets TensorFlow up for one rank and returns it.
 
     One GPU a rank by local rank, memory growth on; threads as the launcher says, else the node's
     cores shared by its ranks; operations that give the same bits every time.
+
+    Args:
+        local_rank: of this rank on its node.
+        local_size: ranks of the node.
+        threads: of an operation on the CPU, whatever the launcher says. The last bits of a gradient
+            depend on their number.
 
     Raises:
         UserError: when a node has more ranks than GPUs.
@@ -55,12 +61,15 @@ def prepare(local_rank: int, local_size: int) -> Any:
             importlib.import_module("keras")  # and with it TensorFlow
     import tensorflow as tf
 
-    threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", max(1, cores() // local_size)))
+    shared = max(1, cores() // local_size)
+    threads = threads or int(os.environ.get("TF_NUM_INTRAOP_THREADS", shared))
     # TensorFlow refuses to be set once it is in use: in a notebook, by a second run in a process.
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+        # Two, also on one core: with one, TensorFlow goes through the whole backward pass before it
+        # comes to any operation beside it, and the gradients would all be sent at the end.
         tf.config.threading.set_inter_op_parallelism_threads(
-            int(os.environ.get("TF_NUM_INTEROP_THREADS", 1 if threads == 1 else 2))
+            int(os.environ.get("TF_NUM_INTEROP_THREADS", 2))
         )
     gpus = tf.config.list_physical_devices("GPU")
     if len(gpus) == 1:

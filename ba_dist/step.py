@@ -1,4 +1,4 @@
-"""One synchronous step of any task: forward, loss, backward, one fused allreduce, update.
+"""One synchronous step of any task: forward, loss, backward, allreduce, update.
 
     w ← update(w, g)    g = Σ_ranks Σ_microbatches ∇ Σ_rows ℓ / Σ weight
 
@@ -7,11 +7,11 @@ and g is brought to the norm of one copy's gradient, and clipped, if asked.
 For classification a row is an instance of weight 1, so this is the paper's
 1/(B·M) · Σ_copies Σ_samples ∇ℓ(w, T_m(x), y).
 
-A rank sums over its own instances, microbatch by microbatch. One allreduce over the world then adds
-up, in a single buffer: the gradients, the moving statistics of BatchNorm, the loss, its weight and
-the metrics, the flags by which ranks agree, and a row of seconds of each rank (zeros in the rows of
-others, so that the sum is a table). One buffer, so that the order of the sums is fixed and no
-decision of a step costs a message of its own.
+A rank sums over its own instances, microbatch by microbatch. Its gradients are then added up over
+the world, in buckets that leave while the last microbatch still computes (`optim/world_sum.py`).
+With the last bucket go the moving statistics of BatchNorm, the loss, its weight and the metrics,
+the flags by which ranks agree, and a row of seconds of each rank (zeros in the rows of others, so
+that the sum is a table). So no decision of a step costs a message of its own.
 
 Source: "Augment Your Batch", section 2 (update rule) and 4.5 (decentralised synchronous SGD).
 """
@@ -37,6 +37,7 @@ from ba_dist.optim.average import WeightAverage
 from ba_dist.optim.flat import flat, flat_size, pieces
 from ba_dist.optim.local_gradient import LocalGradient
 from ba_dist.optim.norm_matching import NormMatching
+from ba_dist.optim.world_sum import WorldSum
 from ba_dist.rules.layout import Layout
 from ba_dist.tasks import Task
 
@@ -58,9 +59,10 @@ class StepResult:
         stop: whether any rank wishes to stop.
         save: whether any rank wishes to save.
         corrupt: records that all ranks report together.
-        seconds: float64 [W, phases] of each rank's step before.
-        compute_seconds: that this rank took for its gradient.
-        allreduce_seconds: that this rank waited for the sum over the world.
+        paces: float64 [phases, bins], how many ranks told which seconds; see `comm/vote.py`.
+        compute_seconds: until the last of this rank's gradients was ready; others were on their
+            way meanwhile.
+        allreduce_seconds: that this rank waited after that for the sums over the world.
     """
 
     loss: float
@@ -72,7 +74,7 @@ class StepResult:
     stop: bool
     save: bool
     corrupt: int
-    seconds: npt.NDArray[np.float64]
+    paces: npt.NDArray[np.float64]
     compute_seconds: float
     allreduce_seconds: float
 
@@ -93,6 +95,8 @@ class TrainStep:
         seed: of the run.
         forward: computes as the model does in training; default the model itself.
         told: hyperparameters of a step that layers see; see `LocalGradient`.
+        bucket_bytes: of gradients that travel together at most; 0 for all.
+        wire: bf16 or fp16, what gradients are rounded to on their way; else they go as they are.
     """
 
     def __init__(
@@ -110,6 +114,8 @@ class TrainStep:
         seed: int = 0,
         forward: Any = None,
         told: Sequence[str] = (),
+        bucket_bytes: int = 0,
+        wire: str | None = None,
     ):
         self.task = task
         self.model = model
@@ -120,8 +126,10 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.matching = matching
         self.average = average
+        # What is small would be lost in fp16, be it in the network or on the wire.
+        self._scaled = precision.scaled or wire == "fp16"
         self.loss_scale = tf.Variable(
-            _INITIAL_SCALE if precision.scaled else 1.0, trainable=False, dtype=tf.float32
+            _INITIAL_SCALE if self._scaled else 1.0, trainable=False, dtype=tf.float32
         )
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._local = LocalGradient(
@@ -134,8 +142,8 @@ class TrainStep:
             forward=forward,
             told=told,
         )
-        self._ready_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-        self._summed_at = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        weights = [v.value for v in model.trainable_variables]
+        self._world_sum = WorldSum(weights, comm, bucket_bytes=bucket_bytes, wire=wire)
         # Without autograph, whose reading of the source cost each rank over a second before its
         # first step: what branches or loops in the graph says so itself.
         self._step = tf.function(self._run, reduce_retracing=True, autograph=False)
@@ -159,15 +167,13 @@ class TrainStep:
             copies = self._local.of_copies(tensors)
             norm = self.matching.norm_of_copies(copies) if hyper["measure"] else 0.0
             scalars["norm_of_copies"] = tf.constant(norm, tf.float64)
-        row = tell(vote, self.comm.rank, self.layout.world_size)
-        numbers, row = self._step(tensors, scalars, tf.constant(row))
+        numbers, row = self._step(tensors, scalars, tf.constant(tell(vote)))
         norm, finite, scale, loss, weight, *sums = numbers.numpy().tolist()
-        (stop, save, corrupt), table = hear(row.numpy())
+        (stop, save, corrupt), paces = hear(row.numpy())
         ended = time.perf_counter()
         alone = self.layout.world_size == 1
-        ready, summed = [
-            ended if alone else float(at.numpy()) for at in (self._ready_at, self._summed_at)
-        ]
+        clocks = (self._world_sum.ready_at, self._world_sum.summed_at)
+        ready, summed = [ended if alone else float(at.numpy()) for at in clocks]
         ratios = [_ratio(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
         return StepResult(
             loss=_ratio(loss, weight),
@@ -179,7 +185,7 @@ class TrainStep:
             stop=stop > 0,
             save=save > 0,
             corrupt=round(corrupt),
-            seconds=table,
+            paces=paces,
             compute_seconds=ready - begun,
             allreduce_seconds=summed - ready,
         )
@@ -224,7 +230,8 @@ class TrainStep:
         states = list(self.instance_state().values())
         before, states_before = ([tf.identity(v) for v in part] for part in (moving, states))
         loss_scale = tf.identity(self.loss_scale)
-        totals, gradients = self._local.sums(tensors, tf.constant(0))
+        apart = self.layout.world_size > 1 and len(self._world_sum.buckets) > 1
+        totals, gradients = self._local.sums(tensors, tf.constant(0), apart)
         dtype = gradients[0].dtype
         totals, row = tf.cast(tf.stack(totals), dtype), tf.cast(row, dtype)
         gradients, length, means, totals, row = self._over_the_world(gradients, moving, totals, row)
@@ -248,22 +255,14 @@ class TrainStep:
     ) -> tuple[list[Any], Any, Any, Any, Any]:
         """(sum of the gradients, its norm, flat means of the moving statistics, sums of totals and
         row); alone, no means.
-
-        By one allreduce of one buffer. A network's gradients are too large for the cache, so they
-        are passed over as few times as can be, and stay in the buffer where there are ranks.
         """
-        world = self.layout.world_size
-        if world == 1:
+        if self.layout.world_size == 1:
             return gradients, tf.linalg.global_norm(gradients), None, totals, row
-        parts, sizes = [gradients, moving, [totals], [row]], [totals.shape[0], row.shape[0]]
-        buffer = self._sum(flat([tensor for part in parts for tensor in part]))
-        ends = np.cumsum([flat_size(part) for part in parts]).tolist()
-        whole, moved, totals, row = (
-            buffer[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        )
-        norm = tf.sqrt(2 * tf.nn.l2_loss(whole))
-        summed = pieces(whole, [gradient.shape for gradient in gradients])
-        return summed, norm, moved / world, totals[: sizes[0]], row[: sizes[1]]
+        flats, agreed = self._world_sum(gradients, [*moving, totals, row])
+        behind = flat_size(moving)
+        means = agreed[:behind] / self.layout.world_size
+        totals, row = pieces(agreed[behind:], [totals.shape, row.shape])
+        return self._world_sum.unpack(flats), tf.linalg.global_norm(flats), means, totals, row
 
     def _clipped(self, scale: Any, length: Any) -> Any:
         """The scale s, smaller where the mean gradient is longer than the threshold c.
@@ -279,20 +278,10 @@ class TrainStep:
             return scale
         return scale * tf.minimum(tf.ones((), scale.dtype), self.clip_norm / (length * scale))
 
-    def _sum(self, buffer: Any) -> Any:
-        """The sum of a buffer over the world, timed: the one message of a step."""
-        with tf.control_dependencies([buffer]):
-            ready = self._ready_at.assign(_clock())
-        with tf.control_dependencies([ready]):
-            summed = self.comm.allreduce(tf.identity(buffer), name="step")
-        with tf.control_dependencies([summed]):
-            self._summed_at.assign(_clock())
-        return summed
-
     def _update(self, gradients: list[Any], hyper: Any, scale: Any, finite: Any) -> None:
         """Moves the weights, but not by a gradient that is not finite (on all ranks alike)."""
         _if(finite, lambda: self.rule.apply(gradients, hyper, scale))
-        if self.precision.scaled:
+        if self._scaled:
             self._adapt_scale(finite)
 
     def _settle(self, finite: Any, moving: list[Any], before: list[Any], means: Any) -> None:
@@ -330,11 +319,6 @@ def _if(condition: Any, work: Callable[[], None]) -> None:
         return tf.no_op()
 
     tf.cond(condition, done, tf.no_op)
-
-
-def _clock() -> Any:
-    # tf.timestamp refuses to work where operations must be deterministic.
-    return tf.numpy_function(time.perf_counter, [], tf.float64)
 
 
 def _assign(variables: list[Any], values: list[Any]) -> None:

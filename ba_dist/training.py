@@ -9,21 +9,23 @@ from typing import Any
 
 from ba_dist import experiment, runtime
 from ba_dist.comm import Comm, start
-from ba_dist.config import Config, adapted, layout_of, plan_steps
+from ba_dist.config import Config, adapted, layout_of, override, plan_steps
 from ba_dist.data.batch import Batch
 from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.data.order import rate_factor
-from ba_dist.data.pipeline import InputPipeline, open_pipeline
+from ba_dist.data.pipeline import InputPipeline, choose_exchange, open_pipeline
 from ba_dist.data.sources import Source
-from ba_dist.errors import DataUnavailable
+from ba_dist.errors import DataUnavailable, reason
 from ba_dist.health import devices, inject, nonfinite, replicas
 from ba_dist.health.signals import StopRequest, stop_requests
 from ba_dist.health.watch import Watch, open_watch
 from ba_dist.recipes.quickstart import on_digits
+from ba_dist.reports.page import write_report
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import instance_state, loggers, record, run_dir, saving
 from ba_dist.run.position import Position
+from ba_dist.run.report import REPORT
 from ba_dist.run.writer import Writer, open_writer
 from ba_dist.storage.cache import data_dir
 from ba_dist.tasks import Task
@@ -111,19 +113,29 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         if saving.is_finished(folder, plan, run.position.step, comm):
             earlier = run_dir.read_json(folder / "summary.json")
             return Outcome(folder, earlier, run.position.step, made.task, finished_before=True)
+        exchange = choose_exchange(config, dataset.train, layout, comm)
         record.describe(
-            folder, config, layout, dataset=dataset, plan=plan, done=run.position.step, comm=comm
+            *(folder, config, layout),
+            dataset=dataset,
+            task=made.task,
+            plan=plan,
+            done=run.position.step,
+            comm=comm,
+            exchange=exchange,
         )
         if taken and comm.rank == 0 and run.position.step == 0:
             print(f"starting from {taken}", flush=True)
         # --- the steps ----------------------------------------------------------------------------
         writer = stack.enter_context(_open_writer(run))
         writer.start(dataset.train, run.position.step)
-        stopped = _train(run, writer, injector.source(dataset.train), injector)
+        source = injector.source(dataset.train)
+        stopped = _train(run, writer, source, injector, exchange=exchange.way)
         # --- the end ------------------------------------------------------------------------------
         summary = None if stopped else _summarise(run, writer, dataset)
         if summary is not None:
             writer.end(summary)
+        if comm.rank == 0:
+            _write_report(folder)
         return Outcome(folder, summary, run.position.step, made.task)
 
 
@@ -199,10 +211,12 @@ def _open_writer(run: Run) -> Any:
 # --- the steps ------------------------------------------------------------------------------------
 
 
-def _train(run: Run, writer: Writer, source: Source, injector: inject.Injector) -> bool:
+def _train(
+    run: Run, writer: Writer, source: Source, injector: inject.Injector, *, exchange: str
+) -> bool:
     """All steps that are left; True when the ranks agreed to stop before the end."""
     pipeline_of_run = open_pipeline(
-        run.config,
+        override(run.config, {"exchange": exchange}),
         source,
         run.made.task,
         layout=run.layout,
@@ -411,3 +425,11 @@ def _summarise(run: Run, writer: Writer, dataset: Dataset) -> dict[str, Any]:
     if run.comm.rank == 0:
         run_dir.write_json(run.folder / "summary.json", summary)
     return summary
+
+
+def _write_report(folder: Path) -> None:
+    """Writes report.html; a run is worth more than its report, so nothing ends for lack of one."""
+    try:
+        write_report([folder])
+    except Exception as error:
+        print(f"warning: no {REPORT}: {reason(error)}", flush=True)

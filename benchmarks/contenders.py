@@ -7,10 +7,12 @@ from typing import Any
 
 import rivals
 from ranks import my_threads, patient_barrier
+from ready import Ready
 
 from ba_dist import comm as ba_comm
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Data
+from ba_dist.data.group.choice import choose
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import Source, Workers, workers
@@ -23,7 +25,10 @@ OURS = {
     "broadcast-decoded": ReadMode("broadcast", "decoded"),
     "cooperative-encoded": ReadMode("cooperative", "encoded"),
     "cooperative": ReadMode("cooperative", "decoded"),
+    "auto": ReadMode("cooperative", "auto"),
 }
+# Those that a step can be fed with; the service has one copy for all ranks.
+READY = ("replicate", "broadcast", "cooperative", "tf.data", "streaming")
 RIVALS = ("tf.data", "tf.data-service", "streaming")
 # Where there is nothing to exchange, all modes of ours are one.
 ALONE = ("replicate", "cooperative", *RIVALS)
@@ -43,6 +48,7 @@ class Settings:
         seconds: length of a turn, about.
         data_dir: of the photographs.
         streaming_python: interpreter that has mosaicml-streaming, "" for none.
+        ready: for instances ready for the network, not decoded photographs.
     """
 
     contenders: Sequence[str]
@@ -51,6 +57,7 @@ class Settings:
     seconds: float
     data_dir: Path
     streaming_python: str = ""
+    ready: bool = False
 
 
 class Reading:
@@ -59,28 +66,11 @@ class Reading:
     It is allowed to read just the batches of the turn, so that it rests when others have theirs.
 
     Args:
-        mode: how the group reads.
-        source: the photographs.
-        channel: the group, on a communicator of its own.
-        layout: of the ranks, which are all one group.
-        pool: threads that read and decode.
+        reader: ba_dist's reader in one mode.
     """
 
-    def __init__(
-        self, mode: ReadMode, source: Source, channel: Channel, layout: Layout, pool: Workers
-    ):
-        sampler = GroupSampler(len(source), 0, layout, 0)
-        self._reader = GroupReader(
-            source,
-            sampler,
-            channel,
-            mode,
-            first=0,
-            last=_FOREVER,
-            prefetch=_PREFETCH,
-            workers=pool,
-            sharing=channel.size,
-        )
+    def __init__(self, reader: GroupReader):
+        self._reader = reader
         self.batches = iter(self._reader)
         self._owed = 0
 
@@ -101,6 +91,49 @@ class Reading:
         self._reader.close()
 
 
+def reader_of(
+    mode: ReadMode,
+    source: Source,
+    channel: Channel,
+    layout: Layout,
+    pool: Workers,
+    *,
+    sharing: int,
+) -> GroupReader:
+    """ba_dist's reader in one mode.
+
+    Args:
+        mode: how the group reads.
+        source: the photographs.
+        channel: the group, on a communicator of its own.
+        layout: of the ranks, which are all one group.
+        pool: threads that read and decode.
+        sharing: ranks on this node.
+    """
+    return GroupReader(
+        source,
+        GroupSampler(len(source), 0, layout, 0),
+        channel,
+        mode,
+        first=0,
+        last=_FOREVER,
+        prefetch=_PREFETCH,
+        workers=pool,
+        sharing=sharing,
+    )
+
+
+def mode_of(name: str, source: Source, comm: Comm, layout: Layout, pool: Workers) -> ReadMode:
+    """How a contender of ours reads; `auto` measures it now, collective over the world."""
+    mode = OURS[name]
+    if name != "auto":
+        return mode
+    chosen = choose(mode, source, comm, layout, pool)
+    if comm.rank == 0 and chosen.milliseconds:
+        print(chosen.text(), flush=True)
+    return ReadMode(mode.io, chosen.way)
+
+
 def open_contenders(
     settings: Settings, comm: Comm, source: Source, pool: Workers
 ) -> dict[str, Any]:
@@ -110,16 +143,21 @@ def open_contenders(
     opened: dict[str, Any] = {}
     for name in settings.contenders:
         if name in OURS:
-            opened[name] = Reading(OURS[name], source, comm.group(layout), layout, pool)
+            mode, channel = mode_of(name, source, comm, layout, pool), comm.group(layout)
+            reader = reader_of(mode, source, channel, layout, pool, sharing=comm.node.size)
+            ready = (reader, _PREFETCH, source, layout, channel, pool)
+            opened[name] = Ready(*ready) if settings.ready else Reading(reader)
         elif name == "tf.data":
-            opened[name] = rivals.TfData(settings.data_dir, batch, threads)
+            opened[name] = rivals.TfData(settings.data_dir, batch, threads, settings.ready)
         elif name == "tf.data-service":
             # Its worker may use as many threads as all ranks together.
             everyone = threads * comm.world_size
             opened[name] = rivals.Service(comm, settings.data_dir, batch, everyone)
         else:
             folder, python = rivals.mds_folder(settings.data_dir), settings.streaming_python
-            opened[name] = rivals.Streaming(python, comm, folder, batch, threads)
+            opened[name] = rivals.Streaming(
+                python, comm, folder, batch, threads, ready=settings.ready
+            )
     return opened
 
 

@@ -2,9 +2,11 @@
 
     python benchmarks/group_io.py                             groups of 1, 2, 4 and 8 ranks
     launch/mpirun.sh -n 2 -- python benchmarks/group_io.py    one group, of the ranks at hand
+    python benchmarks/group_io.py --ready                     up to the tensor that a step takes
 
 Every rank of the group receives the same decoded batches of photographs and drops them at once, so
-the figure is that of reading, decoding and exchanging alone. Contenders take turns, over several
+the figure is that of reading, decoding and exchanging alone. With --ready every rank gets its own
+copy of each photograph, ready for the network. Contenders take turns, over several
 rounds, so that a busy moment of the machine meets all of them. The ranks share the cores evenly.
 """
 
@@ -21,7 +23,7 @@ runtime.quiet()
 import photos  # noqa: E402
 import rivals  # noqa: E402
 import storage_reads  # noqa: E402
-from contenders import ALONE, OURS, RIVALS, Settings, join, measure_group  # noqa: E402
+from contenders import ALONE, OURS, READY, RIVALS, Settings, join, measure_group  # noqa: E402
 from harness import (  # noqa: E402
     Numbers,
     Report,
@@ -74,10 +76,12 @@ def add_reads(results: list[Result], settings: Settings) -> None:
                 result["bytes_to_replicate"] = result["bytes_read"] / read["replicate"]
 
 
-def table(results: list[Result], batch_size: int) -> Table:
+def table(results: list[Result], settings: Settings) -> Table:
     """A row a group size and contender."""
+    what = "a copy of each, ready for the network," if settings.ready else "all"
     made = Table(
-        f"Images per second and rank, every rank of the group getting all {batch_size} of a batch",
+        f"Images per second and rank, every rank of the group getting {what} of the"
+        f" {settings.batch_size} of a batch",
         ["contender", "M", "img/s/rank", "+-", "x replicate", "x tf.data", "MB read/batch"],
     )
     for result in results:
@@ -136,19 +140,23 @@ def flags(settings: Settings, names: list[str], store: str) -> list[str]:
         "store": store,
         "streaming-python": settings.streaming_python,
     }
-    return [f"--{name}={value}" for name, value in values.items()]
+    ready = ["--ready"] if settings.ready else []
+    return [f"--{name}={value}" for name, value in values.items()] + ready
 
 
-def choose(asked: str, store: str, streaming_python: str, report: Report) -> list[str]:
+def choose(asked: str, store: str, streaming_python: str, ready: bool, report: Report) -> list[str]:
     """The contenders that can take part; those that cannot are noted.
 
     Raises:
         UserError: naming a contender that there is not.
     """
-    known = [*OURS, *RIVALS]
+    known = list(READY) if ready else [*OURS, *RIVALS]
     names = known if asked == "all" else asked.split(",")
     if unknown := [name for name in names if name not in known]:
-        raise UserError(f"--contenders {unknown[0]!r} is unknown; choose from {', '.join(known)}")
+        which = " with --ready" if ready else ""
+        raise UserError(
+            f"--contenders {unknown[0]!r} is unknown{which}; choose from {', '.join(known)}"
+        )
     if "streaming" in names and not streaming_python:
         report.notes.append(_STREAMING_NOTE)
         names = [name for name in names if name != "streaming"]
@@ -172,6 +180,12 @@ def choose(asked: str, store: str, streaming_python: str, report: Report) -> lis
     show_default=True,
     metavar="NAME,NAME,...",
     help=f"Some of {', '.join([*OURS, *RIVALS])}.",
+)
+@click.option(
+    "--ready",
+    is_flag=True,
+    help="Measure instances ready for the network: a random box at 224 pixels, mirrored or not,"
+    " standardised, on every rank another.",
 )
 @click.option(
     "--batch-size",
@@ -232,6 +246,7 @@ def choose(asked: str, store: str, streaming_python: str, report: Report) -> lis
 def main(
     multiplicities,
     contenders,
+    ready,
     batch_size,
     rounds,
     seconds,
@@ -260,11 +275,15 @@ def main(
             "seconds": seconds,
             "photographs": count,
             "store": store,
+            "ready": ready,
         },
     )
-    names = choose(contenders, store, streaming_python, report)
+    names = choose(contenders, store, streaming_python, ready, report)
+    count_reads = count_reads and not ready  # the same files, read in the same ways
     folder = Path(data_dir) if data_dir else path.parent / f"photos-{store}"
-    settings = Settings(names, batch_size, rounds, seconds, folder.absolute(), streaming_python)
+    settings = Settings(
+        names, batch_size, rounds, seconds, folder.absolute(), streaming_python, ready
+    )
     if comm:
         comm.together(lambda: prepare(settings, count, store) if comm.rank == 0 else None)
         sizes = [comm.world_size]
@@ -284,7 +303,7 @@ def main(
         "batch": batch_size,
         "threads a rank": "cores / ranks, at least 1",
     }
-    report.tables.append(table(found, batch_size))
+    report.tables.append(table(found, settings))
     report.write(path)
     report.show(path)
 

@@ -19,6 +19,7 @@ import training
 from harness import Report, Table, measure, one_message, output_option, output_path
 
 from ba_dist import runtime
+from ba_dist.calibration.steps import CLASSES, train_step
 from ba_dist.config import override
 from ba_dist.errors import UserError
 
@@ -45,7 +46,7 @@ def peak_of(model: str, image_size: int, instances: int, way: dict[str, Any]) ->
     config = override(config, {"recompute": way["recompute"]})
     batches = training.fixed_batches(instances, image_size, 0)
     shape = (image_size, image_size, 3)
-    train = training.train_step(comm, layout, config, shape, training.baselines.CLASSES)
+    train = train_step(comm, layout, config, shape, CLASSES)
     before, seconds = _mebibytes("VmRSS"), []
     for _ in range(_STEPS):
         begun = time.perf_counter()

@@ -25,6 +25,11 @@ from ranks import Helper, patient_barrier
 from ba_dist.comm import Comm
 from ba_dist.errors import UserError
 
+# Of the square that is made ready for the network, and by what it is standardised.
+SIDE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Batches of a turn that are not counted: nothing is made behind them, so they come faster.
+BEHIND = 4
 _FEATURES = {"image": "image/encoded", "label": "image/class/label"}
 
 
@@ -66,6 +71,48 @@ def decoded_batches(data_dir: Path, batch_size: int, threads: int) -> Any:
     return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
 
 
+def ready_batches(data_dir: Path, batch_size: int, threads: int) -> Any:
+    """The same photographs ready for the network: random boxes, mirrored or not, standardised.
+
+    What a script for ImageNet does: only the box is decoded, and resized by one bilinear sample.
+
+    Args:
+        data_dir: holds train-?????-of-?????.
+        batch_size: photographs a batch.
+        threads: that parse, decode and augment.
+    """
+    import tensorflow as tf
+
+    wanted = {
+        _FEATURES["image"]: tf.io.FixedLenFeature((), tf.string),
+        _FEATURES["label"]: tf.io.FixedLenFeature((), tf.int64),
+    }
+    scale = tf.constant([1 / (255 * std) for std in STD])
+    offset = tf.constant([mean / std for mean, std in zip(MEAN, STD, strict=True)])
+
+    def make(record: Any) -> tuple[Any, Any]:
+        features = tf.io.parse_single_example(record, wanted)
+        encoded = features[_FEATURES["image"]]
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.io.extract_jpeg_shape(encoded),
+            tf.zeros([1, 0, 4]),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+            seed=1,  # where operations must be deterministic there has to be one
+        )
+        window = tf.concat([begin[:2], size[:2]], 0)
+        image = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+        image = tf.image.random_flip_left_right(tf.image.resize(image, (SIDE, SIDE)), seed=2)
+        return image * scale - offset, features[_FEATURES["label"]]
+
+    files = sorted(str(path) for path in data_dir.glob("train-*-of-*"))
+    dataset = tf.data.TFRecordDataset(files).repeat()
+    dataset = dataset.map(make, num_parallel_calls=threads, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+
+
 def own_threads(dataset: Any, threads: int) -> Any:
     """The same dataset, computed by so many threads."""
     import tensorflow as tf
@@ -76,13 +123,23 @@ def own_threads(dataset: Any, threads: int) -> Any:
 
 
 class TfData:
-    """Every rank reads and decodes all of every batch, as scripts without groups do."""
+    """Every rank reads and decodes all of every batch, as scripts without groups do.
 
-    def __init__(self, data_dir: Path, batch_size: int, threads: int):
-        self._dataset = own_threads(decoded_batches(data_dir, batch_size, threads), threads)
+    Args:
+        data_dir: of the shards.
+        batch_size: photographs a batch.
+        threads: that parse, decode and augment.
+        ready: the batches are ready for the network.
+    """
+
+    def __init__(self, data_dir: Path, batch_size: int, threads: int, ready: bool = False):
+        batches = ready_batches if ready else decoded_batches
+        self._dataset = own_threads(batches(data_dir, batch_size, threads), threads)
+        self._behind = BEHIND if ready else 0
 
     def __call__(self, count: int) -> list[float]:
-        return arrivals(iter(self._dataset.take(count)), count)
+        behind = count + self._behind
+        return arrivals(iter(self._dataset.take(behind)), behind)[:count]
 
     def close(self) -> None:
         """Nothing is kept between turns."""
@@ -188,9 +245,19 @@ class Streaming:
         data_dir: of the photographs in its own format.
         batch_size: photographs a batch.
         threads: processes of the DataLoader.
+        ready: the batches are ready for the network.
     """
 
-    def __init__(self, python: str, comm: Comm, data_dir: Path, batch_size: int, threads: int):
+    def __init__(
+        self,
+        python: str,
+        comm: Comm,
+        data_dir: Path,
+        batch_size: int,
+        threads: int,
+        *,
+        ready: bool = False,
+    ):
         program = str(Path(__file__).resolve().with_name("streaming_rank.py"))
         port = comm.world.share_object(free_port() if comm.rank == 0 else None)
         variables = {
@@ -203,8 +270,11 @@ class Streaming:
             "OMP_NUM_THREADS": threads,
         }
         self._helper = Helper([python, program], {name: f"{v}" for name, v in variables.items()})
-        settings = {"data_dir": str(data_dir), "batch_size": batch_size, "threads": threads}
-        self._helper.ask({**settings, "replication": comm.world_size})
+        settings: dict[str, Any] = {"data_dir": str(data_dir), "batch_size": batch_size}
+        settings |= {"threads": threads, "replication": comm.world_size, "ready": None}
+        if ready:
+            settings["ready"] = {"side": SIDE, "mean": MEAN, "std": STD}
+        self._helper.ask(settings)
 
     def __call__(self, count: int) -> list[float]:
         times: list[float] = self._helper.ask(count)

@@ -39,6 +39,7 @@ from ranks import patient_barrier, run_ranks
 
 from ba_dist import comm as ba_comm
 from ba_dist import runtime
+from ba_dist.calibration.steps import train_step
 from ba_dist.comm import Comm
 from ba_dist.data.batch import Batch
 from ba_dist.errors import LayoutError, UserError
@@ -91,7 +92,7 @@ class Training:
     """ba_dist's step, telling how long its allreduce took."""
 
     def __init__(self, comm: Comm, layout: Layout, config: Any, shape: Any, classes: int):
-        self._step = training.train_step(comm, layout, config, shape, classes)
+        self._step = train_step(comm, layout, config, shape, classes)
 
     def __call__(self, batch: Batch) -> float:
         return float(self._step(batch).allreduce_seconds)

@@ -8,34 +8,58 @@ import io
 import json
 import sys
 import time
-import types
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-# The library imports torchvision for datasets that are not used here. PyPI's torchvision does not
-# load beside a PyTorch that was built for CPUs only, so it gets two empty names instead.
-NAMES = ("torchvision", "torchvision.transforms", "torchvision.datasets")
-for name in (*NAMES, "torchvision.transforms.functional"):
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__spec__ = ModuleSpec(name, None)
-sys.modules["torchvision.datasets"].VisionDataset = object
-sys.modules["torchvision.transforms.functional"].to_tensor = None
+# PyPI's torchvision declares these operators in a library that does not load beside a PyTorch that
+# was built for CPUs only, and is not imported without them. Nothing here calls them.
+OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+if torch.version.cuda is None:
+    library = torch.library.Library("torchvision", "FRAGMENT")  # they go when it goes
+    for name in ("nms", "qnms"):
+        library.define(name + OPERATOR)
 
 from streaming import MDSWriter, StreamingDataset  # noqa: E402
+from torchvision import transforms  # noqa: E402
 
 _EPOCH = 100_000  # batches; longer than any benchmark, so that no turn meets its end
 
 
 class Photographs(StreamingDataset):
-    """Decoded photographs: uint8 [375, 500, 3] and a label."""
+    """Photographs and labels.
+
+    Args:
+        transform: what is made of a Pillow image.
+        settings: of StreamingDataset.
+    """
+
+    def __init__(self, transform, **settings):
+        super().__init__(**settings)
+        self.transform = transform
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)
-        return torch.from_numpy(np.array(Image.open(io.BytesIO(sample["jpeg"])))), sample["label"]
+        return self.transform(Image.open(io.BytesIO(sample["jpeg"]))), sample["label"]
+
+
+def decoded(image):
+    """uint8 [375, 500, 3]."""
+    return torch.from_numpy(np.array(image))
+
+
+def ready(side, mean, std):
+    """float32 [3, side, side]: torchvision's recipe for ImageNet."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(side),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
 
 
 def write(folder: Path, to: Path) -> None:
@@ -50,6 +74,7 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     settings = json.loads(sys.stdin.readline())
     dataset = Photographs(
+        ready(**settings["ready"]) if settings["ready"] else decoded,
         local=settings["data_dir"],
         batch_size=settings["batch_size"],
         replication=settings["replication"],

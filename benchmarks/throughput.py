@@ -31,6 +31,7 @@ from harness import (
 from ranks import patient_barrier
 
 from ba_dist import runtime
+from ba_dist.calibration.steps import train_step
 from ba_dist.comm import Comm
 from ba_dist.config import Config
 from ba_dist.rules.layout import Layout
@@ -110,7 +111,7 @@ class Bench:
         else:
             batches = training.fixed_batches(size, image_size, self.comm.rank)
             shape, classes = (image_size, image_size, 3), baselines.CLASSES
-        train = training.train_step(self.comm, layout, self.config, shape, classes)
+        train = train_step(self.comm, layout, self.config, shape, classes)
         return self._timed(lambda: train(next(batches)))
 
     def _timed(self, step: Callable[[], Any]) -> Trial:
@@ -284,7 +285,7 @@ def main(
 
         python benchmarks/throughput.py --batch-sizes 1,8 --trials 5 --warm-up 1
     """
-    comm = training.join()
+    comm = training.join(fused="horovod" in baseline)
     layouts = {}
     for size in batch_sizes:
         layouts[size] = training.layout_for(

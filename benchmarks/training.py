@@ -4,17 +4,15 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import baselines
-import numpy as np
-
 from ba_dist import comm as ba_comm
-from ba_dist import optim, runtime
+from ba_dist import runtime
+from ba_dist.calibration.steps import fixed_batch
 from ba_dist.comm import Comm
 from ba_dist.config import Augment, Config, override
-from ba_dist.data.batch import Batch, Instances
+from ba_dist.data.batch import Batch
 from ba_dist.errors import ConfigError, LayoutError
 from ba_dist.rules.layout import Layout
 
@@ -22,12 +20,17 @@ Batches = Iterator[Batch]
 GHOST_BATCH = 32
 
 
-def join(seed: int = 0) -> Comm:
-    """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does."""
+def join(seed: int = 0, fused: bool = False) -> Comm:
+    """Joins the ranks and sets up TensorFlow and Horovod, as `ba-dist train` does.
+
+    Args:
+        seed: of weights.
+        fused: with Horovod's fusion, which plain Horovod counts on and ba_dist leaves off.
+    """
     comm = ba_comm.start()
     comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     runtime.seed(seed)
-    comm.together(comm.start_horovod)
+    comm.together(lambda: comm.start_horovod(fused))
     return comm
 
 
@@ -54,21 +57,6 @@ def layout_for(
         return layout
     limit = runtime.default_microbatch()
     return dataclasses.replace(layout, microbatch=layout.microbatch_within(limit))
-
-
-def train_step(
-    comm: Comm, layout: Layout, config: Config, shape: tuple[int, int, int], classes: int
-) -> Callable[[Batch], Any]:
-    """ba_dist's step on a new network: ghost BatchNorm, fused allreduce, SGD with momentum."""
-    from ba_dist import experiment
-    from ba_dist.data.sources import ImageInfo
-
-    info = ImageInfo("benchmark", shape, classes, (0.5,) * shape[2], (0.25,) * shape[2])
-    config = dataclasses.replace(config, augment=Augment())
-    made = experiment.assemble(config, info, layout.ghost_batch)
-    step = experiment.train_step(made, layout, comm)
-    hyper = optim.hyperparameters(config.optimizer, baselines.RATE)
-    return lambda batch: step(batch, hyper)
 
 
 def configuration(
@@ -120,8 +108,4 @@ def real_batches(
 
 def fixed_batches(size: int, image_size: int, rank: int) -> Batches:
     """The same batch for ever: no input to wait for."""
-    images, labels = baselines.fixed_batch(size, image_size, rank)
-    ids = np.arange(size)
-    instances = Instances(ids, np.zeros_like(ids), ids.astype(np.uint64))
-    inputs = {"images": images, "labels": labels}
-    return itertools.repeat(Batch(0, 0, inputs, instances, np.zeros((0, 2), np.int64)))
+    return itertools.repeat(fixed_batch(size, image_size, rank))

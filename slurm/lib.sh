@@ -100,7 +100,8 @@ prepare_plain_srun() {
   export SRUN_CPUS_PER_TASK=$((cpus > 0 ? cpus : 1))
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
   export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$OMP_NUM_THREADS}
-  export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-1}
+  # With one, gradients are sent only when the last of them is computed.
+  export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-2}
   # Open MPI 5 sometimes crashes in MPI_Init with the other setting of Slurm's PMIx.
   export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-ring}
   # A job submitted with --export=NONE would pass an empty environment on to its ranks.

@@ -69,6 +69,11 @@ expect "val_top1" eval.txt
 ba-dist audit first | tee audit.txt
 expect "^clean: " audit.txt
 ba-dist plot first --output curves.png
+ba-dist plot curves first | tee errors.txt
+expect "error at the end" errors.txt
+ba-dist compare first | tee compared.txt
+expect "first +[0-9.]+%" compared.txt
+ba-dist report first
 ba-dist plot confusion first --output confusion.png
 
 step "fine-tuned on two of the classes, with AdamW"

@@ -22,7 +22,7 @@ from ba_dist.analysis.rendering import Renderer, source_of
 from ba_dist.analysis.rules import Checker, Rules
 from ba_dist.analysis.trace import last_step, moments, traces
 from ba_dist.analysis.weights import WeightsChecker
-from ba_dist.config import Config
+from ba_dist.config import COMPUTATION, Config
 from ba_dist.data.catalog import digest
 from ba_dist.data.order import order_of
 from ba_dist.data.sources import DatasetInfo
@@ -79,6 +79,7 @@ class _Run:
         self._other_data: list[str] = []
         self.steps = 0
         if render:
+            _check_pixels(path, facts)
             source = source_of(config.data)
             here, there = digest(source), facts["data"].get("train_digest")
             if here != there:
@@ -135,6 +136,16 @@ def _load(path: Path) -> tuple[Config, dict[str, Any]]:
         return load_config(path.parent)
     except ConfigError as error:
         raise UserError(f"{path} is not that of a run: {error}") from None
+
+
+def _check_pixels(path: Path, facts: dict[str, Any]) -> None:
+    """Refuses to compare the pixels of a version that made other ones."""
+    if (number := facts.get("computation", 1)) != COMPUTATION:
+        raise UserError(
+            f"{path} is of a version of ba_dist whose pixels may differ (computation {number}, here"
+            f" {COMPUTATION}); audit it by that version, or use --no-render, which checks"
+            " everything but the pixels"
+        )
 
 
 def _rules(path: Path, config: Config, facts: dict[str, Any], info: DatasetInfo) -> Rules:

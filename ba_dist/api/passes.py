@@ -109,6 +109,7 @@ class Passes:
             readers=self._workers,
             first=first,
             last=last,
+            finished=True,
         )
 
     def _close(self, pipeline: InputPipeline, channel: Channel, done: int) -> None:

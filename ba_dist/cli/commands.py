@@ -8,7 +8,19 @@ from typing import NoReturn
 import click
 
 from ba_dist import __version__
-from ba_dist.cli import data, launch, look, plot, runs, sweep, train
+from ba_dist.cli import (
+    analyze,
+    calibrate,
+    data,
+    launch,
+    look,
+    plan,
+    plot,
+    reports,
+    runs,
+    sweep,
+    train,
+)
 from ba_dist.errors import ConfigError, UserError, reason
 
 # What a person can repair in a path that was given.
@@ -34,8 +46,9 @@ def cli() -> None:
 
 
 for command in (
-    *(train.train, launch.run, train.submit, sweep.sweep, runs.evaluate, data.data, look.recipes),
-    *(runs.export, runs.predict, runs.translate, plot.plot, runs.audit, look.doctor),
+    *(train.train, launch.run, plan.plan, train.submit, sweep.sweep, runs.evaluate, data.data),
+    *(calibrate.calibrate, look.recipes, runs.export, runs.predict, runs.translate, plot.plot),
+    *(analyze.analyze, reports.compare, reports.report, runs.audit, look.doctor),
 ):
     cli.add_command(command)
 

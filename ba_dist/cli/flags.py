@@ -123,7 +123,7 @@ def settings_flags(command: Any, lists: bool = False) -> Any:
     )(command)
     command = click.option(
         "--baseline",
-        type=_List(click.Choice(BASELINES)) if lists else click.Choice(BASELINES),
+        type=ListOf(click.Choice(BASELINES)) if lists else click.Choice(BASELINES),
         multiple=lists,
         help="in place of the recipe, what it is compared with: fixed-steps (one copy, as many"
         " steps), fixed-samples (one copy, batches and epochs M times as large), fixed-compute (B/M"
@@ -146,7 +146,7 @@ def settings_flags(command: Any, lists: bool = False) -> Any:
 _WHOLE = ("lr", "data_dir", "init_from")
 
 
-class _List(click.ParamType[Any]):
+class ListOf(click.ParamType[Any]):
     """Values of a type, with commas between them."""
 
     def __init__(self, one: Any):
@@ -177,7 +177,7 @@ class _Whole(click.ParamType[Any]):
 def _listed(option: Option, kind: Any) -> Any:
     if option.type is bool:
         return bool
-    return (_Whole if option.name in _WHOLE else _List)(kind)
+    return (_Whole if option.name in _WHOLE else ListOf)(kind)
 
 
 # The names that a field may have, for --help and the shell. More may be entered in the tables.

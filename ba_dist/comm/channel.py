@@ -1,6 +1,7 @@
 """Collectives, shared memory and messages among some of the ranks."""
 
 import time
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -121,12 +122,21 @@ class Channel:
     @cached_property
     def on_one_node(self) -> bool:
         """Whether all ranks of the channel share memory; the first time it is collective."""
-        from mpi4py import MPI
-
-        node = self._mpi.Split_type(MPI.COMM_TYPE_SHARED)
+        node = on_this_node(self._mpi)
         here = bool(node.Get_size() == self.size)
         node.Free()
         return here
+
+    def by_node(self) -> "ByNode | None":
+        """The ranks of the channel by node and seat; None where nodes have different numbers of
+        them. Collective."""
+        node = Channel(on_this_node(self._mpi))
+        seats = self.gather_all(np.array([node.rank, node.size]))
+        if (seats[:, 1] != node.size).any():
+            node.free()
+            return None
+        columns = [np.flatnonzero(seats[:, 0] == seat).tolist() for seat in range(node.size)]
+        return ByNode(node, Channel(self._mpi.Split(node.rank, self.rank)), columns)
 
     def shared_memory(self, size: int) -> SharedMemory:
         """`size` bytes of every rank that all of them can see; they must be on one node.
@@ -180,6 +190,29 @@ class Channel:
             self._mpi.Recv(numbers, source=status.Get_source())
             found.append((status.Get_source(), numbers))
         return found
+
+
+@dataclass(frozen=True)
+class ByNode:
+    """The ranks of a channel by node and seat: each node has one of them at every seat.
+
+    Args:
+        node: those on this rank's node, in order of seats.
+        across: those at this rank's seat, one of each node.
+        columns: for each seat the ranks, of the whole channel, that are there, as `across` has
+            them.
+    """
+
+    node: Channel
+    across: Channel
+    columns: list[list[int]]
+
+
+def on_this_node(communicator: Any) -> Any:
+    """The communicator of those ranks that share this one's memory; collective."""
+    from mpi4py import MPI
+
+    return communicator.Split_type(MPI.COMM_TYPE_SHARED)
 
 
 def _wait(request: Any) -> None:

@@ -102,8 +102,12 @@ class Comm:
                 raise raised
         return result
 
-    def start_horovod(self) -> None:
+    def start_horovod(self, fused: bool = False) -> None:
         """Initialises Horovod over the same ranks, once.
+
+        Args:
+            fused: whether it joins the messages that happen to be ready at the same time. With
+                their sizes the order of sums changes from step to step (horovod#1548).
 
         Raises:
             UserError: when Horovod was not built with MPI, or sees another world.
@@ -117,6 +121,8 @@ class Comm:
                 "Horovod was built without MPI; build it with MPI: `make setup` in a clone, else"
                 " docs/install.md"
             )
+        if not fused:
+            os.environ |= {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
         horovod.init()
         if (horovod.rank(), horovod.size()) != (self.rank, self.world_size):
             raise UserError(
@@ -132,6 +138,19 @@ class Comm:
         if self.world_size == 1:
             return tensor
         return self._horovod.allreduce(tensor, op=self._horovod.Sum, name=name)
+
+    def alltoall(self, tensor: Any, name: str) -> Any:
+        """[W, …]: row r is the row of rank r that is meant for this rank, by Horovod.
+
+        Args:
+            tensor: [W, …], row r is for rank r.
+            name: of the message, the same on every rank.
+        """
+        return self._horovod.alltoall(tensor, name=name) if self.world_size > 1 else tensor
+
+    def allgather(self, tensor: Any, name: str) -> Any:
+        """The tensors of all ranks, one behind the other along the first axis, by Horovod."""
+        return self._horovod.allgather(tensor, name=name) if self.world_size > 1 else tensor
 
     def meet(self, seconds: float) -> bool:
         """Whether all ranks call this within so many seconds; whoever waits sleeps."""

@@ -9,8 +9,9 @@ from ba_dist.rules.layout import Layout
 
 # Raised when the same configuration computes something else than before: a run is not continued or
 # evaluated by a version that would give other numbers without a word. 2: strides of networks are
-# centred on even pixels; shares of the samples are even; warm-up starts at --warmup-from.
-COMPUTATION = 2
+# centred on even pixels; shares of the samples are even; warm-up starts at --warmup-from. 3: images
+# are resized and recoloured by OpenCV, no longer by Pillow; most pixels differ a little.
+COMPUTATION = 3
 
 
 def check_computation(number: int) -> None:
@@ -39,7 +40,8 @@ def computed_part(config: Config, layout: Layout) -> dict[str, dict[str, Any]]:
     # A run that stopped at a corrupt record may go on without it.
     free = ("data_dir", "val_samples", "context", "on_corrupt", "corrupt_budget")
     computed["data"] = {name: v for name, v in tree["data"].items() if name not in free}
-    computed["run"] = {name: tree["run"][name] for name in ("seed", "precision")}
+    kept = ("seed", "precision", "allreduce_dtype")
+    computed["run"] = {name: tree["run"][name] for name in kept}
     return computed
 
 

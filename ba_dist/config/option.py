@@ -110,5 +110,5 @@ def _unfold(hint: Any) -> tuple[Any, tuple[str, ...], bool]:
     arguments = typing.get_args(hint)
     if type(None) in arguments:
         (inner,) = (a for a in arguments if a is not type(None))
-        return inner, (), True
+        return *_unfold(inner)[:2], True
     return (tuple if hint == Regime else hint), (), False

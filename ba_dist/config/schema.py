@@ -37,11 +37,19 @@ class Placement:
         False,
         "compute activations again in the backward pass: about half the memory, a third more time",
     )
+    bucket_mb: float = setting(
+        4.0,
+        "megabytes of gradients that are sent at a time, while others are computed; 0: all at the"
+        " end",
+        low=0.0,
+    )
     io: Literal["replicate", "broadcast", "cooperative"] = setting(
         "cooperative", "how a group reads its batch"
     )
     exchange: Literal["auto", "encoded", "decoded"] = setting(
-        "auto", "what a group exchanges; auto: decoded if cooperative, encoded if broadcast"
+        "auto",
+        "what goes between the nodes of a group, records or decoded samples; auto: encoded if"
+        " broadcast, the faster one if cooperative, measured at the start",
     )
     prefetch: int = setting(2, "batches read ahead of training", low=1)
     io_threads: int | None = setting(
@@ -264,6 +272,9 @@ class Run:
     seed: int = setting(0, "seed of weights, order and augmentation", low=0, high=2**63 - 1)
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = setting(
         "fp32", "arithmetic of the network (fp64 is for checking)"
+    )
+    allreduce_dtype: Literal["fp32", "bf16", "fp16"] | None = setting(
+        None, "what gradients are rounded to on their way between ranks; default: they are not"
     )
     repeatable: bool = setting(
         False,

@@ -45,9 +45,9 @@ class Batch:
     Args:
         step: since the start of training, from 0.
         epoch: it belongs to, from 0.
-        inputs: name → tensor [n, …], as the schema of the task says. For classification `images`
-            float32 [n, H, W, C] and `labels` int64 [n], or float32 [n, classes] where labels are
-            mixed or smoothed.
+        inputs: name → array [n, …], as the task packs them; the step finishes them. For
+            classification `images` uint8 [n, H, W, C], `labels` int64 [n], and what was drawn for
+            the pixels that are still to be changed.
         instances: what the rows are.
         replaced: int64 [c, 2], pairs of a corrupt sample and the one in its place.
         sha256: digest of the group's batch before augmentation; empty where no trace is written.
@@ -90,8 +90,16 @@ class InstanceMaker(Protocol):
         """Writes row i, `out`, from its decoded sample. Several threads call it at a time."""
         ...
 
-    def finish(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Any]:
-        """The inputs of the network, as tensors, from all rendered rows and their labels."""
+    def pack(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Array]:
+        """What goes to the device, from all rendered rows and their labels; arrays [n, …]."""
+        ...
+
+    def finish(self, packed: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of the network, as tensors, from what `pack` gave.
+
+        TensorFlow, in the step's graph; the same bits for a row alone, in a microbatch of whole
+        ghost batches, and in a batch.
+        """
         ...
 
 
@@ -104,10 +112,7 @@ def make(
     ghost_batch: int,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """The inputs of these instances, made at once: what the pipeline makes ahead of the steps.
-
-    On the CPU also where there is a GPU, and operation by operation: TensorFlow's graph optimiser
-    changes the order of sums, and an audit must find the same bits.
+    """The finished inputs of these instances, made at once.
 
     Args:
         maker: of the task.
@@ -117,24 +122,52 @@ def make(
         ghost_batch: instances in a ghost batch.
         workers: threads that render; None to do it in this one.
     """
-    drawn = maker.draw(keys, shapes_of(samples), ghost_batch)
+    return finish(
+        maker,
+        pack(maker, samples, labels, keys, ghost_batch=ghost_batch, workers=workers or Workers(1)),
+    )
+
+
+def pack(
+    maker: InstanceMaker,
+    samples: list[Array],
+    labels: Int64s,
+    keys: Uint64s,
+    *,
+    ghost_batch: int,
+    workers: Workers,
+) -> dict[str, Array]:
+    """What goes to the device of these instances: what the pipeline makes ahead of the steps.
+
+    Instance i is made of sample i modulo the number of samples: they come copy after copy.
+
+    Args:
+        maker: of the task.
+        samples: decoded.
+        labels: int64, of each sample.
+        keys: uint64 [n].
+        ghost_batch: instances in a ghost batch.
+        workers: threads that render.
+    """
+    copies = len(keys) // len(samples)
+    shapes = np.tile(np.array([sample.shape for sample in samples], np.int64), (copies, 1))
+    drawn = maker.draw(keys, shapes, ghost_batch)
     rows = maker.allocate(len(keys))
 
     def render(i: int) -> None:
-        maker.render(samples[i], drawn, i, rows[i])
+        maker.render(samples[i % len(samples)], drawn, i, rows[i])
 
-    (workers or Workers(1)).map(render, list(range(len(samples))))
-    return finish(maker, rows, labels, drawn)
-
-
-def shapes_of(samples: list[Array]) -> Int64s:
-    """int64 [n, rank], the shapes of decoded samples."""
-    return np.array([sample.shape for sample in samples], np.int64)
+    workers.map(render, list(range(len(keys))))
+    return maker.pack(rows, np.tile(labels, copies), drawn)
 
 
-def finish(maker: InstanceMaker, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Any]:
-    """`maker.finish` on the CPU."""
+def finish(maker: InstanceMaker, packed: Mapping[str, Any]) -> dict[str, Any]:
+    """`maker.finish` outside of a graph, on the CPU also where there is a GPU.
+
+    Operation by operation: TensorFlow's graph optimiser may change the order of operations, and
+    an audit must find the same bits.
+    """
     import tensorflow as tf
 
     with tf.device("/CPU:0"):
-        return maker.finish(rows, labels, drawn)
+        return maker.finish({name: tf.convert_to_tensor(part) for name, part in packed.items()})

@@ -1,4 +1,4 @@
-"""Group reader → augmented instances, ready for the network, made ahead in a thread."""
+"""Group reader → augmented instances, ready for the step, made ahead in a thread."""
 
 import atexit
 import threading
@@ -10,7 +10,8 @@ import numpy as np
 from ba_dist import runtime
 from ba_dist.comm import Channel, Comm
 from ba_dist.config import Config
-from ba_dist.data.batch import Batch, InstanceMaker, Instances, finish, shapes_of
+from ba_dist.data.batch import Batch, InstanceMaker, Instances, finish, pack
+from ba_dist.data.group.choice import Exchange, choose
 from ba_dist.data.group.group_reader import GroupBatch, GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.order import order_of
@@ -38,6 +39,7 @@ class InputPipeline:
         seed: of the run.
         workers: threads that augment.
         traced: also give a digest of the group's batch.
+        finished: give tensors that are ready for the network, where no step finishes them.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class InputPipeline:
         seed: int,
         workers: Workers | None = None,
         traced: bool = False,
+        finished: bool = False,
     ):
         self._reader = reader
         self._maker = maker
@@ -57,7 +60,7 @@ class InputPipeline:
         self._seed = seed
         self._layout = layout
         self._workers = workers or Workers(1)
-        self._traced = traced
+        self._traced, self._finished = traced, finished
         self._changed = threading.Condition()
         self._ready: Batch | None = None
         self._over = self._closed = False
@@ -132,18 +135,18 @@ class InputPipeline:
         keys = augmentation_keys(
             self._seed, batch.epoch, batch.sample_ids[None, :], self._copies[:, None]
         ).reshape(-1)
-        shapes = np.tile(shapes_of(batch.samples), (copies, 1))
-        drawn = self._maker.draw(keys, shapes, self._layout.ghost_batch)
-        rows = self._maker.allocate(len(keys))
-
-        def render(i: int) -> None:
-            self._maker.render(batch.samples[i % samples], drawn, i, rows[i])
-
-        self._workers.map(render, list(range(len(keys))))
+        packed = pack(
+            self._maker,
+            batch.samples,
+            batch.labels,
+            keys,
+            ghost_batch=self._layout.ghost_batch,
+            workers=self._workers,
+        )
         return Batch(
             step=batch.step,
             epoch=batch.epoch,
-            inputs=finish(self._maker, rows, np.tile(batch.labels, copies), drawn),
+            inputs=finish(self._maker, packed) if self._finished else packed,
             instances=Instances(
                 np.tile(batch.sample_ids, copies), np.repeat(self._copies, samples), keys
             ),
@@ -165,6 +168,7 @@ def make_pipeline(
     readers: Workers | None,
     first: int,
     last: int,
+    finished: bool = False,
 ) -> InputPipeline:
     """The input of a rank's steps `first` … `last`-1; whoever makes it closes or abandons it.
 
@@ -180,14 +184,15 @@ def make_pipeline(
         readers: threads that read and decode; None for one.
         first: step to begin with, from 0.
         last: step to end before.
+        finished: give tensors that are ready for the network, where no step finishes them.
     """
-    placement, data, seed = config.placement, config.data, config.run.seed
+    placement, seed = config.placement, config.run.seed
     order = order_of(config, source.info)
     reader = GroupReader(
         source,
         GroupSampler(len(source), seed, layout, layout.group(rank), order=order),
         channel,
-        ReadMode(placement.io, placement.exchange, data.on_corrupt == "skip"),
+        mode_of(config),
         first=first,
         last=last,
         prefetch=placement.prefetch,
@@ -195,7 +200,14 @@ def make_pipeline(
         sharing=sharing,
     )
     return InputPipeline(
-        reader, maker, layout, rank=rank, seed=seed, workers=workers, traced=config.run.trace
+        reader,
+        maker,
+        layout,
+        rank=rank,
+        seed=seed,
+        workers=workers,
+        traced=config.run.trace,
+        finished=finished,
     )
 
 
@@ -244,6 +256,25 @@ def open_pipeline(
                 pipeline.abandon()
             raise
         pipeline.close()
+
+
+def choose_exchange(config: Config, source: Source, layout: Layout, comm: Comm) -> Exchange:
+    """What the lanes of a group give each other, measured where there is a choice; collective.
+
+    Args:
+        config: of the run.
+        source: of its training samples.
+        layout: of the ranks.
+        comm: the world.
+    """
+    with workers(io_threads(config, source) if source.stored else 1) as pool:
+        return choose(mode_of(config), source, comm, layout, pool)
+
+
+def mode_of(config: Config) -> ReadMode:
+    """How the groups of a run read."""
+    placement = config.placement
+    return ReadMode(placement.io, placement.exchange, config.data.on_corrupt == "skip")
 
 
 def io_threads(config: Config, source: Source) -> int:

@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ba_dist.data.batch import Batch
 from ba_dist.data.sources import Source
 from ba_dist.errors import ConfigError
@@ -95,9 +97,11 @@ class Injector:
         return _FaultySource(source, faults) if faults else source
 
 
-def _spoilt(tensor: Any) -> Any:
-    """Not a number in every place; integers stay."""
-    return tensor * float("nan") if tensor.dtype.is_floating else tensor
+def _spoilt(array: Any) -> Any:
+    """Not a number in every place of pixels and fractions; integers stay."""
+    array = np.asarray(array)
+    fraction = array.dtype == np.uint8 or array.dtype.kind == "f"
+    return np.full(array.shape, np.nan, np.float32) if fraction else array
 
 
 class _FaultySource:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ba_dist.comm import Comm
 from ba_dist.comm.vote import Vote
@@ -49,7 +51,7 @@ class Watch:
         self._begun = self._held = 0.0
         self._reading = 0.0  # of the pipeline, up to the last step
         self._pipeline: InputPipeline | None = None
-        self._last: tuple[float, ...] = ()
+        self._told: Sequence[float] = ()
 
     def batches(self, pipeline: InputPipeline, done: int) -> Iterator[Batch]:
         """The batches, with an eye on how long each is waited for; `done` steps are done before."""
@@ -84,7 +86,7 @@ class Watch:
             stop=stop,
             save=save,
             corrupt=len(batch.replaced) if reports else 0,
-            seconds=self._last,
+            seconds=self._told,
         )
 
     def end_step(self) -> float:
@@ -97,9 +99,13 @@ class Watch:
         reading = self._pipeline.reading_seconds
         compute = self._held + result.compute_seconds
         read = reading - self._reading
-        self._last = (self.input_wait, read, compute, result.allreduce_seconds)
         self._reading = reading
-        found = self._stragglers.step(result.seconds)
+        found = self._stragglers.look(
+            result.paces, lambda told: self._comm.world.gather_all(np.array(told))
+        )
+        self._told = self._stragglers.add(
+            (self.input_wait, read, compute, result.allreduce_seconds)
+        )
         if self._stragglers.links_suspected:
             found += slow_links(self._comm.link_seconds(), self._comm.hosts)
         for slow in found:

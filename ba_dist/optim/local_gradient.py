@@ -60,8 +60,8 @@ class LocalGradient:
             variable.assign(hyper[name])
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
-        """The inputs of a batch, and the keys of its instances beside them; of its copies where
-        a layer drops weights, as those do that keep a state."""
+        """What a batch holds, and the keys of its instances beside it; of its copies where a layer
+        drops weights, as those do that keep a state."""
         tensors = {**batch.inputs, "keys": batch.instances.keys}
         if "carry" in self._told:
             tensors["copy_keys"] = copy_keys(self._seed, batch.step, batch.instances.copies)
@@ -74,31 +74,48 @@ class LocalGradient:
         sizes = microbatches(tensors["keys"].shape[0], self._layout.ghost_batch)
         return max(size for size in sizes if size <= self._layout.microbatch)
 
-    def sums(self, tensors: Any, start: Any) -> tuple[list[Any], list[Any]]:
+    def sums(
+        self, tensors: dict[str, Any], start: Any, apart: bool = False
+    ) -> tuple[list[Any], list[Any]]:
         """(loss, weight and metrics, gradients of the scaled loss / rows): sums over this rank's
         microbatches, of which the first row is instance `start`.
+
+        Gradients leave a loop when it has ended. With `apart` the last microbatch is outside of it,
+        so that they are there one by one, at the price of building a network twice. The order of
+        the sums is the same.
         """
         size = self.rows(tensors)
         count = tensors["keys"].shape[0] // size
         if count == 1:
             return self._microbatch(tensors, tf.constant(True), start, 1)
         parts = {n: tf.reshape(t, (count, size, *_sides(t))) for n, t in tensors.items()}
-        zeros = [tf.zeros(v.shape, v.dtype) for v in self._model.trainable_variables]
 
-        def add(i: Any, totals: Any, *sums: Any) -> list[Any]:
-            part = {name: tensor[i] for name, tensor in parts.items()}
+        def add(
+            part: dict[str, Any], i: Any, totals: Any, sums: Sequence[Any]
+        ) -> tuple[Any, list[Any]]:
             part_totals, gradients = self._microbatch(part, i == 0, start + i * size, count)
             added = [total + part for total, part in zip(sums, gradients, strict=True)]
-            return [i + 1, totals + tf.stack(part_totals), *added]
+            return totals + tf.stack(part_totals), added
 
+        def in_loop(i: Any, totals: Any, *sums: Any) -> list[Any]:
+            totals, added = add({n: t[i] for n, t in parts.items()}, i, totals, sums)
+            return [i + 1, totals, *added]
+
+        turns = count - 1 if apart else count
         totals = tf.zeros(2 + 2 * len(self._task.metrics), self._dtype)
-        _, totals, *sums = tf.while_loop(
-            lambda i, *_: i < count,
-            add,
+        zeros = [tf.zeros(v.shape, v.dtype) for v in self._model.trainable_variables]
+        i, totals, *sums = tf.while_loop(
+            lambda i, *_: i < turns,
+            in_loop,
             [tf.constant(0), totals, *zeros],
             parallel_iterations=1,
-            maximum_iterations=count,
+            maximum_iterations=turns,
         )
+        if apart:
+            # After the loop, or both would need memory at the same time.
+            with tf.control_dependencies([totals, *sums]):
+                part = {n: tf.identity(t[turns]) for n, t in parts.items()}
+            totals, sums = add(part, i, totals, sums)
         return tf.unstack(totals), sums
 
     def of_copies(self, tensors: dict[str, Any]) -> Iterator[tuple[npt.NDArray[Any], float]]:
@@ -127,9 +144,8 @@ class LocalGradient:
     def _microbatch(
         self, tensors: Any, first: Any, start: Any, count: int
     ) -> tuple[list[Any], list[Any]]:
-        batch = {
-            n: tf.cast(t, self._dtype) if t.dtype.is_floating else t for n, t in tensors.items()
-        }
+        batch = {"keys": tensors["keys"], **self._task.finish(tensors)}
+        batch = {n: tf.cast(t, self._dtype) if t.dtype.is_floating else t for n, t in batch.items()}
         size = tensors["keys"].shape[0]
         seen = {
             "start": start,

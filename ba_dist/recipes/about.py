@@ -25,6 +25,11 @@ MULTIPLY_ADDS = {
     "alexnet": 0.714,
     "mobilenet": 0.569,
     "resnet50": 4.089,
+    # Not the paper's, but planned as well.
+    "resnet8": 0.009,
+    "resnet20": 0.041,
+    "resnet18": 1.814,
+    "resnet101": 7.801,
 }
 SAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
 

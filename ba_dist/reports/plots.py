@@ -1,8 +1,5 @@
 """Plots of runs."""
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +7,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 
 matplotlib.use("Agg")
 
@@ -19,14 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ba_dist.errors import UserError, reason
+from ba_dist.reports.files import check_replaceable, default_output, mark_of
+from ba_dist.reports.history import Floats, History, read
+from ba_dist.reports.lines import smooth, window_of
 from ba_dist.run.names import common_name
 
-Events = list[dict[str, Any]]
-Floats = npt.NDArray[np.float64]
-
-_WINDOWS = 30  # windows that the longest run has: each averages so small a part of it
 _LETTERS = 140  # that a line of the legend holds
-_NAMED = 3  # runs that the name of a file has
 _COLORS = matplotlib.colormaps["tab10"](range(10))
 _Look = dict[str, Any]
 _RAW: _Look = {"alpha": 0.25, "linewidth": 0.8}
@@ -40,25 +34,22 @@ class _Run:
 
     Args:
         label: name, recipe, B and M.
-        steps_per_epoch: 0 where the run does not say.
-        events: of metrics.jsonl.
+        history: what it has left.
         color: of its lines.
     """
 
     label: str
-    steps_per_epoch: int
-    events: Events
+    history: History
     color: Any
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """0 where the run does not say."""
+        return self.history.steps_per_epoch
+
     def series(self, event: str, name: str) -> tuple[Floats, Floats]:
-        """(steps, values) of a number; null, which was not finite, is left out."""
-        points = [
-            (e["step"], e[name])
-            for e in self.events
-            if e["event"] == event and e.get(name) is not None
-        ]
-        steps, values = np.array(points, float).reshape(-1, 2).T
-        return steps, values
+        """(steps, values) of a number."""
+        return self.history.series(event, name)
 
 
 def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
@@ -76,7 +67,7 @@ def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
     Raises:
         UserError: when a folder has no metrics, or the plot cannot be written.
     """
-    output = output or _default_output(runs)
+    output = output or default_output(runs, "curves.png")
     few = len(runs) <= len(_COLORS)
     colors = _COLORS if few else plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(runs)))
     drawn = [_read(run, color) for run, color in zip(runs, colors, strict=False)]
@@ -87,7 +78,7 @@ def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
         ("lr", "learning rate", "linear"),
         ("grad_norm", "gradient norm", "log"),
     ]
-    window = 1 + 2 * (max(len(run.series("step", "loss")[0]) for run in drawn) // (2 * _WINDOWS))
+    window = window_of(max(len(run.series("step", "loss")[0]) for run in drawn))
     label, length = _axis(drawn)
     figure, axes = plt.subplots(2, 2, sharex=True, layout="constrained")
     figure.set_size_inches(11, 7.2 + 0.2 * len(runs))
@@ -106,36 +97,24 @@ def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
                 steps, values = run.series("epoch", found)
                 look = {**_EVALUATED, "markersize": 4 if len(steps) <= 30 else 2}
                 axis.plot(steps / unit, values, color=run.color, **look)
-        _scale(axis, scale)
+        set_scale(axis, scale)
         axis.set(title=title, xlabel=label)
     _legends(figure, axes.flat[:2], drawn, window)
-    return save(figure, output, _mark(runs, output))
+    return save(figure, output, mark_of("plot", runs, output))
 
 
-def _scale(axis: Any, scale: str) -> None:
-    """Ticks that are read at a glance: whole epochs; 0.2, 0.5, 1, 2 … where y is logarithmic."""
+def set_scale(axis: Any, scale: str, whole: bool = True) -> None:
+    """Ticks that are read at a glance: whole epochs; 0.5, 1, 2 … where y is logarithmic."""
     axis.set_yscale(scale)
     if scale == "log":
         low, high = axis.get_ylim()
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5) if high < 1000 * low else (1,)
+        axis.yaxis.set_major_locator(LogLocator(subs=subs))
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=whole))
     axis.tick_params(labelbottom=True)  # also where the axis is shared with the panel below
     axis.grid(alpha=0.3)
-
-
-def smooth(values: Floats, window: int) -> Floats:
-    """The mean of each value and those around it.
-
-    Args:
-        values: [n].
-        window: an odd number of values; fewer are averaged where some would lie beyond an end.
-    """
-    index, sums = np.arange(len(values)), np.concatenate([[0.0], np.cumsum(values)])
-    begin = np.maximum(index - window // 2, 0)
-    end = np.minimum(index + window // 2 + 1, len(values))
-    return (sums[end] - sums[begin]) / (end - begin)
 
 
 def save(figure: Any, output: Path, mark: str) -> Path:
@@ -150,11 +129,7 @@ def save(figure: Any, output: Path, mark: str) -> Path:
         UserError: when it cannot be written, or another file is there.
     """
     try:
-        if output.exists() and mark.encode() not in output.read_bytes():
-            raise UserError(
-                f"{output} is there and is not a plot of the same; remove it, or choose another"
-                " file by --output"
-            )
+        check_replaceable(output, mark, "plot")
         # Other formats keep no words.
         keeps = output.suffix.lower() in (".png", ".pdf", ".svg")
         figure.savefig(output, dpi=130, metadata={"Title": mark} if keeps else None)
@@ -165,47 +140,31 @@ def save(figure: Any, output: Path, mark: str) -> Path:
     return output
 
 
-def _default_output(runs: list[Path]) -> Path:
-    if len(runs) == 1:
-        return runs[0] / "curves.png"
-    names = [run.resolve().name for run in runs]
-    more = [f"and-{len(names) - _NAMED}-more"] if len(names) > _NAMED else []
-    return Path("-".join(["curves", *(name[:60] for name in names[:_NAMED]), *more]) + ".png")
-
-
-def _mark(runs: list[Path], output: Path) -> str:
-    """Tells plots of these runs from others, also after all of it has moved together."""
-    paths = [os.path.relpath(run.resolve(), output.resolve().parent) for run in runs]
-    return "ba-dist plot " + hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16]
-
-
 def _read(run: Path, color: Any) -> _Run:
-    path, name = run / "metrics.jsonl", f"{run}"
+    name, history = f"{run}", read(run)
     name = name if len(name) <= 70 else f"…{name[-69:]}"
-    if not path.is_file():
-        raise UserError(f"{run} is not a run directory: it has no metrics.jsonl")
-    events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
     try:
-        facts = json.loads((run / "config.json").read_text())
-        config, steps = facts["config"], int(facts["steps_per_epoch"])
+        config = history.config
         batch = config["batch"]
         baseline = config.get("baseline", "none")  # earlier versions do not say
         made = config["recipe"] + ("" if baseline == "none" else f" ({baseline})")
         says = f"{made}, B = {batch['batch_size']}, M = {batch['multiplicity']}"
-    except (OSError, ValueError, KeyError, TypeError):  # curves can be drawn all the same
-        return _Run(name, 0, events, color)
-    return _Run(f"{name}: {says}", steps, events, color)
+    except (KeyError, TypeError):  # curves can be drawn all the same
+        return _Run(name, history, color)
+    return _Run(f"{name}: {says}", history, color)
 
 
 def _validations(run: _Run, name: str) -> Iterator[str]:
     """What evaluations have found that is to be compared with a number of training."""
-    names = dict.fromkeys(key for e in run.events if e["event"] == "epoch" for key in e)
+    names = dict.fromkeys(key for e in run.history.events if e["event"] == "epoch" for key in e)
     return (key for key in names if key.startswith("val_") and common_name(key) == name)
 
 
 def _judged(runs: list[_Run]) -> str:
     """The first number beside the loss that an evaluation has found."""
-    names = (common_name(key) for run in runs for e in run.events for key in e if "val_" in key)
+    names = (
+        common_name(key) for run in runs for e in run.history.events for key in e if "val_" in key
+    )
     return next((name for name in names if name != "loss"), "accuracy")
 
 
@@ -215,7 +174,7 @@ def _axis(runs: list[_Run]) -> tuple[str, str]:
     ended = any(
         e["event"] == "epoch" and e["step"] >= run.steps_per_epoch
         for run in runs
-        for e in run.events
+        for e in run.history.events
     )
     if 0 in lengths or not ended:
         return "step", "step"

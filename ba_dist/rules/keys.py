@@ -35,6 +35,8 @@ class Purpose(IntEnum):
     COPY = 10
     LAYER = 11
     EVALUATION = 12
+    PROBE = 13
+    ANALYSIS = 14
 
 
 def hash64(values: npt.ArrayLike) -> Uint64s:
@@ -87,6 +89,20 @@ def evaluation_keys(seed: int, sample_ids: npt.ArrayLike, copies: npt.ArrayLike)
         uint64 keys of the broadcast shape.
     """
     return combine(Purpose.EVALUATION, seed, sample_ids, copies)
+
+
+def analysis_keys(seed: int, sample_ids: npt.ArrayLike, copies: npt.ArrayLike) -> Uint64s:
+    """The key of each augmented copy that is only looked at; ids and copies broadcast.
+
+    Args:
+        seed: of the analysis.
+        sample_ids: integers.
+        copies: copy indices from 0.
+
+    Returns:
+        uint64 keys of the broadcast shape.
+    """
+    return combine(Purpose.ANALYSIS, seed, sample_ids, copies)
 
 
 def copy_keys(seed: int, step: int, copies: npt.ArrayLike) -> Uint64s:

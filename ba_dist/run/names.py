@@ -9,6 +9,14 @@ def common_name(name: str) -> str:
     return {"val_top1": "accuracy"}.get(name, name.removeprefix("val_"))
 
 
+_SHARES = ("top1", "top5", "accuracy")
+
+
+def is_share(name: str) -> bool:
+    """Whether a number is a share of the samples or tokens, and so is shown in percent."""
+    return name.endswith(_SHARES)
+
+
 def numbers(event: str, values: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an event by names like `train/loss`, `validation/loss`, `train/epoch_loss`.
 

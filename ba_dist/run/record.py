@@ -9,12 +9,14 @@ from ba_dist import models, runtime
 from ba_dist.comm import Comm
 from ba_dist.config import COMPUTATION, PARTS, Config, computed_part, from_dict, to_dict
 from ba_dist.data.catalog import Dataset, digest
+from ba_dist.data.group.choice import Exchange
 from ba_dist.recipes import RECIPES, recipe
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
 from ba_dist.run import run_dir
 from ba_dist.run.report import opening
 from ba_dist.storage import whole_file
+from ba_dist.tasks import Task
 
 Layouts = list[list[Any]]
 
@@ -46,9 +48,11 @@ def describe(
     layout: Layout,
     *,
     dataset: Dataset,
+    task: Task,
     plan: Plan,
     done: int,
     comm: Comm,
+    exchange: Exchange,
 ) -> None:
     """Writes config.json and says once what is about to run, both on rank 0.
 
@@ -57,21 +61,25 @@ def describe(
         config: of the run.
         layout: of the ranks.
         dataset: that was opened.
+        task: of the run.
         plan: of the steps.
         done: steps that an earlier job has done.
         comm: the world.
+        exchange: what the lanes of a group give each other.
     """
     hosts = comm.hosts  # collective when it is first asked for
     if comm.rank != 0:
         return
     path = folder / "config.json"
     layouts = add_layout(path, done, layout)
-    run_dir.write_json(
-        path, facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)
-    )
+    known = facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)
+    known |= {"exchange": dataclasses.asdict(exchange), "judged": judged(task)}
+    run_dir.write_json(path, known)
     for name, content in dataset.info.files().items():
         whole_file.write(folder / name, content)
     for line in opening(config, layout, dataset, plan.total_steps):
+        print(line, flush=True)
+    if line := exchange.text():
         print(line, flush=True)
     if done:
         print(f"going on at step {done} of {plan.total_steps}", flush=True)
@@ -106,6 +114,16 @@ def facts(
         "class_names": list(getattr(dataset.info, "class_names", ())),
         # Where a network of somebody's own is found again.
         "folder": str(Path.cwd()),
+    }
+
+
+def judged(task: Task) -> dict[str, Any]:
+    """How the run is judged, for those who compare it with others: `by`, less is better, words."""
+    return {
+        "by": task.judged_by,
+        "less_is_better": task.less_is_better,
+        "headline": task.headline,
+        "unit": task.unit,
     }
 
 

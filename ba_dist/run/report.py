@@ -11,6 +11,8 @@ from ba_dist.rules import schedules
 from ba_dist.rules.layout import Layout
 from ba_dist.tasks import Task
 
+REPORT = "report.html"  # of a run directory, for a browser
+
 # Share of the time waiting for input from which the end of a run says so.
 _NOTABLE_WAIT = 0.1
 
@@ -95,6 +97,8 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         "seconds of training": _shown(result["seconds"], ".1f"),
         "run directory": str(short(run_dir)),
     }
+    if (run_dir / REPORT).is_file():
+        rows["report"] = str(short(run_dir / REPORT))
     if read["records_skipped"]:
         rows["corrupt records"] = f"{read['records_skipped']}, another sample in the place of each"
     if read["wait_share"] > _NOTABLE_WAIT:

@@ -12,9 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
-from ba_dist.data.batch import Batch
+from ba_dist.data.batch import Batch, InstanceMaker, finish
 from ba_dist.run import run_dir
 
 # What each rank of a job writes for itself.
@@ -27,16 +25,16 @@ def path_of(folder: Path, rank: int) -> Path:
     return folder / "trace" / f"rank-{rank:05d}.jsonl"
 
 
-def entry(batch: Batch, augmented: str, group: int, lane: int) -> dict[str, Any]:
+def entry(batch: Batch, maker: InstanceMaker, group: int, lane: int) -> dict[str, Any]:
     """One line: what a rank trained on in a step, an element of each list an instance.
 
     Args:
         batch: of the rank.
-        augmented: the input whose rows get a digest each, as the task says.
+        maker: of the instances; each gets the digest of its row as the network sees it.
         group: of the rank.
         lane: of the rank.
     """
-    rows = np.asarray(batch.inputs[augmented])
+    rows = finish(maker, batch.inputs)[maker.augmented].numpy()
     return {
         "step": batch.step,
         "epoch": batch.epoch,
@@ -59,14 +57,14 @@ class Trace:
 
     Args:
         path: of the file; None writes nothing.
-        augmented: the input whose rows get a digest each, as the task says.
+        maker: of the instances.
         group: of the rank.
         lane: of the rank.
     """
 
-    def __init__(self, path: Path | None, augmented: str, group: int, lane: int):
+    def __init__(self, path: Path | None, maker: InstanceMaker, group: int, lane: int):
         self._file: TextIO | None = None
-        self._augmented, self._group, self._lane = augmented, group, lane
+        self._maker, self._group, self._lane = maker, group, lane
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Line by line, so that the trace is never behind a checkpoint.
@@ -75,7 +73,7 @@ class Trace:
     def step(self, batch: Batch) -> None:
         """The instances of a batch of the pipeline."""
         if self._file is not None:
-            line = entry(batch, self._augmented, self._group, self._lane)
+            line = entry(batch, self._maker, self._group, self._lane)
             print(json.dumps(line), file=self._file)
 
     def weights(self, step: int, digest: str) -> None:

@@ -12,10 +12,10 @@ from ba_dist.config import Config
 from ba_dist.data.batch import Batch
 from ba_dist.data.copies import first_copies
 from ba_dist.data.sources import ImageInfo, Source
-from ba_dist.errors import UserError
+from ba_dist.errors import UserError, reason
 from ba_dist.rules.layout import Layout
 from ba_dist.rules.plan import Plan
-from ba_dist.run import checkpoint, loggers, record, report, trace
+from ba_dist.run import checkpoint, copies_page, loggers, record, report, trace
 from ba_dist.run.checkpoint import Arrays
 from ba_dist.run.clock import StepClock
 from ba_dist.run.metrics import Metrics
@@ -36,6 +36,7 @@ class Writer:
         layout: of the ranks.
         plan: of the steps.
         task: says what is counted and shown.
+        folder: the run directory.
         clock: counts the time of the steps.
         trace: of this rank.
         progress: shows something on rank 0 only.
@@ -50,6 +51,7 @@ class Writer:
         plan: Plan,
         task: Task,
         *,
+        folder: Path,
         clock: StepClock,
         trace: trace.Trace,
         progress: Progress,
@@ -57,6 +59,7 @@ class Writer:
         saver: Saver | None,
     ):
         self._config, self._layout, self._plan, self._task = config, layout, plan, task
+        self._folder = folder
         self.clock, self.trace, self._progress = clock, trace, progress
         self._metrics, self._saver = metrics, saver
         self._again: tuple[Any, ...] = ()  # what was last given to the saver
@@ -84,6 +87,10 @@ class Writer:
                 f"copies/sample {s.sample}, {s.label}": np.concatenate(s.copies, 1) for s in samples
             }
             self._metrics.board.images(strips)
+            try:
+                copies_page.write(self._folder / copies_page.NAME, samples)
+            except (OSError, ValueError) as error:  # a run is worth more than its pictures
+                self.say(f"warning: no {copies_page.NAME}: {reason(error)}")
         after = source.counters.as_dict()
         source.counters.add(**{name: before[name] - after[name] for name in after})
 
@@ -135,13 +142,14 @@ class Writer:
                 lr=hyper["learning_rate"],
                 **speed,
                 **position.counts(self._layout),
+                seconds=position.seconds,
             )
 
     def epoch(self, position: Position, values: Mapping[str, Any]) -> None:
         """An epoch that has ended, evaluated where that was due."""
         self.say(report.epoch_line(values, self._task, self._config.run.epochs))
         if self._metrics:
-            counts = position.counts(self._layout)
+            counts = {**position.counts(self._layout), "seconds": position.seconds}
             self._metrics.write("epoch", position.step, **values, **counts)
 
     def wants_checkpoint(self, done: int) -> bool:
@@ -206,7 +214,7 @@ def open_writer(
     run, metrics, saver = config.run, None, None
     with ExitStack() as stack:
         path = trace.path_of(folder, rank) if run.trace else None
-        lines = trace.Trace(path, task.augmented, layout.group(rank), layout.lane(rank))
+        lines = trace.Trace(path, task, layout.group(rank), layout.lane(rank))
         stack.callback(lines.close)
         progress = Progress(rank == 0, done, plan.total_steps)
         stack.callback(progress.close)
@@ -226,6 +234,7 @@ def open_writer(
             layout,
             plan,
             task,
+            folder=folder,
             clock=StepClock(task.unit),
             trace=lines,
             progress=progress,

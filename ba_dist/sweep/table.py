@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ba_dist.run.names import is_share
 from ba_dist.run.run_dir import read_json, write_json
 from ba_dist.storage import whole_file
 from ba_dist.sweep.plan import Plan
 from ba_dist.sweep.runs import finished
-
-_SHARES = ("top1", "top5", "accuracy")  # ends of names of what is shown in percent
 
 
 def collect(folder: Path, plan: Plan) -> list[dict[str, Any]]:
@@ -95,7 +94,7 @@ def _shown(name: str, result: Mapping[str, Any] | None) -> str:
         return "-"
     if result["mean"] is None:
         return "not finite"
-    share = name.endswith(_SHARES)
+    share = is_share(name)
     numbers = [result["mean"], *([result["deviation"]] if result["deviation"] is not None else [])]
     texts = [f"{100 * number:.2f}" if share else f"{number:.4g}" for number in numbers]
     return " ± ".join(texts) + (" %" if share else "")

@@ -87,16 +87,20 @@ class Classification:
     def render(self, sample: Image, drawn: Parameters, i: int, out: Image) -> None:
         self.augmentation.render(sample, drawn, i, out)
 
-    def finish(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Any]:
-        import tensorflow as tf
-
+    def pack(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Array]:
         parameters = self.augmentation.finish_parameters(drawn)
-        images = self.augmentation.finish(rows, parameters)
-        inside = {n: tf.constant(drawn[n]) for n in self.schema if n.startswith("manifold_")}
+        inside = {name: drawn[name] for name in self.schema if name.startswith("manifold_")}
+        return {"images": rows, "labels": labels, **parameters, **inside}
+
+    def finish(self, packed: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = dict(packed)
+        images, labels = parameters.pop("images"), parameters.pop("labels")
+        inside = {name: packed[name] for name in self.schema if name.startswith("manifold_")}
+        images = self.augmentation.finish(images, parameters)
         if inside:
             partner, weight = inside["manifold_partner"], inside["manifold_weight"]
             parameters |= {"mix_partner": partner, "mix_label": weight}
-        return {"images": images, "labels": self.targets(tf.constant(labels), parameters), **inside}
+        return {"images": images, "labels": self.targets(labels, parameters), **inside}
 
     def plain(self, sample: Image, out: Image) -> None:
         self.augmentation.plain(sample, out)

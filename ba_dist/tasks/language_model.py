@@ -63,12 +63,13 @@ class LanguageModel:
     def render(self, sample: Array, drawn: Parameters, i: int, out: Array) -> None:
         self.plain(sample, out)
 
-    def finish(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Any]:
+    def pack(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Array]:
         """The tokens of a step, whose rows are all of one length: no filling is left."""
-        import tensorflow as tf
-
         length = int((rows != _NOTHING).sum(1).max())
-        return _read_and_told(tf.constant(rows[:, :length]))
+        return {"rows": rows[:, :length]}
+
+    def finish(self, packed: Mapping[str, Any]) -> dict[str, Any]:
+        return _read_and_told(packed["rows"])
 
     def plain(self, sample: Array, out: Array) -> None:
         out[: len(sample)] = sample

@@ -59,25 +59,17 @@ class Translation:
     def render(self, sample: Array, drawn: Parameters, i: int, out: Array) -> None:
         out[:] = sample
 
-    def finish(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Any]:
-        return self.finish_plain(rows, labels)
+    def pack(self, rows: Array, labels: Int64s, drawn: Parameters) -> dict[str, Array]:
+        return {"rows": rows}
+
+    def finish(self, packed: Mapping[str, Any]) -> dict[str, Any]:
+        return _unpacked(packed["rows"])
 
     def plain(self, sample: Array, out: Array) -> None:
         out[:] = sample
 
     def finish_plain(self, rows: Array, labels: Int64s) -> dict[str, Any]:
-        import tensorflow as tf
-
-        source, source_segments, target, segments = tf.unstack(tf.convert_to_tensor(rows), axis=1)
-        # One to the right: a token is told from those before it, the first of a pair from BEGIN.
-        moved, before = (tf.pad(x[:, :-1], ((0, 0), (1, 0))) for x in (target, segments))
-        return {
-            "source": source,
-            "source_segments": source_segments,
-            "shifted": tf.where(segments == before, moved, BEGIN),
-            "target": target,
-            "target_segments": segments,
-        }
+        return _unpacked(rows)
 
     # --- learning ---------------------------------------------------------------------------------
 
@@ -154,6 +146,22 @@ def translation(config: Config, info: PairsInfo) -> Translation:
             " dropout masks"
         )
     return Translation(info, config.optimizer.label_smoothing)
+
+
+def _unpacked(rows: Any) -> dict[str, Any]:
+    """What the network reads and is told, of packed pairs."""
+    import tensorflow as tf
+
+    source, source_segments, target, segments = tf.unstack(tf.convert_to_tensor(rows), axis=1)
+    # One to the right: a token is told from those before it, the first of a pair from BEGIN.
+    moved, before = (tf.pad(x[:, :-1], ((0, 0), (1, 0))) for x in (target, segments))
+    return {
+        "source": source,
+        "source_segments": source_segments,
+        "shifted": tf.where(segments == before, moved, BEGIN),
+        "target": target,
+        "target_segments": segments,
+    }
 
 
 def _seen(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import pytest
 
 from tests.parallel.ranks import PROGRAMS, TEMPLATE, WORLD_SIZES, program, warm
 
-SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True}
+# Buckets so small that there are several.
+SAME = {"batch_size": 192, "val_samples": 100, "steps": 3, "trace": True, "bucket_mb": 0.05}
 # All that moves weights otherwise than SGD does, or moves something else with them.
 ADAMW = {**SAME, "precision": "fp64", "optimizer": "adamw", "lr_scale": 0.02, "clip_norm": 0.5}
 ADAMW |= {"warmup_epochs": 0.0, "weight_decay": 0.1, "ema": 0.2}
@@ -41,7 +42,7 @@ def plans(ranks):
             ["matched", matched(ranks)],
         ]
     if ranks in RESUMED:
-        at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks}
+        at_once = {**SAME, "precision": "fp64", "microbatch": 2 * 192 // ranks, "bucket_mb": 0.0}
         parts = {**SAME, "batch_size": 64, "train_samples": 350}
         planned += [["at_once", at_once], ["parts", {**parts, "steps": 3}]]
         planned += [["parts", {**parts, "steps": 8}], ["whole", {**parts, "steps": 8}]]
@@ -49,6 +50,7 @@ def plans(ranks):
     if ranks in SINGLE:
         planned += [["noise", noise]]
     if ranks == 2:
+        planned += [["bf16_sent", {**SAME, "allreduce_dtype": "bf16"}]]
         planned += [["noise_again", {**noise, "recompute": True, "microbatch": 192}]]
         planned += [["noise_parts", {**noise, "steps": steps}] for steps in (2, 3)]
         planned += [["again", {**SAME, "precision": "fp64", "recompute": True}]]

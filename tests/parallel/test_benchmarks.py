@@ -23,6 +23,7 @@ def one_command(name, *words):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_throughput_with_baselines(tmp_path):
     output = tmp_path / "t.json"
     done = warm(
@@ -48,6 +49,7 @@ def test_throughput_with_baselines(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_throughput_of_real_input(tmp_path):
     output = tmp_path / "t.json"
     warm(
@@ -60,6 +62,7 @@ def test_throughput_of_real_input(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 @pytest.mark.parametrize("compute", ["--compute-ms=5", "--model=resnet8"])
 def test_scaling(compute, tmp_path):
     output = tmp_path / "s.json"
@@ -81,6 +84,26 @@ def test_scaling(compute, tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
+@pytest.mark.parametrize("compute", ["--compute-ms=20", "--model=resnet8"])
+def test_overlap(compute, tmp_path):
+    output = tmp_path / "o.json"
+    warm(
+        2, "python", PROGRAMS / "overlap.py", compute, "--gradient-mb", 0.2, "--image-size", 16,
+        "--instances", 8, "--microbatch", 4, "--buckets-mb", "0,0.05", "--allreduce-dtype", "bf16",
+        "--rounds", 2, "--steps", 2, "--warm-up", 1, "--output", output,
+    )  # fmt: skip
+    results = {r["way"]: r["milliseconds"] for r in json.loads(output.read_text())["results"]}
+    assert list(results) == ["alone", "allreduce", "0 MB", "0.05 MB"]
+    for way, parts in results.items():
+        assert parts["step"]["trials"] == 4
+        assert (parts["compute"]["median"] > 0) == (way != "allreduce")
+        if compute.startswith("--compute") and way != "allreduce":
+            assert parts["compute"]["median"] >= 20
+
+
+@pytest.mark.mpi
+@pytest.mark.smoke
 def test_groups_read_a_share_of_what_replicas_read(tmp_path):
     output = tmp_path / "g.json"
     one_command(
@@ -97,3 +120,20 @@ def test_groups_read_a_share_of_what_replicas_read(tmp_path):
     replicated = results["replicate"]["bytes_read"]
     assert results["broadcast"]["bytes_read"] * 2 == replicated
     assert results["cooperative"]["bytes_read"] * 2 == replicated
+
+
+@pytest.mark.mpi
+@pytest.mark.smoke
+def test_groups_make_instances_ready(tmp_path):
+    """Several turns each, so that no contender waits for batches that it may not begin."""
+    output = tmp_path / "g.json"
+    printed = one_command(
+        "group_io.py", "--ready", "--multiplicities", 2, "--rounds", 2, "--seconds", 0.05,
+        "--photos", 64, "--batch-size", 8, "--output", output,
+    )  # fmt: skip
+    results = {r["contender"]: r for r in json.loads(output.read_text())["results"]}
+    assert list(results) == ["replicate", "broadcast", "cooperative", "tf.data"]
+    assert "ready for the network" in printed and "streaming left out" in printed
+    for result in results.values():
+        assert len(result["rates"]) == 2 and min(result["rates"]) > 0
+        assert "bytes_read" not in result and result["to_tf_data"]["median"] > 0

@@ -12,6 +12,10 @@ import termios
 import numpy as np
 import pytest
 
+from ba_dist import experiment
+from ba_dist.data.catalog import open_source
+from ba_dist.data.copies import first_copies
+from ba_dist.run import copies_page, record
 from tests.parallel.ranks import LAUNCHER, ROOT, mpirun, warm
 
 PYTHON = [sys.executable, "-m", "ba_dist"]
@@ -56,6 +60,26 @@ def test_a_run_leaves_what_the_readme_says(run):
         assert list((folder / "tensorboard" / part).glob("events*"))
     facts = json.loads((folder / "config.json").read_text())
     assert facts["layout"]["group_size"] == 2 and len(facts["hosts"]) == 2
+    assert facts["judged"]["by"] == "val_top1"
+    seconds = [event["seconds"] for event in events]
+    assert seconds == sorted(seconds) and seconds[-1] == summary["seconds"]
+    page = (folder / "report.html").read_text()
+    assert "rank 1, lane 1" in page and page.count("data:image/png") == 4
+
+
+@pytest.mark.mpi
+def test_a_run_keeps_pictures_of_its_first_copies(run):
+    folder, _ = run
+    config, facts = record.load_config(folder)
+    source = open_source(config.data, "train")
+    samples = first_copies(config, experiment.task_of(config, source.info), source)
+    rows = copies_page.read(folder / "copies.png")
+    assert len(rows) == len(samples) == 4
+    for sample, (label, pixels) in zip(samples, rows, strict=True):
+        assert label == f"sample {sample.sample}, {sample.label}"
+        for number, copy in enumerate(sample.copies, 1):
+            shown = pixels[:28, 30 * number : 30 * number + 28]
+            np.testing.assert_array_equal(shown, np.broadcast_to(np.rint(255 * copy), shown.shape))
     assert {"python", "keras", "horovod"} <= set(facts["versions"])
 
 
@@ -87,6 +111,9 @@ def test_export_audit_and_plot(run, tmp_path):
         ["export", folder, "--output", weights],
         ["audit", folder],
         ["plot", folder, "--output", tmp_path / "curves.png"],
+        ["plot", "curves", folder, "--x", "hours", "--output", tmp_path / "errors.svg"],
+        ["compare", folder, "--json"],
+        ["report", folder, "--output", tmp_path / "report.html"],
     ):
         subprocess.run([*PYTHON, *map(str, words)], check=True, capture_output=True)
     arrays = np.load(weights, allow_pickle=False)

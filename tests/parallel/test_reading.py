@@ -96,7 +96,7 @@ def test_a_group_shares_reads_and_decodes(results, name):
         "replicate decoded": (size, size),
         "broadcast encoded": (1, size),
         "broadcast decoded": (1, 1),
-        "cooperative encoded": (1, size),
+        "cooperative encoded": (1, 1),
         "cooperative decoded": (1, 1),
     }
     total = {}
@@ -132,6 +132,37 @@ def test_a_corrupt_sample_is_replaced_on_every_lane(results):
         lanes = {r["group"]: r["sources"]["rotten"][mode]["batches"] for r in results}
         met = sum(len(batch[4]) for batches in lanes.values() for batch in batches)
         assert counted == met and len(lanes) == groups
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("ranks", "on_a_node"), [(6, 2), (6, 3), (3, 2), (2, 1)])
+def test_records_go_between_nodes_and_samples_inside_of_them(ranks, on_a_node, data, tmp_path):
+    """The same batches; each record is read once by a group, and decoded once by each node."""
+    program("reading.py", ranks, data[0], tmp_path, on_a_node)
+    results = [json.loads((tmp_path / f"rank-{r}.json").read_text()) for r in range(ranks)]
+    size = results[0]["group_size"]
+    nodes = size // on_a_node if size % on_a_node == 0 else size  # uneven: on every lane
+    for name in ("folder", "tfrecord", "arrays", "rotten"):
+        found = [result["sources"][name] for result in results]
+        for modes in found:
+            encoded = modes["cooperative encoded"]["batches"]
+            assert (
+                encoded
+                == modes["cooperative decoded"]["batches"]
+                == found[0]["cooperative encoded"]["batches"]
+            )
+            assert modes["chosen"] == found[0]["chosen"]
+            assert sorted(modes["chosen"]["milliseconds"]) == ["decoded", "encoded"]
+            if name in ("folder", "tfrecord", "rotten"):
+                for _, ids, labels, digest, _ in encoded:
+                    assert labels == [data[1][i].label for i in ids]
+                    assert digest == expected_digest(data[1], ids)
+        if name != "rotten":
+            costs = [modes["cooperative encoded"] for modes in found]
+            sums = {key: sum(c[key] for c in costs) for key in costs[0] if key != "batches"}
+            assert sums["records_read"] == STEPS * B
+            assert sums["records_decoded"] == nodes * STEPS * B
+            assert sums["bytes_sent"] > 0
 
 
 TRAIN = ["train", "resnet50-imagenet", "--model", "resnet8", "--image-size", 32, "--steps", 12]

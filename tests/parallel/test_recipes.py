@@ -1,7 +1,7 @@
 """Every recipe runs on two ranks with M = 2: its loss falls, and its trace is clean.
 
-`make test` has the light ones, `make smoke` the others. Recipes whose smoke runs differ in nothing
-but their rates are alike, and the first of them is run: `STANDS_FOR`.
+All but the first test are of `make smoke`. The light ones are started together. Recipes whose smoke
+runs differ in nothing but their rates are alike, and the first of them is run: `STANDS_FOR`.
 """
 
 import dataclasses
@@ -85,6 +85,7 @@ def test_each_recipe_is_run_or_has_one_that_stands_for_it():
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_recipe_learns(smoked, name):
     folder = smoked(*((light, "none") for light in LIGHT), *BASES) / f"{name}-smoke"
@@ -97,6 +98,7 @@ BASES = tuple(("quickstart", baseline) for baseline in BASELINES[1:])
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 @pytest.mark.parametrize("baseline", BASELINES[1:])
 def test_a_baseline_learns_and_says_what_it_is(smoked, baseline):
     made = smoked(*((light, "none") for light in LIGHT), *BASES)

@@ -27,6 +27,7 @@ def begin(folder):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_a_sweep_is_interrupted_and_goes_on(tmp_path):
     folder = tmp_path / "sweep"
     job = begin(folder)

@@ -62,6 +62,13 @@ def test_ranks_change_neither_instances_nor_weights(ranks, runs):
         assert relative_error(weights(many / "fp32"), weights(one / "fp32")) <= 1e-5
 
 
+@pytest.mark.mpi
+def test_16_bits_on_the_way_move_weights_a_little(runs):
+    """That the ranks have the same bits is audited with the other runs."""
+    error = relative_error(weights(runs(2) / "bf16_sent"), weights(runs(2) / "fp32"))
+    assert 1e-6 < error < 1e-3
+
+
 def everything(run):
     return checkpoint.newest_good(checkpoint.folder_of(run)).arrays
 

@@ -72,9 +72,7 @@ class Cluster:
         self.spool = folder / "spool"
         self.spool.mkdir()
         self.clone = folder / "the clone"
-        (self.clone / "slurm").mkdir(parents=True)
-        for path in (CLONE / "slurm").iterdir():
-            shutil.copy(path, self.clone / "slurm")
+        shutil.copytree(CLONE / "slurm", self.clone / "slurm")
 
     def with_launch_scripts(self):
         """Puts an environment and the scripts of launch/ into the clone; they are made up, too."""

@@ -9,6 +9,7 @@ import pytest
 from ba_dist.analysis import rendering
 from ba_dist.analysis.audit import audit
 from ba_dist.data.sources import ArraySource
+from ba_dist.errors import UserError
 from ba_dist.rules.order import Permutation
 from ba_dist.run import trace
 
@@ -67,6 +68,16 @@ def test_right_traces_are_clean_and_rendered_alike(tmp_path, name):
 def test_several_groups_are_clean(tmp_path):
     run = produce(tmp_path / "run", small(multiplicity=2), ranks=4)
     assert audit(run) == (STEPS, [])
+
+
+def test_pixels_of_another_version_are_refused_by_name(tmp_path):
+    """Everything else of such a run can still be checked."""
+    file = produce(tmp_path / "run", small()) / "config.json"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({**facts, "computation": facts["computation"] - 1}))
+    with pytest.raises(UserError, match=r"pixels may differ \(computation \d+, .*--no-render"):
+        audit(tmp_path / "run")
+    assert audit(tmp_path / "run", render=0) == (STEPS, [])
 
 
 def test_copies_that_nothing_makes_differ_are_no_problem_but_said(tmp_path):

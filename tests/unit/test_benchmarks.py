@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = (
-    *("group_io", "throughput", "scaling", "order", "memory", "ngram"),
-    *("step_rivals", "startup"),
-)
+BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order", "memory")
+BENCHMARKS += ("ngram", "step_rivals", "startup", "accuracy")
+BENCHMARKS += ("prediction", "prediction_links", "many_ranks")
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
 
@@ -271,6 +270,31 @@ def test_order_for_a_large_world(kind):
     drawn = np.concatenate(batches(10**10, layout, 5703, kind, epoch=1))
     assert len(np.unique(drawn)) == 3 * 64
     assert drawn.min() >= 0 and drawn.max() < 10**10
+
+
+def test_tf_data_makes_random_standardised_squares(tmp_path):
+    """The rival of --ready does the work that it is compared by."""
+    import photos
+    import rivals
+
+    photos.make_shards(tmp_path, 64)
+    batches = iter(rivals.ready_batches(tmp_path, 32, 2))
+    (first, labels), _, (again, same) = (next(batches) for _ in range(3))
+    assert first.shape == (32, 224, 224, 3) and first.dtype == "float32"
+    assert np.array_equal(labels, same) and not np.array_equal(first, again)
+    lowest, highest = ((end - np.array(rivals.MEAN)) / rivals.STD for end in (0, 1))
+    pixels = first.numpy()
+    assert (pixels >= lowest - 1e-4).all() and (pixels <= highest + 1e-4).all()
+    assert abs(pixels.mean()) < 0.7 and 0.5 < pixels.std() < 2
+
+
+def test_what_an_instance_costs(tmp_path):
+    output = tmp_path / "i.json"
+    done = run("instances", "--trials", "2", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text())["results"]
+    assert {"decode", "random-resized crop, flip", "jitter"} <= {r["work"] for r in results}
+    assert all(r["milliseconds"]["median"] > 0 for r in results if r["image"] == "500x375")
 
 
 def test_shards_that_are_written_anew_leave_no_index_of_the_old_ones(tmp_path):

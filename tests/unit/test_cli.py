@@ -53,6 +53,7 @@ def test_every_command_has_help(ba_dist, words, flag):
 
 def test_the_commands():
     promised = {"train", "submit", "eval", "data", "recipes", "export", "plot", "audit", "doctor"}
+    promised |= {"compare", "report"}
     assert promised <= set(cli.cli.commands)
 
 

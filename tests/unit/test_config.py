@@ -185,7 +185,7 @@ def test_the_layout_asked_for():
 
 # Of `init_from` the digest of what is read counts.
 WHERE = (
-    "group_size microbatch recompute io exchange io_threads prefetch data_dir val_samples"
+    "group_size microbatch recompute bucket_mb io exchange io_threads prefetch data_dir val_samples"
     " context on_corrupt corrupt_budget epochs steps run_dir resume trace logger log_every"
     " eval_every checkpoint_every keep_checkpoints checkpoint_minutes on_nonfinite nonfinite_budget"
     " stall_warning stall_timeout keep_best init_from repeatable"

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from ba_dist.data.batch import Batch, Instances
 from ba_dist.errors import ConfigError
@@ -26,7 +25,7 @@ def test_another_form_is_refused(text):
 def test_a_fault_is_at_its_step_on_its_rank():
     faults = parse("nan@5:1,raise@6:1")
     ids = np.arange(3)
-    inputs = {"images": tf.ones(3), "labels": tf.constant(ids)}
+    inputs = {"images": np.ones(3, np.uint8), "labels": ids}
     batch = Batch(0, 0, inputs, Instances(ids, ids, ids.astype(np.uint64)), ids[:0])
     other, mine = Injector(faults, 0), Injector(faults, 1)
     assert all(other.before_step(step, batch, []) is batch for step in range(1, 9))

@@ -11,8 +11,8 @@ from ba_dist import experiment, models, step
 from ba_dist.comm import start
 from ba_dist.config import Augment, override
 from ba_dist.data.augment import Augmentation, mixing
-from ba_dist.data.batch import Batch, Instances, make
-from ba_dist.data.sources import ImageInfo
+from ba_dist.data.batch import Batch, Instances, finish, pack
+from ba_dist.data.sources import ImageInfo, Workers
 from ba_dist.errors import ConfigError
 from ba_dist.models import portable
 from ba_dist.models.layers.ghost_batch_norm import GhostBatchNormalization
@@ -52,10 +52,10 @@ def batch():
     ids, copies = np.tile(np.arange(SAMPLES), COPIES), np.repeat(np.arange(COPIES), SAMPLES)
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (SAMPLES, 8, 8, 1), np.uint8)
-    labels = np.tile(numbers.integers(0, 10, SAMPLES), COPIES)
+    labels = numbers.integers(0, 10, SAMPLES)
     keys = augmentation_keys(3, 0, ids, copies)
-    inputs = make(task(), [images[i] for i in ids], labels, keys, ghost_batch=GHOST)
-    return Batch(0, 0, inputs, Instances(ids, copies, keys), ids[:0]), labels
+    inputs = pack(task(), list(images), labels, keys, ghost_batch=GHOST, workers=Workers(1))
+    return Batch(0, 0, inputs, Instances(ids, copies, keys), ids[:0]), np.tile(labels, COPIES)
 
 
 def by_hand(number):
@@ -65,15 +65,16 @@ def by_hand(number):
     before = keras.Model(model.input, layer.input) if number else None
     after = keras.Model(layer.output, model.output)
     found, labels = batch()
-    partner = found.inputs["manifold_partner"].numpy()
-    weight = found.inputs["manifold_weight"].numpy().astype(np.float64)
+    inputs = finish(task(), found.inputs)
+    partner = found.inputs["manifold_partner"]
+    weight = found.inputs["manifold_weight"].astype(np.float64)
     assert 0 < weight.min() < weight.max() < 1
     targets = np.zeros((len(labels), 10))
     for i, label in enumerate(labels):
         targets[i, label] += weight[i]
         targets[i, labels[i + partner[i]]] += 1 - weight[i]
     with tf.GradientTape() as tape:
-        x = tf.cast(found.inputs["images"], tf.float64)
+        x = tf.cast(inputs["images"], tf.float64)
         x = before(x, training=True) if before else x
         rows = [
             weight[i] * x[i] + (1 - weight[i]) * x[i + int(partner[i])] for i in range(len(labels))

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from ba_dist import cli
-from ba_dist.cli.plot import plot_augmentations
+from ba_dist.cli.plot import NAMED as PLOTS
 from ba_dist.models import NETWORKS
 from ba_dist.recipes import RECIPES
 
@@ -44,8 +44,12 @@ OTHERS = {
     "jsonargparse": "crop_area",
     r"my_script\.py": "flag",
     "last_value": "flag",
+    "timm": "aa aug-repeats amp amp-dtype dist-bn grad-accum-steps model-ema sched smoothing"
+    " split-bn",
+    "torchrun": "nproc-per-node",
     "tensorflow2_synthetic_benchmark": "no-cuda num-batches-per-iter num-iters num-warmup-batches",
     r"torch_step\.py": "classes",
+    "prefers-color-scheme": "c faint ground ink notable panel rule",  # names of colours
 }
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # A command runs to the end of its line, its quotes or its comment.
@@ -80,7 +84,7 @@ def flags_of(*commands):
 def allowed_in(text, benchmarks):
     """The flags that a text may name."""
     cluster = (ROOT / "tests" / "cluster" / "cluster.py").read_text()
-    found = flags_of(cli.cli, plot_augmentations, *benchmarks.values())
+    found = flags_of(cli.cli, *PLOTS.values(), *benchmarks.values())
     found |= (
         set(re.findall(r'add_argument\("(--[a-z-]+)"', cluster)) if "cluster" in text else set()
     )
@@ -96,9 +100,9 @@ def wrong_call(quoted, words):
     while isinstance(command, click.Group) and words and words[0] in command.commands:
         path.append(words.pop(0))
         command = command.commands[path[-1]]
-    if path == ["plot"] and words[:1] == ["augmentations"]:
-        command = plot_augmentations
+    if path == ["plot"] and words and words[0] in PLOTS:
         path.append(words.pop(0))
+        command = PLOTS[path[-1]]
     call = " ".join(["ba-dist", *path])
     if isinstance(command, click.Group):
         wrong = quoted and not path and words and re.fullmatch(r"[a-z]+", words[0])
@@ -141,9 +145,11 @@ def test_what_texts_name_is_there(benchmarks, path):
     assert problems(path.read_text(), benchmarks) == []
 
 
-@pytest.mark.parametrize("command", ["train", "submit", "plot augmentations"])
+@pytest.mark.parametrize(
+    "command", ["train", "submit", "compare", "report", *(f"plot {name}" for name in PLOTS)]
+)
 def test_help_names_only_what_is_there(benchmarks, command):
-    made = plot_augmentations if command.startswith("plot") else cli.cli.commands[command]
+    made = {**cli.cli.commands, **{f"plot {name}": PLOTS[name] for name in PLOTS}}[command]
     texts = [made.help, *(p.help for p in made.params if isinstance(p, click.Option))]
     assert problems("\n".join(filter(None, texts)), benchmarks) == []
 
@@ -163,6 +169,7 @@ def test_help_names_only_what_is_there(benchmarks, command):
         ("sbatch --nodes=4 slurm/gpu.sbatch resnet", ["no recipe resnet"]),
         ("see `ba-dist trian`", ["`ba-dist` has no `trian`"]),
         ("ba-dist plot augmentations digits", ["no recipe digits"]),
+        ("`ba-dist plot curves runs/a --render 3`", ["`ba-dist plot curves` has no --render"]),
         ("benchmarks/order.py --baseline x", ["`benchmarks/order.py` has no --baseline"]),
         ("as resnet44-cifar1000 does", ["no recipe resnet44-cifar1000"]),
         ("kept with --mca", ["no program has --mca"]),

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from ba_dist.cli import commands as cli
 from ba_dist.errors import UserError
-from ba_dist.reports import plots
+from ba_dist.reports import lines, plots
 
 
 def make_run(folder, steps=40, per_epoch=10, multiplicity=2, **config):
@@ -92,8 +92,8 @@ def test_a_running_mean(window):
     values = np.random.default_rng(0).normal(size=20)
     half = window // 2
     expected = [values[max(0, i - half) : i + half + 1].mean() for i in range(20)]
-    np.testing.assert_allclose(plots.smooth(values, window), expected)
-    assert len(plots.smooth(np.zeros(0), window)) == 0
+    np.testing.assert_allclose(lines.smooth(values, window), expected)
+    assert len(lines.smooth(np.zeros(0), window)) == 0
 
 
 @pytest.mark.parametrize("name", ["_hidden", "$x_1$", "a" * 200, "Größe 猫"])

@@ -252,6 +252,13 @@ def info_of(config):
     return INFOS.get(name, IMAGENET)
 
 
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16"])
+def test_gradients_of_fp64_are_not_rounded_on_their_way(kind):
+    changes = {"precision": "fp64", "allreduce_dtype": kind}
+    with pytest.raises(ConfigError, match=f"--allreduce-dtype {kind} .* --precision fp64"):
+        experiment.check(override(recipe("quickstart"), changes))
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_can_be_trained_as_it_is(name):
     """All that is checked before the first step, but for building the network."""

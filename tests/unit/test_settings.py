@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ba_dist.cli.settings import Settings, did_you_mean
-from ba_dist.config import BASELINES, from_dict, options, override, to_dict
+from ba_dist.config import BASELINES, COMPUTATION, from_dict, options, override, to_dict
 from ba_dist.data.catalog.image_datasets import DETECTED
 from ba_dist.data.catalog.made import MADE
 from ba_dist.data.catalog.names import DATASETS
@@ -303,7 +303,7 @@ def test_the_regime_of_a_run_is_for_the_batch_of_that_run(tmp_path):
     tree = to_dict(override(recipe("quickstart"), {"batch_size": 128}))
     del tree["optimizer"]["lr_batch_size"]
     file = tmp_path / "config.json"
-    file.write_text(json.dumps({"config": tree, "layouts": [], "computation": 2}))
+    file.write_text(json.dumps({"config": tree, "layouts": [], "computation": COMPUTATION}))
     flags = {"batch_size": 512, "lr_scale": "linear"}
     assert Settings(None, file, flags).config().optimizer.lr_batch_size == 128
     assert Settings("quickstart", None, flags).config().optimizer.lr_batch_size == 64

@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ba_dist.health.stragglers import FACTOR, StragglerWatch, slow_links, stragglers
+from ba_dist.comm.vote import Vote, hear, tell
+from ba_dist.health.stragglers import (
+    FACTOR,
+    StragglerWatch,
+    may_have_stragglers,
+    slow_links,
+    stragglers,
+)
 
 
 def found(waits, inputs, computes, step):
@@ -47,30 +54,81 @@ def test_one_slow_rank_is_always_named_alone(world, data):
     assert found([0] * world, [0] * world, computes, max(computes)) == [(rank, "compute")]
 
 
+class World:
+    """The watches of some ranks, which tell each other by a histogram, as the step has it."""
+
+    def __init__(self, ranks, **settings):
+        self.watches = [StragglerWatch(**settings) for _ in range(ranks)]
+        self.told = [()] * ranks
+        self.gathered = 0
+
+    def step(self, table):
+        """A step of these seconds [ranks, 4]; what is found of those told before, on any rank."""
+        _, paces = hear(sum(tell(Vote(seconds=told)) for told in self.told))
+        before = self.told
+        looks = [w.look(paces, lambda told: self.gather(before)) for w in self.watches]
+        assert all(found == looks[0] for found in looks)
+        assert len({w.links_suspected for w in self.watches}) == 1
+        self.told = [w.add(row) for w, row in zip(self.watches, table, strict=True)]
+        return looks[0]
+
+    def gather(self, told):
+        self.gathered += 1
+        return np.array(told)
+
+    @property
+    def links_suspected(self):
+        return self.watches[0].links_suspected
+
+
 def table(slow, allreduce=0.0):
     return np.array([[0, 0, 0.1, allreduce], [0, 0, 1.0 if slow else 0.1, allreduce]])
 
 
 def test_a_straggler_is_named_within_50_steps_once_until_it_recovers():
-    watch = StragglerWatch()
-    named = [step for step in range(1, 101) if watch.step(table(True))]
+    world = World(2)
+    named = [step for step in range(1, 101) if world.step(table(True))]
     assert len(named) == 1 and named[0] <= 50
-    assert not any(watch.step(table(False)) for _ in range(40))
-    assert sum(bool(watch.step(table(True))) for _ in range(60)) == 1
+    assert not any(world.step(table(False)) for _ in range(40))
+    assert sum(bool(world.step(table(True))) for _ in range(60)) == 1
 
 
 def test_one_long_step_is_a_hiccup():
-    watch = StragglerWatch(window=20)
-    assert not any(watch.step(table(step % 20 == 7)) for step in range(200))
+    world = World(2, window=20)
+    assert not any(world.step(table(step % 20 == 7)) for step in range(200))
+
+
+def test_ranks_gather_only_when_one_may_be_slow():
+    world = World(3)
+    even = np.full((3, 4), 0.1)
+    assert not any(world.step(even) for _ in range(200))
+    assert world.gathered == 0
+    slow = even.copy()
+    slow[1, 2] = 1.0
+    assert sum(len(world.step(slow)) for _ in range(46)) == 1
+    assert world.gathered == 2 * 3  # two windows, on each of three ranks
 
 
 def test_links_are_looked_at_now_and_then_while_the_network_takes_its_share():
-    watch = StragglerWatch()
+    world = World(2)
     looks = []
     for step in range(1, 501):
-        watch.step(table(False, allreduce=0.3 if step > 100 else 0.01))
-        looks += [step] * watch.links_suspected
+        world.step(table(False, allreduce=0.3 if step > 100 else 0.01))
+        looks += [step] * world.links_suspected
     assert 100 < looks[0] <= 150 and len(looks) == 2
+
+
+_SECONDS = st.one_of(st.just(0.0), st.floats(1e-7, 1e4))
+
+
+@given(st.lists(st.tuples(_SECONDS, _SECONDS, _SECONDS, _SECONDS), min_size=1, max_size=12))
+def test_the_histogram_misses_no_straggler(rows):
+    """Whoever is one by exact seconds is suspected by the bins."""
+    told = [(*row, row[0] + row[2] + row[3]) for row in rows]
+    _, paces = hear(sum(tell(Vote(seconds=seconds)) for seconds in told))
+    exact = np.array(told)
+    if stragglers(*exact.T[:3], float(exact[:, -1].max())):
+        assert may_have_stragglers(paces)
 
 
 def test_a_slow_link_is_that_of_the_host_which_is_slow_both_ways():

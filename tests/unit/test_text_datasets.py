@@ -213,7 +213,7 @@ def test_penalties_are_means_over_activations():
     rows = task.allocate(3)
     for sample, row in zip(samples, rows, strict=True):
         task.render(sample, {}, 0, row)
-    batch = task.finish(rows, np.zeros(3, np.int64), {})
+    batch = task.finish(task.pack(rows, np.zeros(3, np.int64), {}))
     np.testing.assert_array_equal(batch["tokens"], samples[:, :-1])
     np.testing.assert_array_equal(batch["targets"], samples[:, 1:])
     loss = task.loss(lambda tokens, training: [logits, dropped, raw], batch)

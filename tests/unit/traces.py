@@ -88,16 +88,17 @@ def _rank(config, layout, rank, steps, augmentation, source, change):
     alone = start().group(Layout(1, 1, 1))
     mode = ReadMode("replicate", skip=True)
     reader = GroupReader(source, sampler, alone, mode, first=0, last=steps)
+    task = Classification(augmentation, config.optimizer.label_smoothing)
     batches = InputPipeline(
         change(reader) if change else reader,
-        Classification(augmentation, config.optimizer.label_smoothing),
+        task,
         layout,
         rank=rank,
         seed=seed,
         traced=True,
     )
     for batch in batches:
-        yield trace.entry(batch, "images", group, layout.lane(rank))
+        yield trace.entry(batch, task, group, layout.lane(rank))
     batches.close()
     yield None
 

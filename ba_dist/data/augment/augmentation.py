@@ -1,7 +1,7 @@
 """Augmentation: draw parameters from keys, render pixels from parameters, finish in TensorFlow.
 
 `draw` is numpy, and depends on keys, sizes of images and positions in the ghost batch. `render`
-makes the uint8 pixels of one instance by numpy and Pillow; several threads call it at a time.
+makes the uint8 pixels of one instance by OpenCV; several threads call it at a time.
 `finish` is TensorFlow, for many instances at once, and gives the same bits for one as for many. So
 an instance's pixels depend on its key and its sample (and, with mixup or CutMix, on those of its
 partner) and on nothing else.
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ba_dist.config import Augment
 from ba_dist.data.augment import auto_augment, colour, crop, mixing, rand_augment
+from ba_dist.data.augment.operations import Pixels
 from ba_dist.data.sources import Image, ImageInfo
 from ba_dist.errors import ConfigError, DataError
 from ba_dist.rules.keys import Uint64s, generator, integers, uniforms
@@ -195,49 +196,64 @@ class Augmentation:
             image_HWC: uint8, the decoded image.
             parameters: from `draw`.
             i: the instance, a row of the parameters.
-            out_HWC: uint8 of `image_shape`, written.
+            out_HWC: uint8 of `image_shape`, C-contiguous, written.
 
         Raises:
             DataError: when the image has another size than the network and is not cropped.
         """
         config = self.config
-        if config.crop == "random-resized":
-            top, left, height, width = parameters["box"][i].tolist()
-            part = image_HWC[top : top + height, left : left + width]
-            image_HWC = crop.resize(part, *self.image_shape[:2])
-        elif config.crop == "resize-random":
-            top, left = parameters["box"][i].tolist()
-            height, width, _ = self.image_shape
-            resized = crop.resize_shorter(image_HWC, config.resize)
-            image_HWC = resized[top : top + height, left : left + width]
-        self._check_shape(image_HWC)
-        into = out_HWC[:, ::-1] if config.flip and parameters["flip"][i] else out_HWC
+        mirrored = config.flip and bool(parameters["flip"][i])
         if config.pad_crop:
-            top, left = int(parameters["crop_y"][i]), int(parameters["crop_x"][i])
-            crop.pad_and_crop(image_HWC, into, padding=config.pad_crop, top=top, left=left)
+            if config.crop != "none":
+                into = np.empty_like(out_HWC)
+                self._resize(image_HWC, parameters, i, into, mirrored=False)
+                image_HWC = into
+            self._check_shape(image_HWC)
+            top, left = parameters["crop_y"].item(i), parameters["crop_x"].item(i)
+            padding = config.pad_crop
+            crop.pad_and_crop(
+                image_HWC, out_HWC, padding=padding, top=top, left=left, mirrored=mirrored
+            )
         else:
-            crop.copy(image_HWC, into)
+            self._resize(image_HWC, parameters, i, out_HWC, mirrored=mirrored)
         self._recolour(parameters, i, out_HWC)
         if self.own:
             out_HWC[...] = self.call_own(out_HWC, parameters["own_key"][i])
+
+    def _resize(
+        self, image_HWC: Image, parameters: Parameters, i: int, out_HWC: Image, *, mirrored: bool
+    ) -> None:
+        """Writes the drawn crop of an image, or the image as it is, mirrored or not."""
+        if self.config.crop == "random-resized":
+            top, left, height, width = parameters["box"][i].tolist()
+            part = image_HWC[top : top + height, left : left + width]
+            crop.resize(part, out_HWC, mirrored=mirrored)
+        elif self.config.crop == "resize-random":
+            top, left = parameters["box"][i].tolist()
+            shorter = self.config.resize
+            crop.resize_shorter(
+                image_HWC, out_HWC, shorter=shorter, corner=(top, left), mirrored=mirrored
+            )
+        else:
+            self._check_shape(image_HWC)
+            crop.copy(image_HWC, out_HWC, mirrored=mirrored)
 
     def _recolour(self, parameters: Parameters, i: int, out_HWC: Image) -> None:
         """Applies AutoAugment or RandAugment, and jitter, to the pixels in `out_HWC`."""
         policy, strength = self.config.auto_augment, self.config.jitter
         if policy == "none" and not self.config.rand_augment and not strength:
             return
-        pillow_image = crop.to_pillow(out_HWC)
+        pixels = Pixels(out_HWC)
         if policy != "none":
             pair = auto_augment.POLICIES[policy][parameters["auto_policy"][i]]
-            pillow_image = auto_augment.apply(pillow_image, pair, parameters["auto_steps"][i])
+            auto_augment.apply(pixels, pair, parameters["auto_steps"][i])
         if self.config.rand_augment:
             operations, signs = (parameters[f"rand_{name}"][i] for name in ("operations", "signs"))
-            magnitude = self.config.rand_magnitude
-            pillow_image = rand_augment.apply(pillow_image, operations, signs, magnitude)
+            rand_augment.apply(pixels, operations, signs, self.config.rand_magnitude)
         if strength:
             order = int(parameters["jitter_order"][i])
-            pillow_image = colour.jitter(pillow_image, order, parameters["jitter_factors"][i])
-        out_HWC[...] = crop.from_pillow(pillow_image)
+            colour.jitter(pixels, order, parameters["jitter_factors"][i])
+        pixels.write(out_HWC)
 
     def call_own(self, image_HWC: Image, key: np.uint64) -> Image:
         """What the own function makes of an image, with random numbers that follow from the key.
@@ -260,14 +276,14 @@ class Augmentation:
 
         Args:
             image_HWC: uint8, the decoded image.
-            out_HWC: uint8 of `image_shape`, written.
+            out_HWC: uint8 of `image_shape`, C-contiguous, written.
 
         Raises:
             DataError: when the image has another size than the network and is not cropped.
         """
         if self.config.crop != "none":
-            resized = crop.resize_shorter(image_HWC, self.config.resize)
-            image_HWC = crop.centre_crop(resized, *self.image_shape[:2])
+            crop.resize_shorter(image_HWC, out_HWC, shorter=self.config.resize)
+            return
         self._check_shape(image_HWC)
         out_HWC[...] = image_HWC
 
@@ -315,10 +331,11 @@ def normalise(
     std: tuple[float, ...],
     offsets_nC: Any = None,
 ) -> Any:
-    """(x + offset - 255·mean) · 1 / (255·std), channel by channel, as float32.
+    """(x - (255·mean - offset)) · 1 / (255·std), channel by channel, as float32.
 
-    Multiplied, not divided: TensorFlow's graph optimiser replaces a division by a constant, and the
-    pixels made in a graph would differ in their last bit from those made operation by operation.
+    Multiplied, not divided, and in this order: TensorFlow's graph optimiser replaces a division by
+    a constant, and takes sums with two constants apart. The pixels of the step's graph would differ
+    in their last bit from those made operation by operation, which a trace has.
 
     Args:
         images_nHWC: uint8 [n, H, W, C].
@@ -328,11 +345,16 @@ def normalise(
     """
     import tensorflow as tf
 
-    pixels = tf.cast(images_nHWC, tf.float32)
+    shape = images_nHWC.shape
+    centre = tf.constant(255 * np.asarray(mean), tf.float32)[None]
     if offsets_nC is not None:
-        pixels = pixels + offsets_nC[:, None, None, :]
+        centre = centre - offsets_nC
     scale = tf.constant(1 / (255 * np.asarray(std)), tf.float32)
-    return (pixels - tf.constant(255 * np.asarray(mean), tf.float32)) * scale
+    # Rows of pixels, each with its own constants: TensorFlow repeats three of them for every pixel
+    # so slowly that it took four times as long.
+    rows = tf.reshape(tf.cast(images_nHWC, tf.float32), [-1, shape[1], shape[2] * shape[3]])
+    rows = (rows - tf.tile(centre, [1, shape[2]])[:, None]) * tf.tile(scale, [shape[2]])
+    return tf.reshape(rows, [-1, *shape[1:]])
 
 
 def cutout(images_nHWC: Any, size: int, y_n: Any, x_n: Any) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.augment.crop import Floats
-from ba_dist.data.augment.operations import OPERATIONS, PillowImage
+from ba_dist.data.augment.operations import OPERATIONS, Pixels
 
 # (operation, probability in tenths, level from 0 to 9; None where the operation has no strength),
 # twice.
@@ -95,17 +95,14 @@ def draw(numbers: Floats, policy: Policy) -> dict[str, npt.NDArray[np.int32]]:
     return {"auto_policy": chosen, "auto_steps": np.where(taken, signs, 0).astype(np.int32)}
 
 
-def apply(
-    pillow_image: PillowImage, pair: tuple[Step, Step], signs: npt.NDArray[np.int32]
-) -> PillowImage:
+def apply(pixels: Pixels, pair: tuple[Step, Step], signs: npt.NDArray[np.int32]) -> None:
     """Applies the two steps of a sub-policy to an image.
 
     Args:
-        pillow_image: RGB.
+        pixels: of the image, changed.
         pair: the sub-policy.
         signs: int32 [2], the signs of the two steps, 0 for a step that is not taken.
     """
     for (operation, _, level), sign in zip(pair, signs.tolist(), strict=True):
         if sign:
-            pillow_image = OPERATIONS[operation](pillow_image, level, sign)
-    return pillow_image
+            OPERATIONS[operation](pixels, level, sign)

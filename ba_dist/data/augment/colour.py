@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as pillow
-from PIL import ImageEnhance
 
+from ba_dist.data.augment import operations
 from ba_dist.data.augment.crop import Floats
 
-_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+_KINDS = (operations.brightness, operations.contrast, operations.color)
 ORDERS = tuple(itertools.permutations(range(3)))
 
 # How many random numbers `draw_jitter` needs for each instance: the order and three factors.
@@ -46,11 +45,11 @@ def draw_jitter(numbers: Floats, strength: float) -> dict[str, npt.NDArray[Any]]
     return {"jitter_order": order, "jitter_factors": factors}
 
 
-def jitter(pillow_image: pillow.Image, order: int, factors: Floats) -> pillow.Image:
+def jitter(pixels: operations.Pixels, order: int, factors: Floats) -> None:
     """Changes brightness, contrast and saturation of an image, in a given order.
 
     Args:
-        pillow_image: RGB.
+        pixels: of the image, changed.
         order: an index of ORDERS.
         factors: float64 [3]; 1 changes nothing, 0 leaves black, grey, or no colour.
 
@@ -58,8 +57,7 @@ def jitter(pillow_image: pillow.Image, order: int, factors: Floats) -> pillow.Im
     Classification"; details as in torchvision's ColorJitter.
     """
     for kind in ORDERS[order]:
-        pillow_image = _ENHANCERS[kind](pillow_image).enhance(float(factors[kind]))
-    return pillow_image
+        _KINDS[kind](pixels, float(factors[kind]))
 
 
 def lighting_offsets(numbers: Floats, deviation: float) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.data.augment.crop import Floats
-from ba_dist.data.augment.operations import OPERATIONS, SIGNED, PillowImage
+from ba_dist.data.augment.operations import OPERATIONS, SIGNED, Pixels
 
 Integers = npt.NDArray[np.int32]
 
@@ -43,18 +43,15 @@ def draw(numbers: Floats) -> dict[str, Integers]:
     return {"rand_operations": operations, "rand_signs": signs.astype(np.int32)}
 
 
-def apply(
-    pillow_image: PillowImage, operations: Integers, signs: Integers, magnitude: int
-) -> PillowImage:
+def apply(pixels: Pixels, operations: Integers, signs: Integers, magnitude: int) -> None:
     """Applies one operation after the other to an image.
 
     Args:
-        pillow_image: RGB.
+        pixels: of the image, changed.
         operations: [N], as drawn.
         signs: [N], as drawn.
         magnitude: M.
     """
     for index, sign in zip(operations.tolist(), signs.tolist(), strict=True):
         if NAMES[index] != "Identity":
-            pillow_image = OPERATIONS[NAMES[index]](pillow_image, 9 * magnitude / 10, sign)
-    return pillow_image
+            OPERATIONS[NAMES[index]](pixels, 9 * magnitude / 10, sign)

@@ -82,6 +82,8 @@ class Exchange:
         Returns:
             All pieces and their facts. Pieces of other lanes may only be read.
         """
+        if not sum(counts):
+            return [], facts
         table = self._share_facts(slot, pieces, facts, counts)
         starts, sizes, all_facts = table[:, 0], table[:, 1], table[:, 2:]
         lanes = np.repeat(np.arange(len(counts)), counts)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,16 @@ import numpy.typing as npt
 from ba_dist.comm import Channel, end_job
 from ba_dist.data.group.record_exchange import ReadMode, RecordExchange, Share
 from ba_dist.data.sources import Labels, Sample, Source, Workers
-from ba_dist.rules.order import GroupSampler
+
+
+class Sampler(Protocol):
+    """Step → epoch and sample ids of the group; a `rules.order.GroupSampler`."""
+
+    def __call__(self, step: int) -> tuple[int, npt.NDArray[np.int64]]: ...
+
+    def later(self, step: int, steps: int) -> npt.NDArray[np.int64]:
+        """The samples that can replace those of a step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class GroupReader:
     def __init__(
         self,
         source: Source,
-        sampler: GroupSampler,
+        sampler: Sampler,
         channel: Channel,
         mode: ReadMode,
         *,

@@ -4,7 +4,12 @@ Three modes, the same samples bit for bit:
 
     replicate     every lane reads and decodes all b records: what users have without groups
     broadcast     lane 0 reads, the group gets the encoded records, every lane decodes: the paper
-    cooperative   lane l reads and decodes the l-th part, the group gathers the decoded samples
+    cooperative   lane l reads the l-th part; what goes between nodes is encoded or decoded:
+        decoded   it also decodes its part, and the group gathers the decoded samples
+        encoded   the lanes at the same seat of all nodes gather their records, so that each node
+                  has every record once; they decode them, and the lanes of a node share the samples
+
+A group on one node always gathers decoded samples in cooperative mode: nothing is sent.
 """
 
 import sys
@@ -13,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ba_dist.comm import Channel
+from ba_dist.comm import ByNode, Channel
 from ba_dist.comm.shared_memory import Bytes
 from ba_dist.data.group.exchange import Exchange, Slot
 from ba_dist.data.sources import Allocate, Labels, Sample, Source, Workers, new_memory
@@ -36,10 +41,15 @@ class ReadMode:
     exchange: str = "auto"
     skip: bool = False
 
-    @property
-    def decoded(self) -> bool:
-        """Whether decoded samples are exchanged, rather than records."""
-        return self.exchange == "decoded" or (self.exchange, self.io) == ("auto", "cooperative")
+    def decoded(self, one_node: bool) -> bool:
+        """Whether a lane decodes what it has read before it gives it to the others.
+
+        Args:
+            one_node: whether all lanes are on one node.
+        """
+        if self.exchange == "auto" or (one_node and self.io == "cooperative"):
+            return self.io == "cooperative"
+        return self.exchange == "decoded"
 
     def counts(self, total: int, lanes: int) -> list[int]:
         """How many of so many records each lane reads for the group."""
@@ -104,11 +114,13 @@ class Share:
         ids: int64 [b], all samples of the step, of every lane.
         slot: the step's memory in the ring.
         pieces: of the samples that this lane reads.
+        node_slot: the step's memory in the ring of the node, where records go between nodes.
     """
 
     ids: Ids
     slot: Slot
     pieces: list[Piece]
+    node_slot: Slot | None = None
 
 
 class RecordExchange:
@@ -137,11 +149,16 @@ class RecordExchange:
     ):
         self._source, self._channel, self._mode = source, channel, mode
         self._workers = workers
-        self._exchange = Exchange(channel, slots, sharing)
+        self._decoded = self._alone or mode.decoded(channel.on_one_node)
+        by_node = mode.io == "cooperative" and not self._decoded
+        self._nodes = channel.by_node() if by_node else None
+        self._exchange = Exchange(self._nodes.across if self._nodes else channel, slots, sharing)
+        self._node_exchange = Exchange(self._nodes.node, slots, sharing) if self._nodes else None
 
     def begin(self, ids: Ids) -> Share:
         """Reads this lane's share of a step, and decodes it where the mode says so."""
-        return self._read(ids, self._exchange.begin())
+        node_slot = self._node_exchange.begin() if self._node_exchange else None
+        return self._read(ids, self._exchange.begin(), node_slot)
 
     def finish(self, share: Share) -> tuple[list[Sample | None], list[int]]:
         """The decoded samples and labels of a step; collective over the group.
@@ -155,6 +172,8 @@ class RecordExchange:
         """
         if self._alone:
             pieces, finders = share.pieces, self._agree(share.pieces)
+        elif self._nodes:
+            pieces, finders = self._gather_by_node(share, self._nodes)
         else:
             pieces, finders = self._gather(share)
         self._settle(pieces, finders)
@@ -166,25 +185,31 @@ class RecordExchange:
 
         They go into the same slot, behind the step's own samples, as they live equally long.
         """
-        return self.finish(self._read(ids, share.slot))
+        return self.finish(self._read(ids, share.slot, share.node_slot))
 
     def close(self) -> None:
         """Gives shared memory back; collective, and no sample may be read any more."""
         self._exchange.close()
+        if self._node_exchange:
+            self._node_exchange.close()
+        if self._nodes:
+            for part in (self._nodes.across, self._nodes.node):
+                self._channel.bytes_sent += part.bytes_sent
+                part.free()
 
     @property
     def _alone(self) -> bool:
         """Whether this lane reads all samples itself."""
         return self._channel.size == 1 or self._mode.io == "replicate"
 
-    def _read(self, ids: Ids, slot: Slot) -> Share:
+    def _read(self, ids: Ids, slot: Slot, node_slot: Slot | None) -> Share:
         if self._alone:
             pieces = self._workers.map(self._sample, [(int(i), new_memory) for i in ids])
         else:
-            work = self._sample if self._mode.decoded else self._record
+            work = self._sample if self._decoded else self._record
             mine = ids[self._part(len(ids))]
             pieces = self._workers.map(work, [(int(i), slot.allocate) for i in mine])
-        return Share(ids, slot, pieces)
+        return Share(ids, slot, pieces, node_slot)
 
     def _part(self, total: int) -> slice:
         """Which of so many samples this lane reads."""
@@ -194,19 +219,39 @@ class RecordExchange:
 
     def _gather(self, share: Share) -> tuple[list[Piece], Labels]:
         """All lanes' pieces, and for each the lane that found it corrupt, if it is."""
-        total, mine = len(share.ids), share.pieces
-        counts = self._mode.counts(total, self._channel.size)
-        facts = np.array([piece.facts() for piece in mine], np.int64)
-        facts = facts.reshape(len(mine), 2 + _AXES)
-        memories, all_facts = self._exchange.gather(
-            share.slot, [piece.memory for piece in mine], facts, counts
-        )
-        pieces = [Piece.from_facts(*one) for one in zip(memories, all_facts.tolist(), strict=True)]
-        for piece, own in zip(pieces[self._part(total)], mine, strict=True):
-            piece.problem = own.problem
-        if self._mode.decoded:
+        counts = self._mode.counts(len(share.ids), self._channel.size)
+        pieces = _all_of(self._exchange, share.slot, share.pieces, counts, self._channel.rank)
+        if self._decoded:
             return pieces, np.repeat(np.arange(len(counts)), counts)
-        pieces = self._workers.map(self._decode, list(zip(share.ids.tolist(), pieces, strict=True)))
+        items = [
+            (i, piece, new_memory) for i, piece in zip(share.ids.tolist(), pieces, strict=True)
+        ]
+        pieces = self._workers.map(self._decode, items)
+        return pieces, self._agree(pieces)
+
+    def _gather_by_node(self, share: Share, nodes: ByNode) -> tuple[list[Piece], Labels]:
+        """As `_gather`: records go between nodes, and samples are shared inside of one.
+
+        The lanes at one seat of all nodes have read a part of the step. Each of them gets the
+        records of this part and decodes them; the lanes of a node have all parts then.
+        """
+        assert self._node_exchange and share.node_slot
+        counts = self._mode.counts(len(share.ids), self._channel.size)
+        positions = np.split(np.arange(len(share.ids)), np.cumsum(counts)[:-1])
+        parts = [np.concatenate([positions[lane] for lane in column]) for column in nodes.columns]
+        seat, mine = nodes.node.rank, nodes.columns[nodes.node.rank]
+        records = _all_of(
+            *(self._exchange, share.slot, share.pieces),
+            *([counts[lane] for lane in mine], nodes.across.rank),
+        )
+        ids, allocate = share.ids[parts[seat]].tolist(), share.node_slot.allocate
+        items = [(i, record, allocate) for i, record in zip(ids, records, strict=True)]
+        samples = self._workers.map(self._decode, items)
+        if nodes.node.size > 1:
+            sizes = [len(part) for part in parts]
+            samples = _all_of(self._node_exchange, share.node_slot, samples, sizes, seat)
+        order = np.argsort(np.concatenate(parts))
+        pieces = [samples[i] for i in order]
         return pieces, self._agree(pieces)
 
     def _agree(self, pieces: list[Piece]) -> Labels:
@@ -255,14 +300,35 @@ class RecordExchange:
         memory[:] = record
         return Piece(memory)
 
-    def _decode(self, item: tuple[int, Piece]) -> Piece:
-        sample_id, piece = item
+    def _decode(self, item: tuple[int, Piece, Allocate]) -> Piece:
+        sample_id, piece, allocate = item
         if piece.corrupt:
             return piece
         try:
-            return Piece.of_sample(*self._source.decode(piece.memory.tobytes()))
+            return Piece.of_sample(*self._source.decode(piece.memory.tobytes(), allocate))
         except CorruptRecord as error:
             return self._corrupt(sample_id, error)
 
     def _corrupt(self, sample_id: int, error: CorruptRecord) -> Piece:
         return Piece.of_corrupt(f"{self._source.where(sample_id)}: {error}")
+
+
+def _all_of(
+    exchange: Exchange, slot: Slot, mine: list[Piece], counts: list[int], rank: int
+) -> list[Piece]:
+    """The pieces of all ranks of an exchange, in order of ranks; collective over them.
+
+    Args:
+        exchange: that brings them.
+        slot: the step that they belong to.
+        mine: this rank's pieces, which keep the problems that it has found.
+        counts: how many pieces each rank gives.
+        rank: this one, in the exchange.
+    """
+    facts = np.array([piece.facts() for piece in mine], np.int64).reshape(len(mine), 2 + _AXES)
+    memories, all_facts = exchange.gather(slot, [piece.memory for piece in mine], facts, counts)
+    pieces = [Piece.from_facts(*one) for one in zip(memories, all_facts.tolist(), strict=True)]
+    first = sum(counts[:rank])
+    for piece, own in zip(pieces[first : first + len(mine)], mine, strict=True):
+        piece.problem = own.problem
+    return pieces

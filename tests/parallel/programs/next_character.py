@@ -114,8 +114,11 @@ class NextCharacter:
     def render(self, sample, drawn, i, out):
         out[:] = sample
 
-    def finish(self, rows, labels, drawn):
-        return self.finish_plain(rows, labels)
+    def pack(self, rows, labels, drawn):
+        return {"rows": rows}
+
+    def finish(self, packed):
+        return self.finish_plain(packed["rows"], None)
 
     def plain(self, sample, out):
         out[:] = sample

@@ -46,7 +46,8 @@ def network():
 
 ours = network()
 layout = Layout(comm.world_size, 1, BATCH * comm.world_size)
-info = ImageInfo("random", (12, 12, 3), 10, (0.0,) * 3, (1.0,) * 3)
+# Of such pixels the step makes what they are.
+info = ImageInfo("random", (12, 12, 3), 10, (0.0,) * 3, (1 / 255,) * 3)
 step = TrainStep(
     Classification(Augmentation(Augment(), info)),
     ours,

@@ -2,9 +2,11 @@
 
 FOLDER: with folder/, tfrecord/, array_record/ as tests/pictures.py makes them, and rotten/, a copy
 of tfrecord/ with damaged records. OUT gets a file a rank. Reads are counted by the kernel
-(/proc/self/io).
+(/proc/self/io). RANKS: as if each so many ranks were a node, only cooperatively, and what is chosen
+to be exchanged.
 """
 
+import dataclasses
 import json
 import math
 import sys
@@ -13,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ba_dist.comm import channel as comm_channel
 from ba_dist.comm import start
 from ba_dist.config import Data
 from ba_dist.data.catalog import open_dataset
+from ba_dist.data.group.choice import choose
 from ba_dist.data.group.group_reader import GroupReader
 from ba_dist.data.group.record_exchange import ReadMode
 from ba_dist.data.sources import ArraySource, ImageInfo, Workers
@@ -85,6 +89,10 @@ folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 comm = start()
 size = math.gcd(6, comm.world_size)
 layout = Layout(comm.world_size, 6, batch_size=8 * comm.world_size // size)
+ios, on_a_node = ["replicate", "broadcast", "cooperative"], 0
+if len(sys.argv) > 3:
+    ios, on_a_node = ["cooperative"], int(sys.argv[3])
+    comm_channel.on_this_node = lambda ranks: ranks.Split(comm.rank // on_a_node)
 channel = comm.group(layout)
 result = {"group": layout.group(comm.rank), "group_size": layout.group_size, "sources": {}}
 for name, source in sources(comm):
@@ -92,8 +100,12 @@ for name, source in sources(comm):
         f"{io} {exchange}": read(
             source, layout, comm, channel, ReadMode(io, exchange, skip=name == "rotten")
         )
-        for io, exchange in product(
-            ("replicate", "broadcast", "cooperative"), ("encoded", "decoded")
-        )
+        for io, exchange in product(ios, ("encoded", "decoded"))
     }
+    if on_a_node:
+        before, pool = source.counters.as_dict(), Workers(3)
+        chosen = choose(ReadMode(), source, comm, layout, pool)
+        pool.close()
+        result["sources"][name]["chosen"] = dataclasses.asdict(chosen)
+        assert source.counters.as_dict() == before
 (out / f"rank-{comm.rank}.json").write_text(json.dumps(result))

@@ -50,6 +50,6 @@ digest = hashlib.sha256()
 task = Classification(Watching(config.augment, info))
 with open_pipeline(config, source, task, layout=layout, comm=comm, first=0, last=2) as pipeline:
     for batch in pipeline:
-        digest.update(batch.inputs["images"].numpy())
+        digest.update(batch.inputs["images"])
 workers = [any("worker" in name for name in names) for names in (reading, rendering)]
 print(*workers, digest.hexdigest())

@@ -1,0 +1,76 @@
+"""Pictures of what was measured of a run's gradients."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ba_dist.analysis.correlation import Correlations
+from ba_dist.analysis.variance import Variances
+from ba_dist.reports.plots import plt, save
+
+
+def plot_correlations(found: Correlations, name: str, output: Path) -> Path:
+    """Draws the median correlation of each kind of pair in each state, with its deviation.
+
+    Args:
+        found: what was measured.
+        name: of the run.
+        output: the file to write; its suffix chooses the format.
+
+    Raises:
+        UserError: when the plot cannot be written.
+    """
+    states, kinds = [state for state, _ in found.states], len(found.states[0][1])
+    figure, axis = plt.subplots(figsize=(max(7.0, 1.3 * len(states) + 4), 5), layout="constrained")
+    for i in range(kinds):
+        rows = [rows[i] for _, rows in found.states]
+        across = np.arange(len(states)) + 0.6 * (i - (kinds - 1) / 2) / kinds
+        medians = [row.spread.median for row in rows]
+        deviations = [row.spread.deviation for row in rows]
+        marker = "o" if rows[0].augmentations else "s"
+        axis.errorbar(
+            across, medians, deviations, fmt=marker, capsize=3, label=rows[0].pair, markersize=5
+        )
+    axis.set_xticks(range(len(states)), [f"{s.name}\nepoch {s.epoch:g}" for s in states])
+    title = f"{name}: correlation of gradients, {found.pairs} pairs of each kind"
+    axis.set(ylabel="Pearson correlation: median, deviation")
+    axis.set_title(title, parse_math=False, fontsize=11)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return save(figure, output, "ba-dist analyze correlation")
+
+
+def plot_variances(found: Variances, name: str, output: Path) -> Path:
+    """Draws what is left of the variance, and the norm of the gradient, for each M.
+
+    Args:
+        found: what was measured.
+        name: of the run.
+        output: the file to write; its suffix chooses the format.
+
+    Raises:
+        UserError: when the plot cannot be written.
+    """
+    copies = found.multiplicities
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for part in found.measured:
+        once = part.split.of_mean(found.batch_size, 1)
+        label = f"{part.state.name}, epoch {part.state.epoch:g}"
+        shares = [part.split.of_mean(found.batch_size, m) / once for m in copies]
+        (line,) = left.plot(copies, shares, marker="o", markersize=4, label=label)
+        floor = part.split.of_mean(found.batch_size, float("inf")) / once
+        left.axhline(floor, color=line.get_color(), linestyle=":", linewidth=1)
+        norms = [part.split.norm(found.batch_size, m) for m in copies]
+        right.plot(copies, norms, marker="o", markersize=4, label=label)
+    left.set(ylabel="variance, of that with M = 1 (dotted: endless copies)", ylim=(0, 1.05))
+    right.set(ylabel="norm of the gradient of a step", ylim=(0, None))
+    for axis in (left, right):
+        axis.set(xlabel="M, copies of each sample", xscale="log")
+        axis.set_xticks(copies, [str(m) for m in copies], minor=False)
+        axis.set_xticks([], minor=True)
+        axis.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    title = f"{name}: variance of the gradient, B = {found.batch_size}"
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    return save(figure, output, "ba-dist analyze variance")

@@ -1,0 +1,190 @@
+"""The accuracy experiment of tables 2 and 3 and figure 2, small: do copies pay?
+
+    python benchmarks/accuracy.py                              # about two hours on two cores
+    python benchmarks/accuracy.py --samples 500 --epochs 4 --seeds 0,1     # a look in some minutes
+
+ResNet-8 on a part of Fashion-MNIST, by `ba-dist sweep`, so the same command goes on where it was
+stopped. All experiments make the same number of updates, but for the last:
+
+    fixed-steps      B samples, one copy                 table 2, second column
+    BA               B samples, M copies
+    fixed-samples    B·M samples, one copy               table 2, third column
+    fixed-compute    B / M samples, M copies             as many gradients as fixed-steps
+    half             B samples, M copies, half of the updates and of the regime    figure 2
+    mixup            fixed-steps and BA with mixup       table 3
+"""
+
+import math
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from accuracy_plot import draw
+from harness import Numbers, Report, Table, one_message, output_option, output_path
+
+from ba_dist.errors import UserError
+from ba_dist.run.run_dir import read_json
+
+BATCH, RATE = 64, 0.2
+# Quantiles of Student's t, 97.5 %, for 1 … 9 degrees of freedom.
+T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One line of the table: the same settings for every seed.
+
+    Args:
+        name: as the table has it.
+        folder: of its sweep, in the folder of all.
+        flags: of `ba-dist sweep quickstart`, beside those that all share.
+    """
+
+    name: str
+    folder: str
+    flags: tuple[str, ...]
+
+
+def experiments(most: int, copies: list[int], epochs: int, mixup: float) -> list[Experiment]:
+    """All lines of the table, the one that others are compared with first.
+
+    Args:
+        most: the M of the experiments that have one M alone.
+        copies: each M of batch augmentation.
+        epochs: of fixed-steps and BA.
+        mixup: alpha of mixup.
+    """
+
+    def flags(multiplicity: int, length: int = epochs, *more: str) -> tuple[str, ...]:
+        regime = f"--lr=0:{RATE}:linear,{length}:0"
+        return (f"--multiplicity={multiplicity}", f"--epochs={length}", regime, *more)
+
+    mixed = f"--mixup={mixup}"
+    derived = [
+        Experiment(f"{name}, M = {most}", name, flags(most, epochs, f"--baseline={name}"))
+        for name in ("fixed-samples", "fixed-compute")
+    ]
+    return [
+        Experiment("fixed-steps", "m1", flags(1)),
+        *(Experiment(f"BA, M = {m}", f"m{m}", flags(m)) for m in copies),
+        *derived,
+        Experiment(f"BA, M = {most}, half the steps", "half", flags(most, epochs // 2)),
+        Experiment("fixed-steps, mixup", "m1-mixup", flags(1, epochs, mixed)),
+        Experiment(f"BA, M = {most}, mixup", f"m{most}-mixup", flags(most, epochs, mixed)),
+    ]
+
+
+def train(experiment: Experiment, shared: list[str], folder: Path) -> list[dict[str, Any]]:
+    """What every seed's run of an experiment tells in its summary; trains what is not finished.
+
+    Raises:
+        UserError: when a run failed, with the command that did.
+    """
+    home = folder / experiment.folder
+    command = [
+        *(sys.executable, "-m", "ba_dist", "sweep", "quickstart", f"--output={home}"),
+        *(*shared, *experiment.flags),
+    ]
+    print(f"--- {experiment.name}", flush=True)
+    if subprocess.run(command).returncode:
+        raise UserError(f"an experiment failed; the same command goes on: {shlex.join(command)}")
+    return [read_json(path) for path in sorted(home.glob("*/summary.json"))]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """(mean, half of the 95 % interval by Student's t); the half is infinite for one value."""
+    count = len(values)
+    if count < 2:
+        return values[0], math.inf
+    return float(np.mean(values)), T[count - 2] * float(np.std(values, ddof=1)) / math.sqrt(count)
+
+
+def row(name: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> dict[str, Any]:
+    """The line of an experiment; differences are taken seed by seed."""
+    accuracy = [100 * run["val_top1"] for run in runs]
+    gained = [a - 100 * run["val_top1"] for a, run in zip(accuracy, first, strict=True)]
+    mean, half = interval(accuracy)
+    difference, difference_half = interval(gained)
+    return {
+        "experiment": name,
+        "multiplicity": runs[0]["multiplicity"],
+        "batch_size": runs[0]["batch_size"],
+        "updates": runs[0]["steps"],
+        "instances": runs[0]["instances"],
+        "accuracy": accuracy,
+        "mean": mean,
+        "interval": half,
+        "difference": difference,
+        "difference_interval": difference_half,
+        "seconds": sum(run["seconds"] for run in runs),
+    }
+
+
+def _shown(mean: float, half: float, sign: str = "") -> str:
+    return f"{mean:{sign}.2f}" + (f" ± {half:.2f}" if math.isfinite(half) else "")
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option("--samples", type=click.IntRange(BATCH), default=2000, show_default=True, help="N.")
+@click.option("--epochs", type=click.IntRange(2), default=32, show_default=True, help="Even.")
+@click.option("--copies", type=Numbers(), default="2,4,8", show_default=True, help="M of BA.")
+@click.option("--seeds", default="0,1,2", show_default=True, help="Of the runs of each line.")
+@click.option("--mixup", type=float, default=0.2, show_default=True, help="Alpha.")
+@click.option("--ranks", type=click.IntRange(1), default=2, show_default=True, help="Of a run.")
+@click.option("--dataset", default="fashion_mnist", show_default=True, help="Also cifar10.")
+@click.option("--data-dir", help="Where the dataset is prepared, if not in the cache.")
+@output_option
+@one_message
+def main(samples, epochs, copies, seeds, mixup, ranks, dataset, data_dir, output):
+    """Train every experiment with every seed, and compare their final accuracy.
+
+    Runs are kept beside the JSON: the same command with the same --output goes on.
+    """
+    most = max(copies)
+    if epochs % most:
+        raise UserError(
+            f"--epochs {epochs} must be a multiple of the largest of --copies, {most}, for"
+            " fixed-compute"
+        )
+    path = output_path("accuracy", output)
+    shared = [
+        *(f"--dataset={dataset}", f"--train-samples={samples}", f"--batch-size={BATCH}"),
+        *(f"--seeds={seeds}", f"--ranks={ranks}", f"--eval-every={max(1, epochs // 16)}"),
+        *([f"--data-dir={data_dir}"] if data_dir else []),
+    ]
+    settings = {"samples": samples, "epochs": epochs, "copies": copies, "seeds": seeds}
+    report = Report("accuracy", {**settings, "mixup": mixup, "dataset": dataset}, {"ranks": ranks})
+    table = Table(
+        f"Final accuracy in % (95 % intervals over seeds {seeds}), {samples:,} samples",
+        ["experiment", "B", "M", "updates", "instances", "accuracy", "to fixed-steps", "minutes"],
+    )
+    first = None
+    for experiment in experiments(most, copies, epochs, mixup):
+        runs = train(experiment, shared, path.parent / "accuracy-runs")
+        first = first or runs
+        line = row(experiment.name, runs, first)
+        report.results.append(line)
+        table.add(
+            *(line[name] for name in ("experiment", "batch_size", "multiplicity")),
+            *(f"{line[name]:,}" for name in ("updates", "instances")),
+            _shown(line["mean"], line["interval"]),
+            "" if runs is first else _shown(line["difference"], line["difference_interval"], "+"),
+            line["seconds"] / 60,
+        )
+    report.tables.append(table)
+    report.notes.append(
+        "the interval of an accuracy is Student's t over the seeds; a difference is taken seed by"
+        " seed, so its interval is of those differences"
+    )
+    report.write(path)
+    draw(report.results, path.with_suffix(".png"))
+    report.show(path)
+
+
+if __name__ == "__main__":
+    main()

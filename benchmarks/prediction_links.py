@@ -1,0 +1,117 @@
+"""Predicted against measured on the test cluster: four nodes, links as they are and slower ones.
+
+    python benchmarks/prediction_links.py --bandwidths free,1gbit,100mbit
+
+Root on Debian, as tests/cluster. On free links the nodes are calibrated. A slower link is
+predicted twice: from that file with the link's nominal bandwidth in it, without any measurement on
+it, and from a calibration on it. What is measured is `scaling.py` with a wait in place of the
+network: a sum of --gradient-mb and the exchange of decoded images cross the links. All nodes share
+this machine's cores, so images lie in memory and are hardly touched.
+"""
+
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from harness import ROOT, Report, Table, measure, one_message, output_option, output_path
+from prediction import of_scaling
+
+from ba_dist.errors import UserError
+from ba_dist.planner import Machine, read_machine
+
+sys.path.insert(0, str(ROOT))  # the cluster is among the tests
+
+# Of sbatch.
+NODES = ("--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2")
+CALIBRATE = "--model resnet8 --image-size 16 --batch-sizes 4,8 --seconds 4 --files 8"
+NOMINAL = {"1gbit": 1e9 / 8, "100mbit": 1e8 / 8, "10gbit": 1e10 / 8}
+_LONGEST_JOB = 240.0
+
+
+def job(cluster: Any, folder: Path, name: str, words: str) -> None:
+    """Runs a command on the four nodes.
+
+    Raises:
+        UserError: with what it printed, where it failed.
+    """
+    script = f"cd {ROOT} && PYTHONPATH={ROOT} launch/srun.sh -- {words}"
+    number = cluster.submit(script, *NODES, cwd=folder, name=name)
+    if cluster.wait(number, _LONGEST_JOB) != "COMPLETED":
+        raise UserError(f"{name} failed on the cluster:\n{cluster.output(number)[-2000:]}")
+
+
+def measured(bandwidth: str, scaling: str, folder: Path) -> tuple[Machine, dict[str, Any]]:
+    """(what calibration says of the cluster, the content of scaling.json) with such links."""
+    from tests.cluster.cluster import Cluster
+
+    here = folder / bandwidth
+    here.mkdir()
+    with Cluster(bandwidth=None if bandwidth == "free" else bandwidth) as cluster:
+        job(cluster, here, "calibrate", f"calibrate --output {here}/machine.toml {CALIBRATE}"
+            f" --storage {here}")  # fmt: skip
+        job(cluster, here, "scaling", f"python benchmarks/scaling.py {scaling}"
+            f" --output {here}/scaling.json")  # fmt: skip
+    return read_machine(here / "machine.toml"), json.loads((here / "scaling.json").read_text())
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--bandwidths",
+    default="free,1gbit,100mbit",
+    show_default=True,
+    help="Of the links; free comes first.",
+)
+@click.option("--compute-ms", default=300.0, show_default=True, help="Of a step's wait.")
+@click.option("--gradient-mb", default=4.0, show_default=True, help="That are summed.")
+@click.option(
+    "--multiplicities", default="1,4", show_default=True, help="M; groups of M ranks, one a node."
+)
+@output_option
+@one_message
+def main(bandwidths, compute_ms, gradient_mb, multiplicities, output):
+    """Hold predictions against runs on four nodes with links of several bandwidths."""
+    names = bandwidths.split(",")
+    if names[0] != "free" or set(names[1:]) - set(NOMINAL):
+        raise UserError(f"--bandwidths: free, then any of {', '.join(NOMINAL)}")
+    scaling = (
+        f"--multiplicities {multiplicities} --compute-ms {compute_ms} --gradient-mb {gradient_mb}"
+        " --input arrays --batch-per-rank 8 --rounds 3 --steps 10 --warm-up 4"
+    )
+    report = Report("prediction_links", {"bandwidths": names, "scaling": scaling})
+    made = Table(
+        "Steps/s on four nodes",
+        ["links", "M", "seen", "+-", "from free links", "off %", "calibrated", "off %"],
+    )
+    free: Machine | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            machine, content = measured(name, scaling, Path(folder))
+            free = free or machine
+            slow = min(free.network.bandwidth, NOMINAL.get(name, free.network.bandwidth))
+            network = dataclasses.replace(free.network, bandwidth=slow)
+            nominal = dataclasses.replace(free, network=network)
+            for row in content["results"]:
+                seen = row["steps_per_second"]
+                found = [of_scaling(row, content["settings"], m) for m in (nominal, machine)]
+                offs = [100 * (rate / seen["median"] - 1) for rate in found]
+                made.add(name, row["multiplicity"], seen["median"], seen["deviation"],
+                         found[0], offs[0], found[1], offs[1])  # fmt: skip
+                links = dataclasses.asdict(machine.network)
+                report.results.append({"links": name, **row, "predicted": found, "network": links})
+    report.tables.append(made)
+    report.notes.append(f"median of off: {measure(abs(o) for o in _offs(made)).median:.1f} %")
+    path = output_path("prediction_links", output)
+    report.write(path)
+    report.show(path)
+
+
+def _offs(made: Table) -> list[float]:
+    return [row[column] for row in made.rows for column in (5, 7)]
+
+
+if __name__ == "__main__":
+    main()
