@@ -67,7 +67,7 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
         task = Classification(augmentation)
         pipeline = InputPipeline(reader, task, layout, rank=rank, seed=seed, traced=True)
         for batch in pipeline:
-            entry = trace.entry(batch, task.augmented, layout.group(rank), layout.lane(rank))
+            entry = trace.entry(batch, task, layout.group(rank), layout.lane(rank))
             if entry["step"] % 3 == 0:
                 weights = {"weights_after": entry["step"], "sha256": NO_WEIGHTS}
                 file.write(json.dumps(weights) + "\n")
