@@ -17,6 +17,7 @@ comm.start_horovod()
 
 import tensorflow as tf  # noqa: E402
 
+from ba_dist.optim.flat import pieces  # noqa: E402
 from ba_dist.optim.world_sum import WorldSum  # noqa: E402
 
 SHAPES = [(3, 5), (700,), (), (40, 11), (2, 3, 4), (1,), (513,)]
@@ -56,7 +57,7 @@ def summing(dtype: str, limit: int, wire: str | None = None, world=comm):
                 tensor = tf.numpy_function(late, [gradients[i], pauses[i]], dtype, stateful=False)
             came.append(tf.ensure_shape(tensor, SHAPES[i]))
         flats, rest = world_sum(came[::-1], [tf.constant(a) for a in agreed])
-        return world_sum.unpack(flats), rest
+        return world_sum.unpack(flats), pieces(rest, [tf.TensorShape(a.shape) for a in agreed])
 
     def run(seconds=None):
         pauses.assign(np.zeros(len(SHAPES)) if seconds is None else seconds)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ba_dist import runtime
 from ba_dist.comm import start
-from ba_dist.config import Config, override, to_dict
+from ba_dist.config import COMPUTATION, Config, override, to_dict
 from ba_dist.recipes import recipe
 from ba_dist.rules.layout import Layout, group_sizes
 
@@ -57,6 +57,7 @@ def write(layout: Layout, folder: Path, mode: ReadMode, order: str) -> None:
     (folder / "trace").mkdir(parents=True, exist_ok=True)
     facts = {
         "config": to_dict(config),
+        "computation": COMPUTATION,
         "layout": dataclasses.asdict(layout),
         "data": {"train_digest": digest(source), "info": dataclasses.asdict(source.info)},
         "samples": samples,
