@@ -26,7 +26,7 @@ test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, s
 	.venv/bin/python -m pytest tests -m faults $(ARGS)
 
 smoke: setup  ## run every recipe and benchmark for a few steps: does it run, does the loss fall? (6 minutes)
-	.venv/bin/python -m pytest tests/parallel -m smoke $(ARGS)
+	.venv/bin/python -m pytest tests -m smoke $(ARGS)
 
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)

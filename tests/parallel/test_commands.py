@@ -202,6 +202,7 @@ def test_a_terminal_shows_a_progress_bar(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_the_examples_of_the_documentation_run_and_the_augmented_one_is_better():
     accuracy = {}
     for name in ("plain", "augmented"):

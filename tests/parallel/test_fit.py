@@ -151,6 +151,7 @@ def test_what_ends_one_rank_inside_fit_ends_all(kind, told):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 def test_the_example_of_the_documentation_learns_and_rank_0_alone_speaks():
     done = mpirun(2, "python", ROOT / "docs" / "examples" / "fit.py")
     assert done.stdout.count("Epoch 10/10") == 1

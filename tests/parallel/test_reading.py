@@ -199,6 +199,7 @@ def test_training_skips_within_its_budget(data, tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.smoke
 @pytest.mark.parametrize("form", ["folder", "tfrecord"])
 def test_the_imagenet_recipe_on_four_ranks(form, data, tmp_path):
     """ResNet-50 with M = 4 on pictures of varying size; only sizes are smaller than the paper's."""

@@ -56,6 +56,7 @@ def test_a_launcher_that_has_reported_the_end_and_stays_is_killed(start):
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.faults
 def test_a_launcher_that_does_not_stop_when_asked_is_killed(start):
     job = start("echo ready >&2", BA_DIST_STOP_SECONDS="1")
     assert job.stderr.readline() == "ready\n"
@@ -81,6 +82,7 @@ def test_a_launcher_that_dies_after_it_has_reported_the_status_is_told_in_one_li
     )
 
 
+@pytest.mark.faults
 def test_what_a_launcher_leaves_behind_when_it_dies_is_ended(start, tmp_path):
     """A daemon in a session of its own holds the streams open; the report was cut short."""
     daemon = f"setsid bash -c 'echo $$ > {tmp_path}/pid; while :; do sleep 9; done' &"
@@ -125,6 +127,7 @@ def test_errors_come_byte_for_byte_and_at_once(start):
     assert (said, time.monotonic() - begun < 10) == (b"\xff 1/2\r 2/2\r----", True)
 
 
+@pytest.mark.faults
 def test_a_launcher_whose_ranks_run_is_left_alone(start):
     job = start("echo ready >&2; sleep 6; exit 3", BA_DIST_LINGER_SECONDS="2")
     _, said = job.communicate(timeout=60)

@@ -133,6 +133,7 @@ def peak(how):
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.smoke
 def test_less_memory_is_used():
     saved = peak("plain") - peak("again")
     assert saved > 250_000  # of 512 MB of activations, 2·√64 = 16 of 64 are to stay
