@@ -61,7 +61,7 @@ def calibrate(
     storage: Path,
     files: int,
 ) -> None:
-    """Measure this allocation in about two minutes, for `ba-dist plan`; one rank or under mpirun.
+    """Measure this allocation for `ba-dist plan`; one rank or under mpirun.
 
     Step time by batch and precision, decoding and augmenting on a core, messages inside and between
     nodes, storage for one node and for all, and how much each of them varies.
