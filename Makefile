@@ -31,7 +31,7 @@ smoke: setup  ## run every recipe and benchmark for a few steps: does it run, do
 # One folder a call, with a JSON file and a table of each benchmark, and all tables in tables.md.
 BENCH := runs/bench-short-$(shell date +%Y%m%d-%H%M%S)
 
-bench: setup  ## run short versions of the benchmarks, 6 to 11 minutes; results in runs/bench-short-*
+bench: setup  ## run short versions of the benchmarks; results in runs/bench-short-*
 	.venv/bin/python benchmarks/order.py --output $(BENCH)/order.json
 	.venv/bin/python benchmarks/group_io.py --multiplicities 2,4 --rounds 3 --seconds 1 --photos 512 \
 	  --contenders replicate,broadcast,cooperative,tf.data,tf.data-service \
@@ -50,7 +50,7 @@ bench: setup  ## run short versions of the benchmarks, 6 to 11 minutes; results 
 test-cluster: setup  ## run the tests that need a Slurm cluster, on one made for them (root, Debian)
 	@bash tests/cluster/run.sh $(ARGS) || [ $$? -eq 77 ]
 
-tour: setup  ## do what a new user would, word by word as the docs have it (3 minutes)
+tour: setup  ## do what a new user would, word by word as the docs have it (1 minute)
 	@bash tests/tour.sh
 
 lint: setup  ## check format, style, types and shell scripts

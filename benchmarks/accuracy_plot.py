@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+from ba_dist.reports.style import COLORS
+
+BLUE, _, GREEN, _, ORANGE, *_ = COLORS
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:

@@ -17,16 +17,15 @@ import photos
 from harness import Report, Table, measure, one_message, output_option, output_path
 
 from ba_dist import runtime
+from ba_dist.config import Augment
+from ba_dist.data.augment import Augmentation
+from ba_dist.data.batch import pack
+from ba_dist.data.sources import Image, ImageInfo, Workers
+from ba_dist.data.sources.images import decode_image
+from ba_dist.rules.keys import augmentation_keys
+from ba_dist.tasks.classification import Classification
 
 runtime.quiet()
-
-from ba_dist.config import Augment  # noqa: E402
-from ba_dist.data.augment import Augmentation  # noqa: E402
-from ba_dist.data.batch import pack  # noqa: E402
-from ba_dist.data.sources import Image, ImageInfo, Workers  # noqa: E402
-from ba_dist.data.sources.images import decode_image  # noqa: E402
-from ba_dist.rules.keys import augmentation_keys  # noqa: E402
-from ba_dist.tasks.classification import Classification  # noqa: E402
 
 PHOTOGRAPHS, SIDE, BATCH, COPIES = 16, 224, 64, 4
 SMALL = Augment(pad_crop=4, flip=True)

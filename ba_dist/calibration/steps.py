@@ -1,5 +1,6 @@
 """Seconds of training steps on every rank at a time, without messages between them."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from ba_dist import experiment, optim
 from ba_dist.comm import Comm
-from ba_dist.config import Augment, Config, override
+from ba_dist.config import Augment, Config
 from ba_dist.data.batch import Batch, Instances
 from ba_dist.data.sources import ImageInfo
 from ba_dist.models.precision import set_precision
@@ -50,7 +51,7 @@ def train_step(
         classes: number of classes.
     """
     info = ImageInfo("measured", shape, classes, (0.5,) * shape[2], (0.25,) * shape[2])
-    config = override(config, {f: getattr(Augment(), f) for f in Augment.__dataclass_fields__})
+    config = dataclasses.replace(config, augment=Augment())
     made = experiment.assemble(config, info, layout.ghost_batch)
     step = experiment.train_step(made, layout, comm)
     hyper = optim.hyperparameters(config.optimizer, RATE)

@@ -30,13 +30,6 @@ _NUMBERS = ListOf(click.IntRange(1))
     help="files that hold all records; 0: each record is a file",
 )
 @click.option(
-    "--buckets",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="pieces in which the gradient is summed while the backward pass goes on",
-)
-@click.option(
     "--output", type=click.Path(path_type=Path), help="also draw it, as FILE.png or FILE.svg"
 )
 @click.option(
@@ -51,7 +44,6 @@ def plan(
     machine_file: Path,
     nodes: tuple[int, ...] | None,
     shards: int,
-    buckets: int,
     output: Path | None,
     run: Path | None,
     **flags: Any,
@@ -85,7 +77,7 @@ def plan(
         for m in (copies or (None,))
     ]
     works = [workload_of(setting.config(), shards=shards) for setting in settings]
-    plans = [choose(work, machine, n, buckets) for n in nodes for work in works]
+    plans = [choose(work, machine, n) for n in nodes for work in works]
     click.echo(report.text(works, machine, plans))
     if output is not None:
         title = f"{works[0].config.title} on {machine.name} (predicted)"

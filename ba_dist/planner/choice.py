@@ -39,7 +39,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def plan(work: Workload, machine: Machine, nodes: int, buckets: int = 1) -> Plan:
+def plan(work: Workload, machine: Machine, nodes: int) -> Plan:
     """Predicts every way to compute the run on so many nodes, and takes the fastest.
 
     Of those that are as fast (within 1 %), the one that asks the least of the filesystem; then the
@@ -50,7 +50,6 @@ def plan(work: Workload, machine: Machine, nodes: int, buckets: int = 1) -> Plan
         work: what is computed.
         machine: on what.
         nodes: of the job.
-        buckets: pieces in which the gradient is summed.
     """
     world, copies = nodes * machine.node.ranks, work.config.batch.multiplicity
     try:
@@ -58,7 +57,7 @@ def plan(work: Workload, machine: Machine, nodes: int, buckets: int = 1) -> Plan
     except LayoutError as error:
         return Plan(nodes, copies, None, f"{error}")
     ways = [
-        predict(work, machine, nodes, Way(layout, io, exchange, buckets))
+        predict(work, machine, nodes, Way(layout, io, exchange, work.buckets))
         for layout in _layouts(work, machine, default)
         for io, exchange in _modes(work, layout)
     ]

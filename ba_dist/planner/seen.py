@@ -48,7 +48,7 @@ def compare(run: Path, machine: Machine) -> str:
     exchange = config.placement.exchange
     if exchange == "auto":
         exchange = "decoded" if config.placement.io == "cooperative" else "encoded"
-    made = predict(work, machine, nodes, Way(layout, config.placement.io, exchange))
+    made = predict(work, machine, nodes, Way(layout, config.placement.io, exchange, work.buckets))
     speed, spread, waited = _speeds(run, layout.batch_size * layout.multiplicity)
     whole = summary.get("images_per_second")
     if whole:

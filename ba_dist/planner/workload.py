@@ -1,5 +1,6 @@
 """What a recipe asks of a machine, whatever the machine is."""
 
+import math
 from dataclasses import dataclass
 
 from ba_dist.config import Config, adapted, override, plan_steps
@@ -67,6 +68,12 @@ class Workload:
     def message(self) -> float:
         """Bytes that a step sums: gradients and moving statistics."""
         return self.bytes_of_number * (self.facts.parameters + self.facts.statistics)
+
+    @property
+    def buckets(self) -> int:
+        """Pieces in which the message goes, while the backward pass goes on (`--bucket-mb`)."""
+        limit = self.config.placement.bucket_mb * 2**20
+        return max(1, math.ceil(self.message / limit)) if limit else 1
 
     def fixed_memory(self) -> float:
         """Bytes of a rank that do not grow with the batch: weights, gradients, slots, average."""

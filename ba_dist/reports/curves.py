@@ -24,10 +24,9 @@ from ba_dist.reports.lines import (
     window_of,
 )
 from ba_dist.reports.plots import Line2D, plt, save, set_scale
+from ba_dist.reports.style import COLORS
 from ba_dist.reports.terminal import Drawn, chart
 
-# Okabe and Ito's colours, which colour-blind people tell apart; the yellow is too light for lines.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _Look = dict[str, Any]
 _TRAINING: _Look = {"linestyle": (0, (4, 2)), "linewidth": 1.3}
 _VALIDATION: _Look = {"linewidth": 1.9}
@@ -169,8 +168,8 @@ def _told(end: tuple[float, float], metric: Metric) -> str:
 
 
 def _colors(number: int) -> list[Any]:
-    if number <= len(_COLORS):
-        return list(_COLORS[:number])
+    if number <= len(COLORS):
+        return list(COLORS[:number])
     return list(plt.get_cmap("viridis")(np.linspace(0, 0.92, number)))
 
 

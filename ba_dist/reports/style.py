@@ -2,7 +2,7 @@
 
 # Okabe and Ito's colours, which colour-blind people tell apart. On dark ground blue and black give
 # way to the lighter ones; the yellow is light enough only there.
-_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DARK = ("#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#f0e442", "#ffffff")
 
 
@@ -11,13 +11,13 @@ def _variables(colors: tuple[str, ...]) -> str:
 
 
 CSS = f"""
-:root {{ color-scheme: light dark; {_variables(_LIGHT)}
+:root {{ color-scheme: light dark; {_variables(COLORS)}
   --ground: #ffffff; --ink: #1b1d21; --faint: #5a6068; --rule: #d9dce1; --panel: #f5f6f8;
   --notable: #fff3d6; }}
 @media (prefers-color-scheme: dark) {{ :root {{ {_variables(_DARK)}
   --ground: #15171b; --ink: #e8eaed; --faint: #a3a9b2; --rule: #383d45; --panel: #1e2126;
   --notable: #3b3117; }} }}
-{"".join(f".c{i} {{ --c: var(--c{i}); }} " for i in range(len(_LIGHT)))}
+{"".join(f".c{i} {{ --c: var(--c{i}); }} " for i in range(len(COLORS)))}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0 auto; padding: 1.2rem clamp(0.8rem, 3vw, 2.5rem) 3rem; max-width: 76rem;
   background: var(--ground); color: var(--ink); font: 15px/1.45 system-ui, sans-serif;

@@ -50,6 +50,7 @@ def read(path: Path) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     from PIL import Image
 
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError), Image.open(path) as image:
+        # Only a PNG has `text`, and Pillow types what it opens as any image.
         labels = json.loads(image.text[_LABELS])  # type: ignore[attr-defined]
         pixels = np.asarray(image.convert("RGB"))
         rows = np.split(pixels, len(labels))

@@ -54,3 +54,22 @@ def single_precision():
 
     yield
     set_precision("fp32")
+
+
+@pytest.fixture
+def figures_of(monkeypatch):
+    """Module → the figures that it writes from now on; they stay open to be looked at."""
+    from ba_dist.reports.plots import plt
+
+    def watch(module):
+        figures, save = [], module.save
+
+        def keep(figure, output, mark):
+            figures.append(figure)
+            return save(figure, output, mark)
+
+        monkeypatch.setattr(module, "save", keep)
+        return figures
+
+    yield watch
+    plt.close("all")

@@ -1,6 +1,5 @@
 """`ba-dist plot curves` and `gradient-norm`: which lines there are, where, and their names."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -16,17 +15,8 @@ from .histories import change, change_events, into_perplexity, leave
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are written from now on; they stay open to be looked at."""
-    figures, save = [], curves.save
-
-    def keep(figure, output, mark):
-        figures.append(figure)
-        return save(figure, output, mark)
-
-    monkeypatch.setattr(curves, "save", keep)
-    yield figures
-    plt.close("all")
+def drawn(figures_of):
+    return figures_of(curves)
 
 
 def plot(*words):

@@ -62,9 +62,8 @@ def test_a_finished_run_beside_its_prediction(ba_dist, tmp_path, io):
     assert (status, err) == (0, "")
     rows = {line[:50].strip(): line[50:].split() for line in out.splitlines()[2:]}
     found = next(values for name, values in rows.items() if name.startswith("steps per second"))
-    made = predict(
-        work(multiplicity=4, io=io), machine(), 4, Way(Layout(4, 4, 256, microbatch=64), io, "x")
-    )
+    asked, layout = work(multiplicity=4, io=io), Layout(4, 4, 256, microbatch=64)
+    made = predict(asked, machine(), 4, Way(layout, io, "x", asked.buckets))
     assert float(found[0]) == pytest.approx(made.steps_per_second, rel=1e-3)
     assert float(found[1]) == pytest.approx(250 / 1024, rel=1e-3)
     for name in ("records read a step", "MB read from storage a step"):

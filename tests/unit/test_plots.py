@@ -2,7 +2,6 @@
 
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -31,17 +30,8 @@ def make_run(folder, steps=40, per_epoch=10, multiplicity=2, **config):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are written from now on; they stay open to be looked at."""
-    figures, save = [], plots.save
-
-    def keep(figure, output, mark):
-        figures.append(figure)
-        return save(figure, output, mark)
-
-    monkeypatch.setattr(plots, "save", keep)
-    yield figures
-    plt.close("all")
+def drawn(figures_of):
+    return figures_of(plots)
 
 
 def lines_of(figure, title):
