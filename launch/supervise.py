@@ -17,9 +17,11 @@ import ctypes
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -175,6 +177,7 @@ class Launcher:
         self.name, self.command = name, command
         self.kind = {"prterun": Prterun, "srun": Srun, "plain": Plain}[kind]()
         self.lingers = kind == "prterun"
+        self.folder = self.own_folder() if kind == "prterun" else None
         self.stop, self.end = signal.Signals[f"SIG{stop}"], signal.Signals[f"SIG{end}"]
         self.errors = Errors(self.kind)
         self.ended: int | None = None  # the launcher's status as Python counts: -6 for SIGABRT
@@ -186,6 +189,18 @@ class Launcher:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.start(read=kind != "plain")
         self.busy = time.monotonic()  # when the launcher was last seen to have a child
+
+    def own_folder(self) -> str | None:
+        """Where Open MPI 5 keeps what it needs while it runs: a folder of this launch alone.
+
+        Otherwise it is named after its process id alone, and a later launcher that happens to get
+        the id of one that was killed does not start ("listener thread failed to start").
+        """
+        if "tmpdir_base" in " ".join([*os.environ, *self.command]):
+            return None  # the user has chosen; Open MPI takes no second choice
+        folder = tempfile.mkdtemp(prefix="ba-dist-")
+        os.environ.update(PRTE_MCA_prte_local_tmpdir_base=folder)
+        return folder
 
     def start(self, *, read: bool) -> None:
         wakes, waker = os.pipe()
@@ -297,6 +312,8 @@ class Launcher:
                 looked = now
                 self.linger()
         self.end_leftovers()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.errors.let_go()
         # As Python ends it gives signals their own effect back, and that is an end without status.
         for request in REQUESTS:

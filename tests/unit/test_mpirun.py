@@ -42,7 +42,7 @@ def start(tmp_path):
         mpirun.write_text(HANGS.format(said=said))
         mpirun.chmod(0o755)
         words = [tmp_path / "launch" / "mpirun.sh", "-n", "2", "--", "train", "quickstart"]
-        env = {"PATH": "/usr/bin:/bin", **env}
+        env = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), **env}
         return subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
 
     return start
@@ -147,3 +147,20 @@ def test_a_request_at_the_moment_of_the_end_loses_no_status():
             job.terminate()
             found.append(job.wait(timeout=20))
     assert set(found) <= {3, 75}, found
+
+
+def test_the_next_launcher_gets_a_folder_of_its_own(start, tmp_path):
+    """Open MPI 5 does not start in what a killed one with the same process id has left."""
+    (tmp_path / "tmp").mkdir()
+    folder = "$PRTE_MCA_prte_local_tmpdir_base"
+    tell = f'echo {folder} >> {tmp_path}/folders; [ -d "{folder}" ]'
+    for _ in range(2):
+        job = start(f"{tell} && exit 3", TMPDIR=str(tmp_path / "tmp"))
+        job.communicate(timeout=60)
+        assert job.returncode == 3
+    first, second = (tmp_path / "folders").read_text().split()
+    assert first != second
+    assert not list((tmp_path / "tmp").iterdir())
+    job = start(f"{tell} || exit 4", TMPDIR=str(tmp_path), PRTE_MCA_prte_tmpdir_base="/own")
+    job.communicate(timeout=60)
+    assert job.returncode == 4
