@@ -1,7 +1,7 @@
 """The accuracy experiment of tables 2 and 3 and figure 2, small: do copies pay?
 
     python benchmarks/accuracy.py
-    python benchmarks/accuracy.py --samples 500 --epochs 8 --seeds 0,1     # a look
+    python benchmarks/accuracy.py --samples 512 --epochs 8 --seeds 0,1     # a look
 
 ResNet-8 on a part of Fashion-MNIST, by `ba-dist sweep`, so the same command goes on where it was
 stopped. All experiments make the same number of updates, but for the last:
@@ -130,9 +130,9 @@ def _shown(mean: float, half: float, sign: str = "") -> str:
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="N.")
+@click.option("--samples", type=click.IntRange(1), default=1024, show_default=True, help="N.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="B.")
-@click.option("--epochs", type=click.IntRange(2), default=40, show_default=True, help="Even.")
+@click.option("--epochs", type=click.IntRange(2), default=48, show_default=True, help="Even.")
 @click.option("--copies", type=Numbers(), default="2,4,8", show_default=True, help="M of BA.")
 @click.option("--seeds", default="0,1,2", show_default=True, help="Of the runs of each line.")
 @click.option("--mixup", type=float, default=0.2, show_default=True, help="Alpha.")
@@ -151,6 +151,11 @@ def main(samples, batch_size, epochs, copies, seeds, mixup, ranks, dataset, data
         raise UserError(
             f"--epochs {epochs} must be a multiple of the largest of --copies, {most}, for"
             " fixed-compute"
+        )
+    if samples % (batch_size * most):
+        raise UserError(
+            f"--samples {samples} must be a multiple of B·M, {batch_size * most}: otherwise"
+            " fixed-samples drops the rest of each epoch, and makes fewer updates"
         )
     path = output_path("accuracy", output)
     shared = [
