@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), RANKS (of `run` and `bench`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults test-loggers smoke test-cluster tour bench lint docs clean
+.PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster tour bench lint docs clean
 
 RANKS ?= 2
 ARGS ?=
@@ -20,7 +20,10 @@ run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=
 
 # Tests of one process on two cores at once, then those of several ranks: tests/conftest.py.
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
-	.venv/bin/python -m pytest tests -n 2 -m "not smoke and not faults" $(ARGS)
+	.venv/bin/python -m pytest tests -n 2 -m "not smoke and not faults and not wide" $(ARGS)
+
+test-wide: setup  ## the tests of layouts, reading and weights on up to six ranks (2 minutes)
+	.venv/bin/python -m pytest tests/parallel -m wide $(ARGS)
 
 test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, stop, go on (3 minutes)
 	.venv/bin/python -m pytest tests -m faults $(ARGS)
