@@ -37,7 +37,9 @@ def check(world, tf, device, kind, size):
 
         def verdict():
             if device not in reduced.device:
-                raise UserError(f"{kind} x {size}: the sum is on {reduced.device}, not on a {device}")
+                raise UserError(
+                    f"{kind} x {size}: the sum is on {reduced.device}, not on a {device}"
+                )
             if wrong.size:
                 place = int(wrong[0])
                 raise UserError(

@@ -9,8 +9,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$ROOT/launch/lib.sh"
 # What others' versions have broken before: layers, optimizers, the step, files, the command; and
 # with several ranks, that layouts and sums agree with one process.
-UNIT=(step ghost_batch_norm resnet networks transformer lstm adam sgd flat checkpoint sources
-  tfrecord tfds_arrays augment images doctor)
+UNIT=(step ghost_batch_norm resnet adam sources tfds_arrays runtime doctor setup)
 PARALLEL=(sums layouts)
 
 usage() {

@@ -17,12 +17,14 @@ def library() -> tuple[str, int]:
 
 def horovod_build() -> dict[str, Any]:
     """The version of Horovod, and whether it was built with `MPI`, `NCCL` and `Gloo`."""
-    horovod = import_horovod()
+    for_tensorflow = import_horovod()
+    import horovod
+
     return {
         "version": horovod.__version__,
-        "MPI": bool(horovod.mpi_built()),
-        "NCCL": bool(horovod.nccl_built()),
-        "Gloo": bool(horovod.gloo_built()),
+        "MPI": bool(for_tensorflow.mpi_built()),
+        "NCCL": bool(for_tensorflow.nccl_built()),
+        "Gloo": bool(for_tensorflow.gloo_built()),
     }
 
 
