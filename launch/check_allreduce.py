@@ -15,7 +15,7 @@ import numpy as np
 from ba_dist import comm, runtime
 from ba_dist.errors import UserError
 
-SIZES = (1, 1001, 2**24)
+SIZES = {"CPU": (1, 1001, 2**18), "GPU": (1, 1001, 2**24)}
 TYPES = ("float32", "float16", "float64")
 REPEATS = 10
 
@@ -24,7 +24,7 @@ def expected(size, world_size):
     """[size] the sum over r < world_size of (i + r) mod 5, in float64."""
     cycles, rest = divmod(world_size, 5)
     # Five ranks in a row have 0 to 4 in some order at every element.
-    return 10.0 * cycles + sum((np.arange(size) + r) % 5 for r in range(rest))
+    return 10.0 * cycles + sum(((np.arange(size) + r) % 5 for r in range(rest)), np.zeros(size))
 
 
 def check(world, tf, device, kind, size):
@@ -59,6 +59,8 @@ def check(world, tf, device, kind, size):
 
 def main():
     device = sys.argv[1] if len(sys.argv) > 1 else "GPU"
+    if device not in SIZES:
+        sys.exit(f"check_allreduce.py: {device} is neither CPU nor GPU")
     world = comm.start()
     tf = world.together(lambda: runtime.prepare(world.node.rank, world.node.size))
 
@@ -71,7 +73,7 @@ def main():
     world.together(ready)
     world.start_horovod()
     for kind in TYPES:
-        for size in SIZES:
+        for size in SIZES[device]:
             seconds = check(world, tf, device, kind, size)
             if world.rank == 0:
                 gigabytes = size * np.dtype(kind).itemsize / seconds / 1e9

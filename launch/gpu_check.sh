@@ -76,6 +76,8 @@ if [ -z "$DRY_RUN" ]; then mkdir -p "$FOLDER"; fi
 all=(bash launch/mpirun.sh -n "$RANKS" --)
 one=(bash launch/mpirun.sh -n 1 --)
 ba_dist=.venv/bin/ba-dist
+copies=$RANKS # a copy on each GPU
+if [ "$RANKS" = 1 ]; then copies=2; fi
 bench=(python benchmarks/throughput.py --trials 20 --warm-up 5 --baseline horovod)
 
 step devices "every GPU, its driver and memory" nvidia-smi
@@ -83,15 +85,15 @@ step links "how the GPUs are joined" nvidia-smi topo -m
 step doctor "nothing is wrong on any rank" "${all[@]}" doctor
 step sums "NCCL's sums are those of a closed form, bit for bit" "${all[@]}" python launch/check_allreduce.py GPU
 step data "Fashion-MNIST is here (digits take its place where not)" "$ba_dist" data prepare fashion_mnist
-step train "the quickstart learns: 84 to 87 % on Fashion-MNIST" "${all[@]}" train quickstart \
-  --multiplicity "$RANKS" --trace --run-dir "$FOLDER/train"
+step train "the quickstart learns, with a copy of each sample on each GPU" "${all[@]}" train quickstart \
+  --multiplicity "$copies" --trace --run-dir "$FOLDER/train"
 step audit "every sample was seen, every copy is what it should be" "$ba_dist" audit "$FOLDER/train"
-step again "the same run again" "${all[@]}" train quickstart --multiplicity "$RANKS" --trace \
+step again "the same run again" "${all[@]}" train quickstart --multiplicity "$copies" --trace \
   --run-dir "$FOLDER/again"
 step compare "both runs, side by side" "$ba_dist" compare "$FOLDER/train" "$FOLDER/again"
 for precision in bf16 fp16; do
   step "train-$precision" "it learns in $precision as well" "${all[@]}" train quickstart \
-    --multiplicity "$RANKS" --precision "$precision" --run-dir "$FOLDER/train-$precision"
+    --multiplicity "$copies" --precision "$precision" --run-dir "$FOLDER/train-$precision"
 done
 for precision in fp32 bf16 fp16; do
   step "one-$precision" "ResNet-50 images per second, 1 GPU, $precision" "${one[@]}" "${bench[@]}" \
