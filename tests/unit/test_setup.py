@@ -215,3 +215,30 @@ def test_set_up_the_package_and_doctor_know_the_same_versions():
     )
     assert default and default[1] == assigned
     assert [version.rpartition(".")[0] for version in VERSIONS] == list(doctor._TENSORFLOW)
+
+
+def test_the_page_of_versions_has_their_pins_and_the_matrix_has_their_rows():
+    page = (ROOT / "docs" / "versions.md").read_text()
+    for version in VERSIONS:
+        row = re.findall(rf"^\| {re.escape(version)}.*", page, re.M)[0]
+        assert f"| {pins(f'tensorflow-{version}')['numpy']} |" in row
+    rows = matrix("--dry-run").stdout.splitlines()
+    assert [row.split(":")[0] for row in rows if row.endswith(":wheel")] == VERSIONS
+    assert matrix("--dry-run", "2.18.1:3.11:/x/mpicxx").stdout == "2.18.1:3.11:/x/mpicxx\n"
+
+
+def test_the_matrix_says_what_it_cannot_run(tmp_path):
+    done = matrix("--folder", tmp_path / "clones", "2.18.1:3.99:wheel", "2.18.1:3:/nowhere/mpicxx")
+    assert done.returncode == 0 and not list((tmp_path / "clones").iterdir())
+    assert [line.split("|")[4].strip() for line in done.stdout.splitlines()[-2:]] == [
+        "not run: no python3.99 here",
+        "not run: not here",
+    ]
+    assert "is no TENSORFLOW:PYTHON:MPI" in matrix("2.18.1", status=2).stderr
+
+
+def matrix(*words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    line = ["bash", ROOT / "tests" / "matrix.sh", *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    return done
