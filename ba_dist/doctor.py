@@ -14,7 +14,8 @@ from ba_dist.comm.launcher import launched
 from ba_dist.errors import UserError
 from ba_dist.storage.cache import DATA_VARIABLE, cache_dir, data_dir
 
-_PYTHON = ((3, 10), (3, 12))
+_PYTHON = ((3, 10), (3, 13))
+_TENSORFLOW = ("2.18", "2.19", "2.20", "2.21")  # those of requirements/tensorflow-*.txt
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _python() -> list[Finding]:
         Finding(
             "Python",
             f"{platform.python_version()} ({sys.executable})",
-            "" if good else f"use Python 3.10 to 3.12: {set_up('PYTHON=python3.11')}",
+            "" if good else f"use Python 3.10 to 3.13: {set_up('PYTHON=python3.11')}",
         )
     ]
 
@@ -110,9 +111,9 @@ def _python() -> list[Finding]:
 def _tensorflow() -> list[Finding]:
     tensorflow = importlib.import_module("tensorflow")
     version = tensorflow.__version__
-    good = version.startswith("2.18.")
-    advice = "" if good else f"Horovod is known to work with TensorFlow 2.18: {set_up()}"
-    return [Finding("TensorFlow", version, advice)]
+    good = version.rpartition(".")[0] in _TENSORFLOW
+    advice = f"Horovod is known to work with TensorFlow {', '.join(_TENSORFLOW)}: {set_up()}"
+    return [Finding("TensorFlow", version, "" if good else advice)]
 
 
 def _mpi() -> list[Finding]:

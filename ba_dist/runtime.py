@@ -2,12 +2,18 @@
 
 import gc
 import importlib
+import importlib.abc
+import importlib.util
 import logging
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ba_dist.errors import UserError
@@ -33,6 +39,49 @@ def quiet() -> None:
     logger = logging.getLogger("tensorflow")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.ERROR)
+    waiting = any(isinstance(finder, _Silently) for finder in sys.meta_path)
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" and not waiting:
+        sys.meta_path.insert(0, _Silently())
+
+
+class _Silently(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow without what newer ones say before they look at their log level.
+
+    Where it ends the process meanwhile, TF_CPP_MIN_LOG_LEVEL=0 shows why.
+    """
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """How TensorFlow is to be loaded; None for all else."""
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def silently(module: ModuleType) -> None:
+                with _without(rb"WARNING: All log messages before absl::Init|I0000 "):
+                    execute(module)
+
+            spec.loader.exec_module = silently  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def _without(chatter: bytes) -> Iterator[None]:
+    """Leaves out lines of standard error that begin so; the others come at the end."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
+            kept.seek(0)
+            os.write(2, b"".join(line for line in kept if not re.match(chatter, line)))
 
 
 def cores() -> int:

@@ -3,6 +3,8 @@
 mpi4py comes first, as in ba_dist; its search for the library is what has to be right.
 """
 
+import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -15,7 +17,6 @@ mpi4py.rc.initialize = False
 from mpi4py import MPI  # noqa: E402, I001
 
 import array_record.python.array_record_module  # noqa: E402, F401
-import horovod.tensorflow as hvd  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_datasets  # noqa: E402, F401
 
@@ -28,6 +29,14 @@ def loaded_mpi_libraries():
     paths = {line.split(maxsplit=5)[5] for line in maps if line.count("/")}
     return sorted(path for path in paths if MPI_LIBRARY.search(path))
 
+
+# Told here, because importing Horovod would only name a symbol that is missing.
+horovod = Path(importlib.util.find_spec("horovod").origin).parent
+built_for = json.loads((horovod / "metadata.json").read_text(encoding="utf-8"))["tensorflow"]
+if built_for != tf.__version__:
+    sys.exit(f"Horovod was built for TensorFlow {built_for}, this is {tf.__version__}")
+
+import horovod.tensorflow as hvd  # noqa: E402
 
 if not hvd.mpi_built():
     sys.exit("Horovod was built without MPI")

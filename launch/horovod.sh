@@ -25,19 +25,30 @@ check_compilers() {
   $CXX_BIN -std=c++17 "$TEMPORARY/probe.cc" -o "$TEMPORARY/probe" >/dev/null 2>&1 ||
     die "$CXX_BIN cannot compile and link a C++17 program (g++ 8 or newer does); $how"
   if [ "$DEVICE" = gpu ]; then check_cuda; fi
+  if [ -n "$(patches)" ] && ! command -v patch >/dev/null && ! command -v git >/dev/null; then
+    die "neither patch nor git found; Horovod is patched for TensorFlow $TENSORFLOW; install one of them"
+  fi
+}
+
+# The patches that Horovod needs for this TensorFlow. The number in a name is the first that needs it.
+patches() {
+  local file first
+  for file in "$ROOT"/launch/patches/from-tensorflow-*.patch; do
+    first=${file##*-} first=${first%.patch}
+    if printf '%s\n' "$first" "$TENSORFLOW" | sort -V -C; then printf '%s\n' "$file"; fi
+  done
 }
 
 # Sets WHEELS, the folder that keeps the wheel built for exactly this combination. The hash holds
-# what the readable part leaves out: paths, flags (this file), the C library.
+# what the readable part leaves out: paths, flags (this file), patches, the C library.
 find_wheels() {
-  local tensorflow details
-  tensorflow=$(pinned gpu 'tensorflow\[and-cuda\]')
+  local details files
+  mapfile -t files < <(printf '%s\n' "$ROOT/launch/horovod.sh" "$ROOT/requirements/horovod.txt" && patches)
   details=$("$PYTHON_BIN" -c 'import platform, sysconfig
 print(sysconfig.get_config_var("SOABI"), platform.libc_ver())')
-  details=$(cat <(printf '%s\n' "$details" "$MPI_NAME" "$DEVICE") \
-    "$ROOT/launch/horovod.sh" "$ROOT/requirements/horovod.txt" | sha256sum)
+  details=$(cat <(printf '%s\n' "$details" "$MPI_NAME" "$DEVICE") "${files[@]}" | sha256sum)
   WHEELS=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ba_dist/wheels
-  WHEELS+=/python${PYTHON_VERSION%.*}-tensorflow$tensorflow-$DEVICE
+  WHEELS+=/python${PYTHON_VERSION%.*}-tensorflow$TENSORFLOW-$DEVICE
   WHEELS+=-$(tr -cs 'A-Za-z0-9.\n' _ <<<"${MPI_NAME%% at *}")-${details:0:12}
 }
 
@@ -98,17 +109,38 @@ relocate() {
   "$patchelf" --set-rpath "$path" "$library"
 }
 
+# Leaves Horovod's sources, checked against their sha256 and patched, in $TEMPORARY/source. They are
+# unpacked anew for each build: a folder that was built in before gives a broken library.
+fetch_horovod() {
+  local file source
+  grep '^horovod==' "$ROOT/requirements/horovod.txt" >"$TEMPORARY/horovod.txt"
+  venv_python -m pip download --no-deps --no-build-isolation --no-cache-dir --no-binary horovod \
+    --require-hashes -d "$TEMPORARY/sdist" -r "$TEMPORARY/horovod.txt" ||
+    fail "fetching Horovod failed"
+  venv_python -m tarfile -e "$TEMPORARY"/sdist/*.tar.gz "$TEMPORARY/source" ||
+    fail "unpacking Horovod failed"
+  source=$(echo "$TEMPORARY"/source/*)
+  while IFS= read -r file; do
+    if command -v patch >/dev/null; then
+      logged patch --batch --forward --fuzz=0 -d "$source" -p1 -i "$file"
+    else # which passes over files of a repository around it
+      logged env GIT_CEILING_DIRECTORIES="$TEMPORARY" git -C "$source" apply -v "$file"
+    fi || fail "$file does not fit Horovod"
+  done < <(patches)
+}
+
 # Leaves one relocatable wheel in $TEMPORARY/out.
 build_horovod() {
   # TensorFlow's compiler flags break on spaces; this link gives its folder a name without any.
   ln -s "$VENV" "$TEMPORARY/venv"
   venv_python -m pip install --target "$TEMPORARY/tools" "cmake==$(pinned horovod cmake)" \
     "patchelf==$(pinned horovod patchelf)" || fail "fetching cmake failed"
+  fetch_horovod
   set_build_variables
   # pip's own cache does not tell one MPI from another, so it is neither read nor filled.
   logged env "${BUILD[@]}" "$TEMPORARY/venv/bin/python" -m pip wheel -v --no-deps \
-    --no-build-isolation --no-cache-dir --no-binary horovod -w "$TEMPORARY/wheel" \
-    "horovod==$(pinned horovod horovod)" || fail "building Horovod failed"
+    --no-build-isolation --no-cache-dir -w "$TEMPORARY/wheel" \
+    "$TEMPORARY"/source/* || fail "building Horovod failed"
   venv_python -m wheel unpack -d "$TEMPORARY/unpacked" "$TEMPORARY"/wheel/*.whl ||
     fail "unpacking Horovod failed"
   relocate "$TEMPORARY"/unpacked/* || fail "the Horovod just built has no TensorFlow library"

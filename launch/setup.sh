@@ -3,9 +3,10 @@
 #
 #   launch/setup.sh            what `make setup` calls; a second call only compares a hash
 #
-# Variables: PYTHON (interpreter), MPICXX (MPI compiler, or `none` for the packaged Open MPI),
-# GPU=1 (CUDA and NCCL) or 0, CUDA_HOME (with GPU=1), CXX (C++ compiler). What was chosen once is
-# remembered, so that a later call, from a batch job with other modules say, changes nothing.
+# Variables: TENSORFLOW (version), PYTHON (interpreter), MPICXX (MPI compiler, or `none` for the
+# packaged Open MPI), GPU=1 (CUDA and NCCL) or 0, CUDA_HOME (with GPU=1), CXX (C++ compiler). What
+# was chosen once is remembered, so that a later call, from a batch job with other modules say,
+# changes nothing.
 set -euo pipefail
 
 PROGRAM="ba_dist set-up"
@@ -16,7 +17,7 @@ BASE=$VENV/.setup-base        # what the environment was made for, written first
 RUNNING=$VENV/.setup-running  # here while packages are being put in
 MPI_FILE=$VENV/.setup-mpi     # which mpirun belongs to it, for launch/mpirun.sh
 LOG=$VENV/setup.log
-PYTHON_RANGE="Python 3.10, 3.11 or 3.12"
+DEFAULT_TENSORFLOW=2.18.1
 # shellcheck source=launch/lib.sh
 . "$ROOT/launch/lib.sh"
 # shellcheck source=launch/horovod.sh
@@ -29,10 +30,26 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 
 # ---------------------------------------------------------------- finding what is there
 
+# Sets TENSORFLOW and NEWEST_PYTHON, the newest that it has wheels for. A version is known when
+# there are pins for it.
+find_tensorflow() {
+  local file known=()
+  for file in "$ROOT"/requirements/tensorflow-*.txt; do
+    file=${file##*/tensorflow-}
+    known+=("${file%.txt}")
+  done
+  TENSORFLOW=${TENSORFLOW:-${MADE_FOR[7]:-$DEFAULT_TENSORFLOW}}
+  if ! printf '%s\n' "${known[@]}" | grep -qxF -- "$TENSORFLOW"; then
+    die "TENSORFLOW=$TENSORFLOW is not known to work; take one of these: ${known[*]}"
+  fi
+  case $TENSORFLOW in 2.18.* | 2.19.*) NEWEST_PYTHON=12 ;; *) NEWEST_PYTHON=13 ;; esac
+}
+
 # Sets PYTHON_BIN and PYTHON_VERSION. Every candidate is run: a version manager's shim may exist
 # and still fail. The interpreter behind a virtual environment is taken, not the environment.
 find_python() {
-  local candidate found seen="" candidates=(python3.11 python3.12 python3.10 python3)
+  local candidate found seen="" minor
+  local candidates=(python3.11 python3.12 python3.10 python3.13 python3)
   if [ -n "${MADE_FOR[1]:-}" ]; then candidates=("${MADE_FOR[1]}" "${candidates[@]}"); fi
   if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
   local probe='import sys
@@ -40,12 +57,14 @@ print("%d.%d.%d" % sys.version_info[:3], getattr(sys, "_base_executable", sys.ex
   for candidate in "${candidates[@]}"; do
     found=$("$candidate" -c "$probe" 2>/dev/null) || continue
     PYTHON_VERSION=${found%% *} PYTHON_BIN=${found#* }
-    case $PYTHON_VERSION in 3.10.* | 3.11.* | 3.12.*) return ;; esac
+    minor=${PYTHON_VERSION#3.} minor=${minor%%.*}
+    if [ "$minor" -ge 10 ] && [ "$minor" -le "$NEWEST_PYTHON" ]; then return; fi
     seen+="${seen:+, }$candidate is $PYTHON_VERSION"
   done
   local how="install one or load its module, or name it: make setup PYTHON=/path/to/python3.11"
   if [ -n "${PYTHON:-}" ] && [ -z "$seen" ]; then seen="PYTHON=$PYTHON, which does not run"; fi
-  die "$PYTHON_RANGE needed, found ${seen:-none that runs}; $how"
+  if [ "${minor:-0}" = 13 ]; then how+="; with Python 3.13: make setup TENSORFLOW=2.21.0"; fi
+  die "TensorFlow $TENSORFLOW needs Python 3.10 to 3.$NEWEST_PYTHON, found ${seen:-none that runs}; $how"
 }
 
 # The first mpicxx on the PATH that is not a virtual environment's own: that one may be deleted.
@@ -61,7 +80,8 @@ mpicxx_on_path() {
 
 # The lines of BASE, read back into MADE_FOR.
 base_lines() {
-  printf '%s\n' "$ROOT" "$PYTHON_BIN" "$PYTHON_VERSION" "$MPI_CHOICE" "$MPI_CXX" "$MPI_NAME" "$DEVICE"
+  printf '%s\n' "$ROOT" "$PYTHON_BIN" "$PYTHON_VERSION" "$MPI_CHOICE" "$MPI_CXX" "$MPI_NAME" \
+    "$DEVICE" "$TENSORFLOW"
 }
 
 recall_base() {
@@ -76,6 +96,9 @@ find_device() {
     1) DEVICE=gpu ;;
     *) die "GPU=$GPU is neither 0 nor 1" ;;
   esac
+  if [ "$DEVICE" = gpu ] && [ "$TENSORFLOW" != "$DEFAULT_TENSORFLOW" ]; then
+    die "GPU=1 goes with TENSORFLOW=$DEFAULT_TENSORFLOW alone: with $TENSORFLOW nobody has compiled Horovod for CUDA; take that, or GPU=0"
+  fi
 }
 
 # Sets MPI_CXX (empty for the packaged Open MPI) and MPI_CHOICE, how it came about.
@@ -188,7 +211,8 @@ venv_python() {
 }
 
 pip_install() {
-  venv_python -m pip install --no-build-isolation -c "$ROOT/requirements/constraints.txt" "$@"
+  venv_python -m pip install --no-build-isolation -c "$ROOT/requirements/constraints.txt" \
+    -c "$ROOT/requirements/tensorflow-$TENSORFLOW.txt" "$@"
 }
 
 # An empty environment holding only pip, from whatever the machine offers.
@@ -239,7 +263,7 @@ clear_environment() {
   if [ -e "$RUNNING" ]; then
     reason="an earlier set-up was interrupted"
   elif [ "$(cat "$BASE")" != "$(base_lines)" ]; then
-    reason="made for another Python, MPI, device or folder"
+    reason="made for another Python, TensorFlow, MPI, device or folder"
   elif ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     reason="its Python does not run"
   fi
@@ -252,6 +276,7 @@ clear_environment() {
 main() {
   local inputs stamp started=$SECONDS
   recall_base
+  find_tensorflow
   find_python
   find_device
   TEMPORARY=$(temporary_folder)
@@ -262,7 +287,7 @@ main() {
   find_mpi
 
   inputs=("$ROOT"/requirements/*.txt "$ROOT"/launch/{setup,horovod,lib}.sh
-    "$ROOT/launch/check_setup.py" "$ROOT/setup.py")
+    "$ROOT"/launch/patches/* "$ROOT/launch/check_setup.py" "$ROOT/setup.py")
   stamp=$({ base_lines && cat "${inputs[@]}"; } | sha256sum)
   if [ "$(cat "$STAMP" 2>/dev/null)" = "$stamp" ] && [ -x "$VENV/bin/python" ]; then return; fi
   take_lock
@@ -271,7 +296,7 @@ main() {
   find_wheels
   if ! wheel_is_kept; then check_compilers; fi
   clear_environment
-  say "Python $PYTHON_VERSION, $MPI_NAME, $DEVICE; output goes to $LOG"
+  say "Python $PYTHON_VERSION, TensorFlow $TENSORFLOW, $MPI_NAME, $DEVICE; output goes to $LOG"
   mkdir -p "$VENV"
   base_lines >"$BASE"
   : >"$RUNNING"

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ba_dist.comm.channel import Channel
+from ba_dist.comm.installed import import_horovod
 from ba_dist.comm.leaving import end_job
 from ba_dist.comm.links import link_seconds
 from ba_dist.errors import UserError
@@ -110,12 +111,12 @@ class Comm:
                 their sizes the order of sums changes from step to step (horovod#1548).
 
         Raises:
-            UserError: when Horovod was not built with MPI, or sees another world.
+            UserError: when Horovod was built for another TensorFlow or without MPI, or sees another
+                world.
         """
         if self._horovod is not None:
             return
-        import horovod.tensorflow as horovod
-
+        horovod = import_horovod()
         if not horovod.mpi_built():
             raise UserError(
                 "Horovod was built without MPI; build it with MPI: `make setup` in a clone, else"
