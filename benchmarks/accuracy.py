@@ -130,18 +130,21 @@ def _shown(mean: float, half: float, sign: str = "") -> str:
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option("--samples", type=click.IntRange(1), default=1024, show_default=True, help="N.")
+@click.option("--samples", type=click.IntRange(1), default=2048, show_default=True, help="N.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="B.")
-@click.option("--epochs", type=click.IntRange(2), default=48, show_default=True, help="Even.")
+@click.option("--epochs", type=click.IntRange(2), default=24, show_default=True, help="Even.")
 @click.option("--copies", type=Numbers(), default="2,4,8", show_default=True, help="M of BA.")
 @click.option("--seeds", default="0,1,2", show_default=True, help="Of the runs of each line.")
+@click.option("--cutout", type=click.IntRange(0), default=14, show_default=True, help="Pixels.")
 @click.option("--mixup", type=float, default=0.2, show_default=True, help="Alpha.")
 @click.option("--ranks", type=click.IntRange(1), default=2, show_default=True, help="Of a run.")
 @click.option("--dataset", default="fashion_mnist", show_default=True, help="Also cifar10.")
 @click.option("--data-dir", help="Where the dataset is prepared, if not in the cache.")
 @output_option
 @one_message
-def main(samples, batch_size, epochs, copies, seeds, mixup, ranks, dataset, data_dir, output):
+def main(
+    samples, batch_size, epochs, copies, seeds, cutout, mixup, ranks, dataset, data_dir, output
+):
     """Train every experiment with every seed, and compare their final accuracy.
 
     Runs are kept beside the JSON: the same command with the same --output goes on.
@@ -160,12 +163,13 @@ def main(samples, batch_size, epochs, copies, seeds, mixup, ranks, dataset, data
     path = output_path("accuracy", output)
     shared = [
         *(f"--dataset={dataset}", f"--train-samples={samples}", f"--batch-size={batch_size}"),
+        f"--cutout={cutout}",
         # Seldom: an evaluation costs as much as ten epochs of a thousand samples.
         *(f"--seeds={seeds}", f"--ranks={ranks}", f"--eval-every={max(1, epochs // 4)}"),
         *([f"--data-dir={data_dir}"] if data_dir else []),
     ]
     settings = {"samples": samples, "batch_size": batch_size, "epochs": epochs, "copies": copies}
-    settings |= {"seeds": seeds, "mixup": mixup, "dataset": dataset}
+    settings |= {"seeds": seeds, "cutout": cutout, "mixup": mixup, "dataset": dataset}
     report = Report("accuracy", settings, {"ranks": ranks})
     table = Table(
         f"Final accuracy in % (95 % intervals over seeds {seeds}), {samples:,} samples",
