@@ -1,9 +1,41 @@
-"""How a report looks: one column or two as there is room, light or dark as the reader has it."""
+"""How pictures and pages look: the colours and markers of lines, and the style of report.html.
+
+A page has one column or two as there is room, and is light or dark as the reader has it.
+"""
+
+from typing import Any
 
 # Okabe and Ito's colours, which colour-blind people tell apart. On dark ground blue and black give
 # way to the lighter ones; the yellow is light enough only there.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DARK = ("#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#f0e442", "#ffffff")
+# A line has a marker as well: in grey, and to some readers, a few of the colours are alike.
+_HATCHES = ("", "//", "..", "\\\\", "xx")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def color_of(number: int) -> str:
+    """The colour of a line of a picture; they begin again after the last."""
+    return COLORS[number % len(COLORS)]
+
+
+def marker_of(number: int) -> str:
+    """The marker of a line, as matplotlib names it: of 49 lines, no two have both alike."""
+    return MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
+
+
+def look_of(number: int) -> dict[str, Any]:
+    """Colour and marker of a line, for matplotlib."""
+    return {"color": color_of(number), "marker": marker_of(number)}
+
+
+def bar_look(number: int) -> dict[str, Any]:
+    """Of a part of a stacked bar: a colour and a hatch, for matplotlib."""
+    return {
+        "color": color_of(number),
+        "hatch": _HATCHES[number % len(_HATCHES)],
+        "edgecolor": "white",
+    }
 
 
 def _variables(colors: tuple[str, ...]) -> str:
