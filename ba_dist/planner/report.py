@@ -158,5 +158,6 @@ def _stack(axes: Any, found: list[tuple[Plan, Prediction]]) -> None:
         bottom = [low + high for low, high in zip(bottom, height, strict=True)]
     names = [f"{plan.nodes}\nM={plan.multiplicity}" for plan, _ in found]
     axes.set_xticks(places, names, fontsize=8)
-    axes.set(title="What a step's time is spent on", ylabel="ms", xlabel="nodes")
+    axes.set(title="What a step's time is spent on", ylabel="ms a step", xlabel="nodes")
+    axes.margins(y=0.3)  # room for the legend
     axes.legend(reverse=True)  # as they lie

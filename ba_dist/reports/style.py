@@ -12,6 +12,16 @@ _DARK = ("#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#f0e442", "#fff
 # A line has a marker as well: in grey, and to some readers, a few of the colours are alike.
 _HATCHES = ("", "//", "..", "\\\\", "xx")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# The same in a page, as outlines around (0, 0).
+OUTLINES = {
+    "o": "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z",
+    "s": "M-3 -3h6v6h-6z",
+    "^": "M0 -4l4 7h-8z",
+    "D": "M0 -4.5l4.5 4.5l-4.5 4.5l-4.5 -4.5z",
+    "v": "M0 4l-4 -7h8z",
+    "P": "M-1.5 -4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+    "X": "M-4 -2l2 -2l2 2l2 -2l2 2l-2 2l2 2l-2 2l-2 -2l-2 2l-2 -2l2 -2z",
+}
 
 
 def color_of(number: int) -> str:
@@ -84,13 +94,15 @@ svg text {{ fill: currentColor; font-size: 12px; }}
 .validation {{ stroke-width: 2.2; }}
 .plain {{ fill: none; stroke: var(--c); stroke-width: 1.8; }}
 .raw {{ fill: var(--c); stroke: var(--c); opacity: 0.22; }}
-.dot {{ fill: var(--c); }}
+.mark {{ fill: var(--c); }}
 .group {{ fill: var(--panel); stroke: var(--rule); }}
 .lane {{ fill: var(--c); fill-opacity: 0.2; stroke: var(--c); }}
 .legend {{ display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; padding: 0; margin: 0.3rem 0 0.8rem;
   list-style: none; }}
 .legend i {{ display: inline-block; width: 1.6rem; margin-right: 0.4rem; vertical-align: 0.28em;
   border-top: 3px solid var(--c, currentColor); }}
+.legend svg {{ display: inline-block; width: 2.2rem; height: 0.9rem; margin-right: 0.4rem;
+  vertical-align: -0.1em; }}
 .legend i.band {{ border-top: 0.8rem solid var(--rule); vertical-align: 0; }}
 .legend i.dashed {{ border-top: 2px dashed currentColor; }}
 .legend i.solid {{ border-top: 2px solid currentColor; }}
