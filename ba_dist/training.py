@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ba_dist import experiment, runtime
-from ba_dist.between import Run, compare_replicas, end_epoch, leave_out, save
+from ba_dist.between_steps import Run, compare_replicas, end_epoch, leave_out, save
 from ba_dist.comm import Comm, start
 from ba_dist.config import Config, adapted, layout_of, override, plan_steps
 from ba_dist.data.catalog import Dataset, open_dataset

@@ -25,7 +25,7 @@ from typing import Any
 import click
 import numpy as np
 from accuracy_plot import draw
-from harness import Numbers, Report, Table, one_message, output_option, output_path
+from harness import Numbers, Report, Table, count_option, one_message, output_option, output_path
 from scipy import stats
 
 from ba_dist.errors import UserError
@@ -137,7 +137,7 @@ def _shown(mean: float, half: float, sign: str = "") -> str:
 @click.option("--seeds", default="0,1,2", show_default=True, help="Of the runs of each line.")
 @click.option("--cutout", type=click.IntRange(0), default=14, show_default=True, help="Pixels.")
 @click.option("--mixup", type=float, default=0.2, show_default=True, help="Alpha.")
-@click.option("--ranks", type=click.IntRange(1), default=2, show_default=True, help="Of a run.")
+@count_option("--ranks", 2, "Of a run.")
 @click.option("--dataset", default="fashion_mnist", show_default=True, help="Also cifar10.")
 @click.option("--data-dir", help="Where the dataset is prepared, if not in the cache.")
 @output_option

@@ -28,6 +28,7 @@ from harness import (  # noqa: E402
     Numbers,
     Report,
     Table,
+    count_option,
     measure,
     of_ranks,
     one_message,
@@ -187,20 +188,8 @@ def choose(asked: str, store: str, streaming_python: str, ready: bool, report: R
     help="Measure instances ready for the network: a random box at 224 pixels, mirrored or not,"
     " standardised, on every rank another.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Photographs that a group reads in a step.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Turns of each contender; the median is taken over them.",
-)
+@count_option("--batch-size", 64, "Photographs that a group reads in a step.")
+@count_option("--rounds", 5, "Turns of each contender; the median is taken over them.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),

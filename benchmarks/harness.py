@@ -306,6 +306,49 @@ output_option = click.option(
 )
 
 
+model_option = click.option(
+    "--model", default="resnet50", show_default=True, help="Name of the network."
+)
+compute_ms_option = click.option(
+    "--compute-ms",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Wait so long instead of computing.  [default: train the network]",
+)
+
+
+def count_option(flag: str, default: int, text: str | None = None) -> Callable[[Any], Any]:
+    """An option that takes a whole number from 1 up.
+
+    Args:
+        flag: with its dashes.
+        default: shown in the help.
+        text: of the help.
+    """
+    kind = click.IntRange(1)
+    return click.option(flag, type=kind, default=default, show_default=True, help=text)
+
+
+def image_size_option(text: str | None = None) -> Callable[[Any], Any]:
+    """`--image-size`, of ImageNet unless told."""
+    return count_option("--image-size", 224, text)
+
+
+def steps_option(default: int) -> Callable[[Any], Any]:
+    """`--steps` of contenders that take turns."""
+    return count_option(
+        "--steps",
+        default,
+        "Steps of a turn that count; the median is taken over those of all turns.",
+    )
+
+
+def precision_option(*choices: str, text: str | None = None) -> Callable[[Any], Any]:
+    """`--precision`, the first of the choices unless told."""
+    kind = click.Choice(choices)
+    return click.option("--precision", type=kind, default=choices[0], show_default=True, help=text)
+
+
 def one_message(program: Callable[..., Any]) -> Callable[..., Any]:
     """Errors that a user can correct end the program with one message.
 

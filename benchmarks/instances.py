@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 import photos
-from harness import Report, Table, measure, one_message, output_option, output_path
+from harness import Report, Table, count_option, measure, one_message, output_option, output_path
 
 from ba_dist import runtime
 from ba_dist.config import Augment
@@ -144,13 +144,7 @@ def milliseconds(work: Callable[[], None], images: int) -> float:
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option(
-    "--trials",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="Turns of each work; the median is taken over them.",
-)
+@count_option("--trials", 20, "Turns of each work; the median is taken over them.")
 @output_option
 @one_message
 def main(trials, output):

@@ -16,7 +16,16 @@ from typing import Any
 
 import click
 import numpy as np
-from harness import Numbers, Report, Table, measure, one_message, output_option, output_path
+from harness import (
+    Numbers,
+    Report,
+    Table,
+    count_option,
+    measure,
+    one_message,
+    output_option,
+    output_path,
+)
 
 from ba_dist import runtime
 from ba_dist.analysis.rules import Checker, Rules
@@ -144,9 +153,7 @@ def sizes(ranks: int) -> dict[str, tuple[str, float]]:
     show_default=True,
     help="W, multiples of 8.",
 )
-@click.option(
-    "--trials", type=click.IntRange(1), default=20, show_default=True, help="Calls of each part."
-)
+@count_option("--trials", 20, "Calls of each part.")
 @output_option
 @one_message
 def main(ranks, trials, output):

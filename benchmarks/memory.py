@@ -16,7 +16,17 @@ from typing import Any
 
 import click
 import training
-from harness import Report, Table, measure, one_message, output_option, output_path
+from harness import (
+    Report,
+    Table,
+    count_option,
+    image_size_option,
+    measure,
+    model_option,
+    one_message,
+    output_option,
+    output_path,
+)
 
 from ba_dist import runtime
 from ba_dist.calibration.steps import CLASSES, train_step
@@ -78,16 +88,10 @@ def apart(case: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option("--model", default="resnet50", show_default=True, help="Name of the network.")
-@click.option(
-    "--image-size", type=click.IntRange(1), default=224, show_default=True, help="Side in pixels."
-)
-@click.option(
-    "--instances", type=click.IntRange(1), default=64, show_default=True, help="b·K, of a rank."
-)
-@click.option(
-    "--microbatch", type=click.IntRange(1), default=32, show_default=True, help="The smaller one."
-)
+@model_option
+@image_size_option("Side in pixels.")
+@count_option("--instances", 64, "b·K, of a rank.")
+@count_option("--microbatch", 32, "The smaller one.")
 @click.option("--case", hidden=True, help="Measure one way in this process.")
 @output_option
 @one_message

@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import click
-from harness import Report, Table, one_message, output_option, output_path
+from harness import Report, Table, count_option, one_message, output_option, output_path
 
 from ba_dist.config import Data
 from ba_dist.data.catalog.find import find
@@ -94,13 +94,7 @@ def unigram_perplexity(train: Sequence[int], tokens: Sequence[int], words: int) 
 @click.command(context_settings={"max_content_width": 100})
 @click.option("--dataset", default="bible-kjv", show_default=True, help="A text.")
 @click.option("--data-dir", help="Where it is.")
-@click.option(
-    "--least-count",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="How often a word must occur, as in the run.",
-)
+@count_option("--least-count", 1, "How often a word must occur, as in the run.")
 @click.option(
     "--order",
     type=click.IntRange(2),

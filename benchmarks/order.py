@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 import numpy as np
-from harness import Report, Table, measure, one_message, output_option, output_path
+from harness import Report, Table, count_option, measure, one_message, output_option, output_path
 
 from ba_dist import runtime
 from ba_dist.errors import UserError
@@ -63,30 +63,10 @@ def peak_megabytes(work: Callable[[], Any]) -> float:
     show_default=True,
     help="N, samples of the dataset.",
 )
-@click.option(
-    "--ranks", type=click.IntRange(1), default=5704, show_default=True, help="W, ranks of the run."
-)
-@click.option(
-    "--multiplicity",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="M, augmented copies of each sample.",
-)
-@click.option(
-    "--batch-per-group",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Samples that a group holds in a step.",
-)
-@click.option(
-    "--trials",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="Times that it is built; the median is taken over them.",
-)
+@count_option("--ranks", 5704, "W, ranks of the run.")
+@count_option("--multiplicity", 8, "M, augmented copies of each sample.")
+@count_option("--batch-per-group", 64, "Samples that a group holds in a step.")
+@count_option("--trials", 20, "Times that it is built; the median is taken over them.")
 @output_option
 @one_message
 def main(samples, ranks, multiplicity, batch_per_group, trials, output):

@@ -21,7 +21,21 @@ from typing import Any
 import click
 import numpy as np
 import training
-from harness import Report, Table, leave, measure, one_message, output_option, output_path
+from harness import (
+    Report,
+    Table,
+    compute_ms_option,
+    count_option,
+    image_size_option,
+    leave,
+    measure,
+    model_option,
+    one_message,
+    output_option,
+    output_path,
+    precision_option,
+    steps_option,
+)
 from ranks import patient_barrier
 
 from ba_dist import runtime
@@ -241,28 +255,17 @@ class Megabytes(click.ParamType):
     type=click.Choice(["fp32", "bf16", "fp16"]),
     help="What gradients are sent as.  [default: as they are]",
 )
-@click.option("--model", default="resnet50", show_default=True, help="Name of the network.")
-@click.option("--image-size", type=click.IntRange(1), default=224, show_default=True)
-@click.option(
-    "--instances",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="Of a rank in a step.",
-)
+@model_option
+@image_size_option()
+@count_option("--instances", 16, "Of a rank in a step.")
 @click.option(
     "--microbatch",
     type=click.IntRange(0),
     default=0,
     help="Instances that go through the network at once.  [default: 32 on CPU]",
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option(
-    "--compute-ms",
-    type=click.FloatRange(0),
-    default=0.0,
-    help="Wait so long instead of computing.  [default: train the network]",
-)
+@precision_option("fp32", "bf16")
+@compute_ms_option
 @click.option(
     "--gradient-mb",
     type=click.FloatRange(0.001),
@@ -270,22 +273,10 @@ class Megabytes(click.ParamType):
     show_default=True,
     help="With --compute-ms: megabytes of gradients.",
 )
-@click.option(
-    "--layers",
-    type=click.IntRange(1),
-    default=50,
-    show_default=True,
-    help="With --compute-ms: gradients of equal size, one after the other.",
-)
-@click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Steps of a turn that count; the median is taken over those of all turns.",
-)
-@click.option("--warm-up", type=click.IntRange(1), default=2, show_default=True)
+@count_option("--layers", 50, "With --compute-ms: gradients of equal size, one after the other.")
+@count_option("--rounds", 4)
+@steps_option(5)
+@count_option("--warm-up", 2)
 @output_option
 @one_message
 def main(output, **values):

@@ -30,11 +30,17 @@ from harness import (
     Numbers,
     Report,
     Table,
+    compute_ms_option,
+    count_option,
+    image_size_option,
     measure,
+    model_option,
     of_ranks,
     one_message,
     output_option,
     output_path,
+    precision_option,
+    steps_option,
 )
 from ranks import patient_barrier, run_ranks
 
@@ -288,34 +294,13 @@ def flags(settings: Settings) -> list[str]:
     type=Numbers(),
     help="R: ranks that share a batch.  [default: as many as M and the ranks allow]",
 )
-@click.option(
-    "--batch-per-rank",
-    type=click.IntRange(1),
-    default=40,
-    show_default=True,
-    help="Instances of a rank in a step, whatever M; K copies of whole samples.",
+@count_option(
+    "--batch-per-rank", 40, "Instances of a rank in a step, whatever M; K copies of whole samples."
 )
-@click.option("--model", default="resnet50", show_default=True, help="Name of the network.")
-@click.option(
-    "--image-size",
-    type=click.IntRange(1),
-    default=224,
-    show_default=True,
-    help="Height and width that the network sees.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the network.",
-)
-@click.option(
-    "--compute-ms",
-    type=click.FloatRange(0),
-    default=0.0,
-    help="Wait so long instead of computing.  [default: train the network]",
-)
+@model_option
+@image_size_option("Height and width that the network sees.")
+@precision_option("fp32", "bf16", "fp16", text="Arithmetic of the network.")
+@compute_ms_option
 @click.option(
     "--gradient-mb",
     type=click.FloatRange(0),
@@ -337,26 +322,10 @@ def flags(settings: Settings) -> list[str]:
     metavar="FOLDER",
     help="Read JPEGs from here.  [default: synthetic ones]",
 )
-@click.option(
-    "--rounds",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Turns of each multiplicity.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="Steps of a turn that count; the median is taken over those of all turns.",
-)
-@click.option(
-    "--warm-up",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Steps before them, which do not count and use up what was read ahead.",
+@count_option("--rounds", 5, "Turns of each multiplicity.")
+@steps_option(20)
+@count_option(
+    "--warm-up", 5, "Steps before them, which do not count and use up what was read ahead."
 )
 @output_option
 @one_message

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ba_dist.reports.style import COLORS, bar_look
+
 
 def draw(results: list[dict[str, Any]], parts: Sequence[str], path: Path) -> None:
     """Steps per second on the left, what a step's time goes into on the right.
@@ -26,15 +28,16 @@ def draw(results: list[dict[str, Any]], parts: Sequence[str], path: Path) -> Non
     ]
     places = range(len(results))
     steps = [r["steps_per_second"] for r in results]
-    left.bar(places, [s["median"] for s in steps], yerr=[s["deviation"] for s in steps], capsize=4)
+    left.bar(places, [s["median"] for s in steps], yerr=[s["deviation"] for s in steps], capsize=4,
+             color=COLORS[0])  # fmt: skip
     left.set(title="Steps per second", ylabel="steps/s")
     bottom = np.zeros(len(results))
-    for part in parts:
+    for number, part in enumerate(parts):
         height = np.array([r["milliseconds"][part]["median"] for r in results])
-        right.bar(places, height, bottom=bottom, label=part)
+        right.bar(places, height, bottom=bottom, label=part, **bar_look(number))
         bottom += height
     right.set(title="Where a step's time goes", ylabel="ms a step")
-    right.legend()
+    right.legend(reverse=True)  # as they lie
     for axes in (left, right):
         axes.set_xticks(places, labels)
     figure.savefig(path, dpi=120)

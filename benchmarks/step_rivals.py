@@ -29,10 +29,13 @@ from harness import (
     Numbers,
     Report,
     Table,
+    count_option,
+    image_size_option,
     measure,
     one_message,
     output_option,
     output_path,
+    precision_option,
 )
 
 from ba_dist import runtime
@@ -215,7 +218,7 @@ def _rivals(values: tuple[str, ...]) -> dict[str, str]:
 
 @click.command(context_settings={"max_content_width": 100})
 @click.option("--model", default="resnet50", show_default=True, help="resnet50 or resnetN, N=6n+2.")
-@click.option("--image-size", type=click.IntRange(1), default=224, show_default=True)
+@image_size_option()
 @click.option(
     "--batch-sizes",
     type=Numbers(),
@@ -223,12 +226,12 @@ def _rivals(values: tuple[str, ...]) -> dict[str, str]:
     show_default=True,
     help="Instances that a rank trains on in a step; PyTorch's one process takes those of all.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--ranks", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns each.")
-@click.option("--trials", type=click.IntRange(1), default=5, show_default=True, help="Of a turn.")
-@click.option("--warm-up", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--steps-per-trial", type=click.IntRange(1), default=1, show_default=True)
+@precision_option("fp32", "bf16")
+@count_option("--ranks", 2)
+@count_option("--rounds", 3, "Turns each.")
+@count_option("--trials", 5, "Of a turn.")
+@count_option("--warm-up", 2)
+@count_option("--steps-per-trial", 1)
 @click.option(
     "--rival",
     multiple=True,

@@ -22,11 +22,15 @@ from harness import (
     Numbers,
     Report,
     Table,
+    count_option,
+    image_size_option,
     last_lines,
     measure,
+    model_option,
     one_message,
     output_option,
     output_path,
+    precision_option,
 )
 from ranks import patient_barrier
 
@@ -194,7 +198,7 @@ def device_kind() -> str:
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option("--model", default="resnet50", show_default=True, help="Name of the network.")
+@model_option
 @click.option(
     "--batch-sizes",
     type=Numbers(),
@@ -202,53 +206,19 @@ def device_kind() -> str:
     show_default=True,
     help="Instances that a rank trains on in a step.",
 )
-@click.option(
-    "--image-size",
-    type=click.IntRange(1),
-    default=224,
-    show_default=True,
-    help="Height and width that the network sees.",
-)
-@click.option(
-    "--multiplicity",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="M, augmented copies of each sample.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the network.",
-)
+@image_size_option("Height and width that the network sees.")
+@count_option("--multiplicity", 1, "M, augmented copies of each sample.")
+@precision_option("fp32", "bf16", "fp16", text="Arithmetic of the network.")
 @click.option(
     "--microbatch",
     type=click.IntRange(0),
     default=0,
     help="Instances that go through the network at once.  [default: as ba-dist train]",
 )
-@click.option(
-    "--trials",
-    type=click.IntRange(1),
-    default=200,
-    show_default=True,
-    help="Measurements of which the median is taken.",
-)
-@click.option(
-    "--steps-per-trial",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Training steps of a measurement.",
-)
-@click.option(
-    "--warm-up",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Measurements before, which do not count; the first builds the graph.",
+@count_option("--trials", 200, "Measurements of which the median is taken.")
+@count_option("--steps-per-trial", 1, "Training steps of a measurement.")
+@count_option(
+    "--warm-up", 10, "Measurements before, which do not count; the first builds the graph."
 )
 @click.option(
     "--dataset",

@@ -9,6 +9,7 @@ from ba_dist.planner.choice import Plan
 from ba_dist.planner.machine import Machine
 from ba_dist.planner.prediction import Prediction, step_time
 from ba_dist.planner.workload import Workload
+from ba_dist.reports.style import bar_look, look_of
 
 _HEAD = (
     *("nodes", "M", "R", "K", "n", "steps/s", "images/s", "hours", "node-hours"),
@@ -123,13 +124,15 @@ def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for copies in dict.fromkeys(plan.multiplicity for plan, _ in found):
+    every = dict.fromkeys(plan.multiplicity for plan, _ in found)
+    for number, copies in enumerate(every):
         rows = [(plan.nodes, best) for plan, best in found if plan.multiplicity == copies]
         rates = [best.steps_per_second for _, best in rows]
         spread = [best.steps_per_second * best.deviation for _, best in rows]
-        left.errorbar([n for n, _ in rows], rates, yerr=spread, marker="o", capsize=4,
+        left.errorbar([n for n, _ in rows], rates, yerr=spread, capsize=4, **look_of(number),
                       label=f"M = {copies}")  # fmt: skip
-    left.set(title="Steps per second", xlabel="nodes", xscale="log", ylim=(0, None))
+    left.set(title="Steps per second", ylabel="steps/s", ylim=(0, None))
+    left.set(xlabel="nodes", xscale="log")
     nodes = sorted({plan.nodes for plan, _ in found})
     left.set_xticks(nodes, [f"{n}" for n in nodes])
     left.minorticks_off()
@@ -149,11 +152,12 @@ def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:
 def _stack(axes: Any, found: list[tuple[Plan, Prediction]]) -> None:
     bottom = [0.0] * len(found)
     places = range(len(found))
-    for part in PARTS:
+    for number, part in enumerate(PARTS):
         height = [best.parts[part] * 1000 for _, best in found]
-        axes.bar(places, height, bottom=bottom, label=part)
+        axes.bar(places, height, bottom=bottom, label=part, **bar_look(number))
         bottom = [low + high for low, high in zip(bottom, height, strict=True)]
     names = [f"{plan.nodes}\nM={plan.multiplicity}" for plan, _ in found]
     axes.set_xticks(places, names, fontsize=8)
-    axes.set(title="What a step's time is spent on", ylabel="ms", xlabel="nodes")
-    axes.legend()
+    axes.set(title="What a step's time is spent on", ylabel="ms a step", xlabel="nodes")
+    axes.margins(y=0.3)  # room for the legend
+    axes.legend(reverse=True)  # as they lie

@@ -23,12 +23,12 @@ from ba_dist.reports.lines import (
     training_kind,
     window_of,
 )
-from ba_dist.reports.plots import Line2D, plt, save, set_scale
-from ba_dist.reports.style import COLORS
+from ba_dist.reports.plots import Line2D, key_of, marks_of, plt, save, set_scale
+from ba_dist.reports.style import color_of, look_of
 from ba_dist.reports.terminal import Drawn, chart
 
 _Look = dict[str, Any]
-_TRAINING: _Look = {"linestyle": (0, (4, 2)), "linewidth": 1.3}
+_TRAINING: _Look = {"linestyle": (0, (4, 2)), "linewidth": 1.3, "markerfacecolor": "white"}
 _VALIDATION: _Look = {"linewidth": 1.9}
 _BAND, _RAW = 0.2, 0.25  # how much of its colour a band has, and what lies under a smoothed line
 
@@ -73,19 +73,19 @@ def plot_curves(runs: Sequence[Path], x: X, name: str | None, output: Path | Non
         1, 2, width_ratios=(3.2, min(1.6, 0.3 + 0.28 * len(lines))), layout="constrained"
     )
     figure.set_size_inches(8.5 + min(2.5, 0.25 * len(lines)), 4.8)
-    colors = _colors(len(lines))
-    for color, (training, validation) in zip(colors, found, strict=True):
-        _draw(axis, training, color, _TRAINING)
-        marker = {"marker": "o", "markersize": 4} if len(validation.x) <= 12 else {}
-        _draw(axis, validation, color, {**_VALIDATION, **marker})
+    for number, (training, validation) in enumerate(found):
+        _draw(axis, training, number, _TRAINING)
+        _draw(axis, validation, number, _VALIDATION)
     set_scale(axis, "log" if metric.log else "linear", whole=x in ("epoch", "step"))
     axis.set(xlabel=X_LABELS[x], ylabel=metric.title)
-    _bars(bars, ends, colors, metric)
+    _bars(bars, ends, metric)
     short = [line.label.split(" (")[0] for line in lines]
     if max(map(len, short)) <= 60 // len(lines) <= 30:
         bars.set_xticks(range(len(lines)), short, fontsize=8, parse_math=False)
+    else:
+        _marks_below(bars, len(lines))
     _kinds(axis, found, any(len(line.runs) > 1 for line in lines))
-    _legend(figure, lines, colors)
+    _legend(figure, lines)
     return str(save(figure, output, mark_of("plot curves", runs, output)))
 
 
@@ -106,21 +106,22 @@ def plot_gradient_norm(runs: Sequence[Path], x: X, output: Path | None) -> str:
         return chart(drawn, X_LABELS[x], title, log=True)
     figure, axis = plt.subplots(layout="constrained")
     figure.set_size_inches(8.5, 5)
-    colors = _colors(len(lines))
-    for line, color in zip(lines, colors, strict=True):
+    for number, line in enumerate(lines):
         for run in line.runs:
             alone = curve(Line("", (run,)), "step", "grad_norm", x)
             size = 3 if len(alone.x) > 300 else 6
-            axis.plot(alone.x, alone.mean, ".", color=color, alpha=_RAW, markersize=size, mew=0)
-    for c, mean, color in zip(found, smoothed, colors, strict=True):
-        axis.plot(c.x, mean, color=color, **_VALIDATION)
+            look: _Look = {"color": color_of(number), "alpha": _RAW, "markersize": size, "mew": 0}
+            axis.plot(alone.x, alone.mean, ".", **look)
+    for number, (c, mean) in enumerate(zip(found, smoothed, strict=True)):
+        look = {**_VALIDATION, **marks_of(number, len(c.x))}
+        axis.plot(c.x, mean, color=color_of(number), **look)
     set_scale(axis, "log", whole=x in ("epoch", "step"))
     axis.set(xlabel=X_LABELS[x], ylabel=metric.title)
     points = Line2D([], [], color="black", linestyle="", marker=".", alpha=2 * _RAW)
     line_key = Line2D([], [], color="black", **_VALIDATION)
     text = f"mean of {window} logged steps" if window > 1 else "mean"
     axis.legend([points, line_key], ["single steps", text], fontsize=8)
-    _legend(figure, lines, colors)
+    _legend(figure, lines)
     return str(save(figure, output, mark_of("plot gradient-norm", runs, output)))
 
 
@@ -167,25 +168,20 @@ def _told(end: tuple[float, float], metric: Metric) -> str:
     return f"{mean:{form}}{more}{' %' if metric.change else ''} {metric.name} at the end"
 
 
-def _colors(number: int) -> list[Any]:
-    if number <= len(COLORS):
-        return list(COLORS[:number])
-    return list(plt.get_cmap("viridis")(np.linspace(0, 0.92, number)))
-
-
-def _draw(axis: Any, found: Curve, color: Any, look: _Look) -> None:
-    axis.plot(found.x, found.mean, color=color, **look)
+def _draw(axis: Any, found: Curve, number: int, look: _Look) -> None:
+    color = color_of(number)
+    axis.plot(found.x, found.mean, color=color, **look, **marks_of(number, len(found.x), most=12))
     if found.deviation.any():
         low, high = found.mean - found.deviation, found.mean + found.deviation
         axis.fill_between(found.x, low, high, color=color, alpha=_BAND, linewidth=0)
 
 
-def _bars(axis: Any, ends: list[tuple[float, float]], colors: list[Any], metric: Metric) -> None:
+def _bars(axis: Any, ends: list[tuple[float, float]], metric: Metric) -> None:
     """A bar for each line, with its number; a whisker of a deviation where there are seeds."""
-    for place, ((mean, deviation), color) in enumerate(zip(ends, colors, strict=True)):
+    for place, (mean, deviation) in enumerate(ends):
         if not math.isfinite(mean):
             continue
-        axis.bar(place, mean, color=color, width=0.7)
+        axis.bar(place, mean, color=color_of(place), width=0.7)
         if deviation:
             axis.errorbar(place, mean, deviation, color="black", capsize=4, linewidth=1)
         text = f"{mean:.2f}" if metric.change else f"{mean:.3g}"
@@ -197,6 +193,13 @@ def _bars(axis: Any, ends: list[tuple[float, float]], colors: list[Any], metric:
     axis.margins(y=0.1)
     axis.set_title(f"final {metric.title}", fontsize=10, wrap=True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _marks_below(axis: Any, number: int) -> None:
+    """Which bar is which line, by its marker, where there is no room for names."""
+    for place in range(number):
+        below = {"transform": axis.get_xaxis_transform(), "clip_on": False}
+        axis.plot(place, -0.04, markersize=6, **look_of(place), **below)
 
 
 def _kinds(axis: Any, found: list[tuple[Curve, Curve]], seeds: bool) -> None:
@@ -213,9 +216,9 @@ def _kinds(axis: Any, found: list[tuple[Curve, Curve]], seeds: bool) -> None:
     axis.legend(handles, texts, fontsize=8)
 
 
-def _legend(figure: Any, lines: list[Line], colors: list[Any]) -> None:
-    """Which colour is which line, below; the figure becomes higher by its rows."""
-    keys = [Line2D([], [], color=color, linewidth=3) for color in colors]
+def _legend(figure: Any, lines: list[Line]) -> None:
+    """Which colour and marker is which line, below; the figure becomes higher by its rows."""
+    keys = [key_of(number) for number in range(len(lines))]
     shown = [ln.label if len(ln.label) <= 90 else f"{ln.label[:89]}…" for ln in lines]
     columns = max(1, min(4, 100 // (8 + max(map(len, shown)))))
     width, height = figure.get_size_inches()

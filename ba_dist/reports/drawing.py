@@ -13,12 +13,14 @@ import numpy as np
 from ba_dist.reports.history import Floats
 from ba_dist.reports.incidents import many
 from ba_dist.reports.markup import Element, make
+from ba_dist.reports.style import OUTLINES, marker_of
 from ba_dist.reports.ticks import ticks_of, ticks_of_log
 from ba_dist.rules.layout import Layout
 
 _WIDTH, _HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 12, 10, 42
 _POINTS = 400  # of a line at most: more are not seen, and make the page large
+_MARKS = 6  # of a line of many points, about
 COLORS = 7  # classes c0 … c6 of the page
 
 
@@ -125,15 +127,27 @@ def _drawn(stroke: Stroke, frame: _Frame) -> list[Element]:
     x, y = stroke.x[chosen], stroke.y[chosen]
     width = None if stroke.width is None else f"stroke-width:{min(stroke.width, 12):g}"
     found = [make("polyline", points=frame.points(x, y), class_=look, style=width)]
-    if len(x) == 1 or (stroke.kind == "validation" and len(x) <= 12):
-        places = [
-            (f"{frame.right(a):.1f}", f"{frame.down(b):.1f}") for a, b in zip(x, y, strict=True)
-        ]
-        found += [
-            make("circle", cx=a, cy=b, r=3, class_=f"dot c{stroke.color % COLORS}")
-            for a, b in places
-        ]
-    return found
+    if stroke.kind == "training" and len(x) > 1:
+        return found  # the marks of its validation are beside it
+    every = 1 if len(x) <= 12 else math.ceil(len(x) / _MARKS)
+    first = stroke.color * every // 3 % every
+    places = zip(x[first::every], y[first::every], strict=True)
+    return found + [_mark(stroke.color, frame.right(a), frame.down(b)) for a, b in places]
+
+
+def _mark(number: int, x: float, y: float) -> Element:
+    """The marker of a line, as `marker_of` says, around a point."""
+    look = f"mark c{number % COLORS}"
+    outline = OUTLINES[marker_of(number)]
+    return make("path", d=outline, transform=f"translate({x:.1f} {y:.1f})", class_=look)
+
+
+def key(number: int) -> Element:
+    """A line of a legend, with its colour and marker."""
+    svg = make("svg", viewBox="0 0 36 12", class_="key", aria_hidden="true")
+    svg.append(make("polyline", points="0,6 36,6", class_=f"validation c{number % COLORS}"))
+    svg.append(_mark(number, 18, 6))
+    return svg
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from ba_dist.analysis.correlation import Correlations
 from ba_dist.analysis.variance import Variances
 from ba_dist.reports.plots import plt, save
+from ba_dist.reports.style import color_of, look_of
 
 
 def plot_correlations(found: Correlations, name: str, output: Path) -> Path:
@@ -27,17 +28,17 @@ def plot_correlations(found: Correlations, name: str, output: Path) -> Path:
         across = np.arange(len(states)) + 0.6 * (i - (kinds - 1) / 2) / kinds
         medians = [row.spread.median for row in rows]
         deviations = [row.spread.deviation for row in rows]
-        marker = "o" if rows[0].augmentations else "s"
-        axis.errorbar(
-            across, medians, deviations, fmt=marker, capsize=3, label=rows[0].pair, markersize=5
-        )
+        look = {**look_of(i), "linestyle": "", "capsize": 3, "markersize": 6}
+        if not rows[0].augmentations:  # two samples: hollow
+            look["markerfacecolor"] = "white"
+        axis.errorbar(across, medians, deviations, label=rows[0].pair, **look)
     axis.set_xticks(range(len(states)), [f"{s.name}\nepoch {s.epoch:g}" for s in states])
     title = f"{name}: correlation of gradients, {found.pairs} pairs of each kind"
     axis.set(ylabel="Pearson correlation: median, deviation")
     axis.set_title(title, parse_math=False, fontsize=11)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=9)
     return save(figure, output, "ba-dist analyze correlation")
 
 
@@ -54,23 +55,25 @@ def plot_variances(found: Variances, name: str, output: Path) -> Path:
     """
     copies = found.multiplicities
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for part in found.measured:
+    for number, part in enumerate(found.measured):
         once = part.split.of_mean(found.batch_size, 1)
         label = f"{part.state.name}, epoch {part.state.epoch:g}"
         shares = [part.split.of_mean(found.batch_size, m) / once for m in copies]
-        (line,) = left.plot(copies, shares, marker="o", markersize=4, label=label)
+        look = {**look_of(number), "markersize": 5}
+        left.plot(copies, shares, label=label, **look)
         floor = part.split.of_mean(found.batch_size, float("inf")) / once
-        left.axhline(floor, color=line.get_color(), linestyle=":", linewidth=1)
+        left.axhline(floor, color=color_of(number), linestyle=":", linewidth=1)
         norms = [part.split.norm(found.batch_size, m) for m in copies]
-        right.plot(copies, norms, marker="o", markersize=4, label=label)
-    left.set(ylabel="variance, of that with M = 1 (dotted: endless copies)", ylim=(0, 1.05))
-    right.set(ylabel="norm of the gradient of a step", ylim=(0, None))
+        right.plot(copies, norms, label=label, **look)
+    left.set(ylabel="variance / that with M = 1 (dotted: endless copies)", ylim=(0, 1.05))
+    highest = max(part.split.norm(found.batch_size, copies[0]) for part in found.measured)
+    right.set(ylabel="L2 norm of the gradient of a step", ylim=(0, 1.08 * highest))
     for axis in (left, right):
         axis.set(xlabel="M, copies of each sample", xscale="log")
         axis.set_xticks(copies, [str(m) for m in copies], minor=False)
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
-    left.legend(fontsize=8)
+    left.legend(fontsize=9)
     title = f"{name}: variance of the gradient, B = {found.batch_size}"
     figure.suptitle(title, fontsize=11, parse_math=False)
     return save(figure, output, "ba-dist analyze variance")

@@ -147,17 +147,13 @@ def _curves(runs: Sequence[History], labels: Sequence[str]) -> Iterator[Element]
     charts = [_chart(runs, "loss", x), _measure(runs, x)]
     charts += [_chart(runs, name, x) for name in ("lr", "grad_norm")]
     drawn = [chart for chart in charts if chart is not None]
-    keys = [make("li", make("i"), label, class_=_color(i)) for i, label in enumerate(labels)]
+    keys = [make("li", drawing.key(i), label) for i, label in enumerate(labels)]
     kinds = {"dashed": "training", "solid": "validation"}
     if any(part.get("class", "").startswith("raw") for chart in drawn for part in chart):
         kinds["band"] = "single steps, from the least to the most"
     told = [make("li", make("i", class_=look), words) for look, words in kinds.items()]
     yield make("ul", *(keys if len(runs) > 1 else []), *told, class_="legend")
     yield make("div", *(make("figure", chart) for chart in drawn), class_="charts")
-
-
-def _color(number: int) -> str:
-    return f"c{number % drawing.COLORS}"
 
 
 def _epochs(run: History) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 
 matplotlib.use("Agg")
 
@@ -18,14 +17,15 @@ from ba_dist.errors import UserError, reason
 from ba_dist.reports.files import check_replaceable, default_output, mark_of
 from ba_dist.reports.history import Floats, History, read
 from ba_dist.reports.lines import smooth, window_of
+from ba_dist.reports.style import color_of, look_of, marker_of
 from ba_dist.run.names import common_name
 
 _LETTERS = 140  # that a line of the legend holds
-_COLORS = matplotlib.colormaps["tab10"](range(10))
+_MARKS = 8  # of a line of many points, about
 _Look = dict[str, Any]
 _RAW: _Look = {"alpha": 0.25, "linewidth": 0.8}
 _SMOOTH: _Look = {"linewidth": 1.8}
-_EVALUATED: _Look = {"marker": "o", "markersize": 4, "linestyle": "--", "linewidth": 1}
+_EVALUATED: _Look = {"linestyle": "--", "linewidth": 1}
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,22 @@ class _Run:
     Args:
         label: name, recipe, B and M.
         history: what it has left.
-        color: of its lines.
+        number: of its colour and marker.
     """
 
     label: str
     history: History
-    color: Any
+    number: int
 
     @property
     def steps_per_epoch(self) -> int:
         """0 where the run does not say."""
         return self.history.steps_per_epoch
+
+    @property
+    def color(self) -> str:
+        """Of its lines."""
+        return color_of(self.number)
 
     def series(self, event: str, name: str) -> tuple[Floats, Floats]:
         """(steps, values) of a number."""
@@ -60,7 +65,7 @@ def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
     ended at 1.
 
     Args:
-        runs: run directories; each has a colour.
+        runs: run directories; each has a colour and a marker.
         output: the file to write; its suffix chooses the format. By default `curves.png` in the
             directory of the one run, or `curves-NAME-NAME.png` in the current folder.
 
@@ -68,9 +73,7 @@ def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
         UserError: when a folder has no metrics, or the plot cannot be written.
     """
     output = output or default_output(runs, "curves.png")
-    few = len(runs) <= len(_COLORS)
-    colors = _COLORS if few else plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(runs)))
-    drawn = [_read(run, color) for run, color in zip(runs, colors, strict=False)]
+    drawn = [_read(run, number) for number, run in enumerate(runs)]
     judged = _judged(drawn)
     panels: list[tuple[str, str, str]] = [
         ("loss", "loss", "log"),
@@ -88,19 +91,39 @@ def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
             steps, values = run.series("step", name)
             if name == "lr":  # not measured: nothing to smooth, but often the same in all runs
                 width = 2 + below * min(2, 10 / len(drawn))
-                axis.plot(steps / unit, values, color=run.color, linewidth=width)
+                marks = marks_of(run.number, len(steps))
+                axis.plot(steps / unit, values, color=run.color, linewidth=width, **marks)
                 continue
             if window > 1:
                 axis.plot(steps / unit, values, color=run.color, **_RAW)
-            axis.plot(steps / unit, smooth(values, window), color=run.color, **_SMOOTH)
+            look = {**_SMOOTH, **marks_of(run.number, len(steps))}
+            axis.plot(steps / unit, smooth(values, window), color=run.color, **look)
             for found in _validations(run, name):
                 steps, values = run.series("epoch", found)
-                look = {**_EVALUATED, "markersize": 4 if len(steps) <= 30 else 2}
+                look = {**_EVALUATED, **marks_of(run.number, len(steps), most=30)}
                 axis.plot(steps / unit, values, color=run.color, **look)
         set_scale(axis, scale)
         axis.set(title=title, xlabel=label)
     _legends(figure, axes.flat[:2], drawn, window)
     return save(figure, output, mark_of("plot", runs, output))
+
+
+def marks_of(number: int, points: int, most: int = _MARKS) -> _Look:
+    """The marker of a line: at every point of a few, else at some, which differ from line to line.
+
+    Args:
+        number: of the line.
+        points: that it has.
+        most: that are all marked.
+    """
+    every = 1 if points <= most else -(-points // _MARKS)
+    first = number * every // 3 % every
+    return {"marker": marker_of(number), "markersize": 4.5, "markevery": (first, every)}
+
+
+def key_of(number: int) -> Line2D:
+    """The line of a legend, with colour and marker."""
+    return Line2D([], [], linewidth=2.5, markersize=6, **look_of(number))
 
 
 def set_scale(axis: Any, scale: str, whole: bool = True) -> None:
@@ -140,7 +163,7 @@ def save(figure: Any, output: Path, mark: str) -> Path:
     return output
 
 
-def _read(run: Path, color: Any) -> _Run:
+def _read(run: Path, number: int) -> _Run:
     name, history = f"{run}", read(run)
     name = name if len(name) <= 70 else f"…{name[-69:]}"
     try:
@@ -150,8 +173,8 @@ def _read(run: Path, color: Any) -> _Run:
         made = config["recipe"] + ("" if baseline == "none" else f" ({baseline})")
         says = f"{made}, B = {batch['batch_size']}, M = {batch['multiplicity']}"
     except (KeyError, TypeError):  # curves can be drawn all the same
-        return _Run(name, history, color)
-    return _Run(f"{name}: {says}", history, color)
+        return _Run(name, history, number)
+    return _Run(f"{name}: {says}", history, number)
 
 
 def _validations(run: _Run, name: str) -> Iterator[str]:
@@ -183,7 +206,7 @@ def _axis(runs: list[_Run]) -> tuple[str, str]:
 
 
 def _legends(figure: Any, panels: Any, runs: list[_Run], window: int) -> None:
-    """Colours are runs, below; kinds of lines are in the panels that have several."""
+    """Colours and markers are runs, below; kinds of lines are in the panels that have several."""
     steps = [Line2D([], [], color="black", **_RAW)] if window > 1 else []
     lines = [*steps, Line2D([], [], color="black", **_SMOOTH)]
     texts = ["training, single steps"] * (window > 1)
@@ -194,7 +217,7 @@ def _legends(figure: Any, panels: Any, runs: list[_Run], window: int) -> None:
             [*texts, "validation"],
             fontsize=8,
         )
-    keys = [Line2D([], [], color=run.color, linewidth=3) for run in runs]
+    keys = [key_of(run.number) for run in runs]
     columns = max(1, min(3, _LETTERS // (8 + max(len(run.label) for run in runs))))
     places = [f"{i}" for i in range(len(runs))]
     legend = figure.legend(keys, places, loc="outside lower center", ncols=columns, fontsize=9)

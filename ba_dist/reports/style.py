@@ -1,9 +1,51 @@
-"""How a report looks: one column or two as there is room, light or dark as the reader has it."""
+"""How pictures and pages look: the colours and markers of lines, and the style of report.html.
+
+A page has one column or two as there is room, and is light or dark as the reader has it.
+"""
+
+from typing import Any
 
 # Okabe and Ito's colours, which colour-blind people tell apart. On dark ground blue and black give
 # way to the lighter ones; the yellow is light enough only there.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DARK = ("#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#f0e442", "#ffffff")
+# A line has a marker as well: in grey, and to some readers, a few of the colours are alike.
+_HATCHES = ("", "//", "..", "\\\\", "xx")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# The same in a page, as outlines around (0, 0).
+OUTLINES = {
+    "o": "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z",
+    "s": "M-3 -3h6v6h-6z",
+    "^": "M0 -4l4 7h-8z",
+    "D": "M0 -4.5l4.5 4.5l-4.5 4.5l-4.5 -4.5z",
+    "v": "M0 4l-4 -7h8z",
+    "P": "M-1.5 -4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+    "X": "M-4 -2l2 -2l2 2l2 -2l2 2l-2 2l2 2l-2 2l-2 -2l-2 2l-2 -2l2 -2z",
+}
+
+
+def color_of(number: int) -> str:
+    """The colour of a line of a picture; they begin again after the last."""
+    return COLORS[number % len(COLORS)]
+
+
+def marker_of(number: int) -> str:
+    """The marker of a line, as matplotlib names it: of 49 lines, no two have both alike."""
+    return MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
+
+
+def look_of(number: int) -> dict[str, Any]:
+    """Colour and marker of a line, for matplotlib."""
+    return {"color": color_of(number), "marker": marker_of(number)}
+
+
+def bar_look(number: int) -> dict[str, Any]:
+    """Of a part of a stacked bar: a colour and a hatch, for matplotlib."""
+    return {
+        "color": color_of(number),
+        "hatch": _HATCHES[number % len(_HATCHES)],
+        "edgecolor": "white",
+    }
 
 
 def _variables(colors: tuple[str, ...]) -> str:
@@ -52,13 +94,15 @@ svg text {{ fill: currentColor; font-size: 12px; }}
 .validation {{ stroke-width: 2.2; }}
 .plain {{ fill: none; stroke: var(--c); stroke-width: 1.8; }}
 .raw {{ fill: var(--c); stroke: var(--c); opacity: 0.22; }}
-.dot {{ fill: var(--c); }}
+.mark {{ fill: var(--c); }}
 .group {{ fill: var(--panel); stroke: var(--rule); }}
 .lane {{ fill: var(--c); fill-opacity: 0.2; stroke: var(--c); }}
 .legend {{ display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; padding: 0; margin: 0.3rem 0 0.8rem;
   list-style: none; }}
 .legend i {{ display: inline-block; width: 1.6rem; margin-right: 0.4rem; vertical-align: 0.28em;
   border-top: 3px solid var(--c, currentColor); }}
+.legend svg {{ display: inline-block; width: 2.2rem; height: 0.9rem; margin-right: 0.4rem;
+  vertical-align: -0.1em; }}
 .legend i.band {{ border-top: 0.8rem solid var(--rule); vertical-align: 0; }}
 .legend i.dashed {{ border-top: 2px dashed currentColor; }}
 .legend i.solid {{ border-top: 2px solid currentColor; }}

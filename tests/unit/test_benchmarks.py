@@ -1,5 +1,6 @@
 """The rules by which benchmarks turn trials into figures, and what they tell a person."""
 
+import ast
 import importlib
 import json
 import os
@@ -330,3 +331,12 @@ def test_shards_that_are_written_anew_leave_no_index_of_the_old_ones(tmp_path):
     assert index.exists()
     photos.make_shards(tmp_path, 3, shards=1)
     assert not index.exists()
+
+
+def test_an_option_that_several_benchmarks_have_is_written_once():
+    found = {}
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "click.option":
+                found.setdefault(ast.unparse(node), []).append(path.name)
+    assert len(found) > 20 and not {o: names for o, names in found.items() if len(names) > 1}

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.colors import to_hex
 
 from ba_dist.cli import commands as cli
 from ba_dist.errors import UserError
-from ba_dist.reports import lines, plots
+from ba_dist.reports import curves, lines, plots, style
 
 
 def make_run(folder, steps=40, per_epoch=10, multiplicity=2, **config):
@@ -75,6 +76,33 @@ def test_runs_of_other_epochs_are_compared_by_epochs(tmp_path, drawn):
     axis, lines = lines_of(drawn[0], "learning rate")
     assert axis.get_xlabel() == "epoch"
     assert [line.get_xdata()[-1] for line in lines] == [4, 2]
+
+
+def looks(lines):
+    return [(to_hex(line.get_color()), line.get_marker()) for line in lines]
+
+
+def test_runs_differ_in_colours_of_the_project_and_in_markers(tmp_path, drawn, figures_of):
+    """No two of 49 lines have both alike; in grey the markers tell the first seven apart."""
+    every = [(style.color_of(i), style.marker_of(i)) for i in range(49)]
+    assert len(set(every)) == 49 and len({marker for _, marker in every[:7]}) == 7
+    runs = [make_run(tmp_path / f"{i}", multiplicity=i + 1) for i in range(9)]
+    plots.plot_runs(runs, tmp_path / "runs.png")
+    _, rates = lines_of(drawn[0], "learning rate")
+    assert looks(rates) == looks(drawn[0].legends[0].get_lines()) == every[:9]
+    figures = figures_of(curves)
+    curves.plot_curves(runs, "epoch", None, tmp_path / "curves.png")
+    curves.plot_gradient_norm(runs, "epoch", tmp_path / "norm.png")
+    for figure in figures:
+        assert looks(figure.legends[0].get_lines()) == every[:9]
+        assert set(every[:9]) <= set(looks(figure.axes[0].get_lines()))
+
+
+@pytest.mark.parametrize("points", [1, 2, 12, 13, 30, 600])
+@pytest.mark.parametrize("number", range(9))
+def test_a_line_has_a_few_markers_and_one_at_least(points, number):
+    first, every = plots.marks_of(number, points)["markevery"]
+    assert 1 <= len(range(points)[first::every]) <= 8
 
 
 @pytest.mark.parametrize("window", [1, 3, 9, 99])

@@ -30,7 +30,7 @@ TAGS = {
     *("html", "head", "meta", "link", "title", "style", "body", "h1", "h2", "h3", "p", "div"),
     *("section", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "i", "figure"),
     *("figcaption", "img", "details", "summary"),
-    *("svg", "line", "text", "polyline", "polygon", "circle", "rect"),
+    *("svg", "line", "text", "polyline", "polygon", "path", "rect"),
 }
 
 
@@ -114,6 +114,13 @@ def test_several_runs_stand_side_by_side(tmp_path, monkeypatch):
     assert text.index("10.00%") < text.index("40.00%")
     for number in range(2):  # a colour each
         assert re.search(rf'<polyline [^>]*class="validation c{number}"', text)
+    # A marker each as well, in the charts and in the legend.
+    charts, legend = text.split('class="charts"')[1], re.search("(?s)<ul.*?</ul>", text)[0]
+    for part in (charts, legend):
+        shapes = {
+            c: set(re.findall(rf'<path d="([^"]+)" [^>]*class="mark c{c}"', part)) for c in (0, 1)
+        }
+        assert len(shapes[0]) == len(shapes[1]) == 1 and shapes[0] != shapes[1]
     assert "What differs" in text and text.count("<h1>") == 1
 
 
@@ -202,6 +209,8 @@ def test_a_chart_has_its_points_where_they_belong():
     assert x0 == 70 and x1 == 460 - 12 and y0 > y1
     ticks = {t.text: float(t.get("y")) for t in svg.iter("text") if t.get("class") == "end"}
     assert ticks["1"] == pytest.approx(y0, abs=0.1) and ticks["100"] == pytest.approx(y1, abs=0.1)
+    marks = [part.get("transform") for part in svg.iter("path")]
+    assert marks == [f"translate({x0:.1f} {y0:.1f})", f"translate({x1:.1f} {y1:.1f})"]
     assert drawing.chart([drawing.Stroke(x[:0], y[:0], 0, "raw")], "epoch", "loss") is None
 
 
