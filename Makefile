@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), RANKS (of `run` and `bench`), TENSORFLOW, PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults smoke test-cluster tour bench lint docs clean
+.PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster tour bench lint docs clean
 
 RANKS ?= 2
 ARGS ?=
@@ -20,10 +20,22 @@ run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=
 
 # Tests of one process on two cores at once, then those of several ranks: tests/conftest.py.
 test: setup  ## run the tests, with more pytest flags in ARGS="..."
-	.venv/bin/python -m pytest tests -n 2 -m "not smoke and not faults" $(ARGS)
+	.venv/bin/python -m pytest tests -n 2 -m "not smoke and not faults and not wide" $(ARGS)
+
+test-wide: setup  ## the tests of layouts, reading and weights on up to six ranks (2 minutes)
+	.venv/bin/python -m pytest tests/parallel -m wide $(ARGS)
 
 test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, stop, go on (3 minutes)
 	.venv/bin/python -m pytest tests -m faults $(ARGS)
+
+# In a folder beside the environment, which a user's pip might leave without them, or with others.
+.loggers/.made: requirements/loggers.txt requirements/constraints.txt | setup
+	rm -rf .loggers
+	.venv/bin/python -m pip install -q --target .loggers -c requirements/constraints.txt -r requirements/loggers.txt
+	touch $@
+
+test-loggers: .loggers/.made  ## the tests of W&B and MLflow, with both installed in .loggers
+	PYTHONPATH=.loggers .venv/bin/python -m pytest tests/unit/test_loggers.py $(ARGS)
 
 smoke: setup  ## run every recipe and benchmark for a few steps: does it run, does the loss fall? (6 minutes)
 	.venv/bin/python -m pytest tests -m smoke $(ARGS)
@@ -70,5 +82,5 @@ docs: .venv-docs/.made  ## build the documentation as a site into site/ (Python 
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
 clean:  ## remove .venv and what the tools leave behind; data, runs and kept wheels stay
-	rm -rf .venv .venv-docs .venv.lock site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs .venv.lock .loggers site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find ba_dist tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

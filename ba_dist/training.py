@@ -3,28 +3,26 @@
 import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ba_dist import experiment, runtime
+from ba_dist.between import Run, compare_replicas, end_epoch, leave_out, save
 from ba_dist.comm import Comm, start
 from ba_dist.config import Config, adapted, layout_of, override, plan_steps
-from ba_dist.data.batch import Batch
 from ba_dist.data.catalog import Dataset, open_dataset
 from ba_dist.data.order import rate_factor
 from ba_dist.data.pipeline import InputPipeline, choose_exchange, open_pipeline
 from ba_dist.data.sources import Source
 from ba_dist.errors import DataUnavailable, reason
-from ba_dist.health import devices, inject, nonfinite, replicas
+from ba_dist.health import devices, inject, replicas
 from ba_dist.health.signals import StopRequest, stop_requests
 from ba_dist.health.watch import Watch, open_watch
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.reports.page import write_report
 from ba_dist.rules.layout import Layout
-from ba_dist.rules.plan import Plan
-from ba_dist.run import instance_state, loggers, record, run_dir, saving
-from ba_dist.run.position import Position
+from ba_dist.run import loggers, record, run_dir, saving
 from ba_dist.run.report import REPORT
 from ba_dist.run.writer import Writer, open_writer
 from ba_dist.storage.cache import data_dir
@@ -139,25 +137,6 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
         return Outcome(folder, summary, run.position.step, made.task)
 
 
-@dataclass
-class Run:
-    """What the parts of a training run share on one rank. Only `position` and `saved` change."""
-
-    config: Config
-    layout: Layout
-    comm: Comm
-    plan: Plan
-    folder: Path
-    made: experiment.Experiment
-    step: Any  # step.TrainStep
-    hyper: Any  # step, from 0 → hyperparameters
-    evaluate: Any  # evaluate.Evaluator
-    facts: dict[str, Any]  # what makes it this run
-    position: Position = field(default_factory=Position)
-    ended_before: Mapping[str, Any] | None = None  # metrics of an epoch that an earlier job ended
-    saved: int = -1  # steps that were done at the last checkpoint of this job
-
-
 # --- before the first step ------------------------------------------------------------------------
 
 
@@ -250,9 +229,9 @@ def _loop(
     injector: inject.Injector,
 ) -> bool:
     position, plan = run.position, run.plan
-    _compare_replicas(run, writer, watch)
+    compare_replicas(run, writer, watch)
     # A job before may have been stopped in the evaluation of its last epoch.
-    if _end_epoch(run, writer, watch, stop):
+    if end_epoch(run, writer, watch, stop):
         return True
     for batch in watch.batches(pipeline, position.step):
         writer.batch(batch)
@@ -263,7 +242,7 @@ def _loop(
         vote = watch.vote(batch, stop=stop.wanted, save=writer.wants_checkpoint(number))
         result = run.step(batch, hyper, vote)
         if not result.finite:
-            _leave_out(run, writer, batch, result.loss_scale)
+            leave_out(run, writer, batch, result.loss_scale)
         position.step = number
         position.corrupt += result.corrupt
         watch.check_corrupt(position.corrupt)
@@ -275,126 +254,12 @@ def _loop(
         writer.step(position, result, hyper)
         # Before the evaluation, which may be long: a time limit must not cost the epoch.
         if result.save or result.stop or plan.evaluates(number):
-            _save(run, writer, watch)
+            save(run, writer, watch)
         if result.stop and not plan.is_over(number):
             return True
-        if _end_epoch(run, writer, watch, stop):
+        if end_epoch(run, writer, watch, stop):
             return True
     return False
-
-
-def _leave_out(run: Run, writer: Writer, batch: Batch, loss_scale: float) -> None:
-    """A gradient was not finite: all ranks leave the update out, or all stop.
-
-    With a scaled loss that is how the scale is found, as long as there is scale to lose.
-    """
-    position = run.position
-    position.skipped += 1
-    if loss_scale > 1:
-        return
-    position.nonfinite += 1
-    warning = nonfinite.stop_or_skip(
-        run.comm,
-        run.folder,
-        run.config.run,
-        step=position.step + 1,
-        count=position.nonfinite,
-        finite=run.step.is_finite_here(batch),
-        instances=batch.instances,
-    )
-    writer.say(warning)
-
-
-def _save(run: Run, writer: Writer, watch: Watch) -> None:
-    """Begins to write a checkpoint on rank 0; collective over the world.
-
-    Not before all ranks have the same state: one of replicas that differ would be lost work.
-    """
-    done = run.position.step
-    if done == run.saved:
-        return
-    watch.beat("saving", done)
-    _compare_replicas(run, writer, watch)
-    rows = instance_state.gather(run.step.instance_state(), run.layout, run.comm.world)
-    writer.checkpoint(run.position, run.step.state(), rows, run.facts)
-    run.saved = done
-
-
-def _keep_best(run: Run, writer: Writer, watch: Watch) -> None:
-    """Begins to write the best checkpoint, if this evaluation is the best one; collective."""
-    # All ranks have the same result. What was saved before this evaluation does not know of it, so
-    # a job that goes on from there comes here once more.
-    task = run.made.task
-    if not run.position.is_best(run.position.val[task.judged_by], task.less_is_better):
-        return
-    watch.beat("saving", run.position.step)
-    rows = instance_state.gather(run.step.instance_state(), run.layout, run.comm.world)
-    writer.best_checkpoint(run.position, run.step.state(), rows, run.facts)
-
-
-def _average_from_here(run: Run, writer: Writer) -> None:
-    """Begins the mean of the weights when evaluations get no better; all ranks have the same one.
-
-    What was saved before this evaluation does not know of it, as in `_keep_best`.
-    """
-    average, after = run.step.average, run.config.optimizer.average_after
-    if after is None or not average.waits:
-        return
-    task = run.made.task
-    result = run.position.val[task.judged_by]
-    if run.position.no_longer_betters(result, after, task.less_is_better):
-        average.begin()
-        writer.say(
-            f"{task.headline} is no better than more than {after} evaluations ago: the weights are"
-            f" averaged from step {run.position.step} on"
-        )
-
-
-def _compare_replicas(run: Run, writer: Writer, watch: Watch) -> None:
-    """Ends the run where the ranks' weights differ; collective over the world."""
-    done = run.position.step
-    writer.weights(watch.compare_replicas(run.step.state(), done), done)
-
-
-def _end_epoch(run: Run, writer: Writer, watch: Watch, stop: StopRequest) -> bool:
-    """Evaluates and writes down an epoch that is over; True when asked to stop meanwhile."""
-    position, plan, done = run.position, run.plan, run.position.step
-    if not plan.ends_epoch(done) or done == position.ended:
-        return False
-    _compare_replicas(run, writer, watch)
-    values: dict[str, Any] = {"epoch": plan.epoch(done), **position.epoch_means()}
-    due = plan.evaluates(done)
-    if not _ended_by_an_earlier_job(run, due):
-        if due:
-            with run.step.averaged():
-                found = run.evaluate(
-                    beat=lambda: watch.beat("evaluating", done), stop=lambda: stop.wanted
-                )
-            if found is None:
-                _save(run, writer, watch)
-                return True
-            position.val = found
-            values |= found
-        writer.epoch(position, values)
-    if due and run.config.run.keep_best:
-        _keep_best(run, writer, watch)
-    if due:
-        _average_from_here(run, writer)
-    position.ended = done
-    if plan.fills_epoch(done):
-        position.begin_epoch()
-    return False
-
-
-def _ended_by_an_earlier_job(run: Run, due: bool) -> bool:
-    """Whether an earlier job has evaluated and written it down, after its checkpoint."""
-    event = run.ended_before
-    if event is None or event["step"] != run.position.step:
-        return False
-    if due and run.made.task.judged_by not in event:
-        return False
-    run.position.val |= {name: v for name, v in event.items() if name.startswith("val_")}
-    return True
 
 
 # --- the end --------------------------------------------------------------------------------------

@@ -67,24 +67,26 @@ def measured(bandwidth: str, scaling: str, folder: Path) -> tuple[Machine, dict[
 )
 @click.option("--compute-ms", default=300.0, show_default=True, help="Of a step's wait.")
 @click.option("--gradient-mb", default=4.0, show_default=True, help="That are summed.")
+@click.option("--multiplicity", default=4, show_default=True, help="M.")
 @click.option(
-    "--multiplicities", default="1,4", show_default=True, help="M; groups of M ranks, one a node."
+    "--group-sizes", default="1,2,4", show_default=True, help="R, the layouts that are compared."
 )
 @output_option
 @one_message
-def main(bandwidths, compute_ms, gradient_mb, multiplicities, output):
+def main(bandwidths, compute_ms, gradient_mb, multiplicity, group_sizes, output):
     """Hold predictions against runs on four nodes with links of several bandwidths."""
     names = bandwidths.split(",")
     if names[0] != "free" or set(names[1:]) - set(NOMINAL):
         raise UserError(f"--bandwidths: free, then any of {', '.join(NOMINAL)}")
     scaling = (
-        f"--multiplicities {multiplicities} --compute-ms {compute_ms} --gradient-mb {gradient_mb}"
+        f"--multiplicities {multiplicity} --group-sizes {group_sizes}"
+        f" --compute-ms {compute_ms} --gradient-mb {gradient_mb}"
         " --input arrays --batch-per-rank 8 --rounds 3 --steps 10 --warm-up 4"
     )
     report = Report("prediction_links", {"bandwidths": names, "scaling": scaling})
     made = Table(
-        "Steps/s on four nodes",
-        ["links", "M", "seen", "+-", "from free links", "off %", "calibrated", "off %"],
+        f"Steps/s on four nodes, M = {multiplicity}",
+        ["links", "R", "seen", "+-", "from free links", "off %", "calibrated", "off %"],
     )
     free: Machine | None = None
     with tempfile.TemporaryDirectory() as folder:
@@ -94,11 +96,12 @@ def main(bandwidths, compute_ms, gradient_mb, multiplicities, output):
             slow = min(free.network.bandwidth, NOMINAL.get(name, free.network.bandwidth))
             network = dataclasses.replace(free.network, bandwidth=slow)
             nominal = dataclasses.replace(free, network=network)
+            report.notes.append(choice(name, content, nominal))
             for row in content["results"]:
                 seen = row["steps_per_second"]
                 found = [of_scaling(row, content["settings"], m) for m in (nominal, machine)]
                 offs = [100 * (rate / seen["median"] - 1) for rate in found]
-                made.add(name, row["multiplicity"], seen["median"], seen["deviation"],
+                made.add(name, row["group_size"], seen["median"], seen["deviation"],
                          found[0], offs[0], found[1], offs[1])  # fmt: skip
                 links = dataclasses.asdict(machine.network)
                 report.results.append({"links": name, **row, "predicted": found, "network": links})
@@ -107,6 +110,16 @@ def main(bandwidths, compute_ms, gradient_mb, multiplicities, output):
     path = output_path("prediction_links", output)
     report.write(path)
     report.show(path)
+
+
+def choice(links: str, content: dict[str, Any], machine: Machine) -> str:
+    """How the layout that is predicted to be the fastest compares with the one that was."""
+    results = content["results"]
+    taken = max(results, key=lambda row: of_scaling(row, content["settings"], machine))
+    seen = taken["steps_per_second"]["median"]
+    best = max(row["steps_per_second"]["median"] for row in results)
+    behind = 100 * (1 - seen / best)
+    return f"{links}: predicted as the fastest R = {taken['group_size']}, {behind:.0f} % behind"
 
 
 def _offs(made: Table) -> list[float]:

@@ -13,6 +13,7 @@ that Horovod really sums: many ranks then fit on a few cores, and what is left t
 of the input and of the exchange.
 """
 
+import itertools
 import math
 import tempfile
 import time
@@ -56,6 +57,7 @@ class Settings:
     """What is measured; the fields are the flags."""
 
     multiplicities: list[int]
+    group_sizes: list[int] | None
     batch_per_rank: int
     model: str
     image_size: int
@@ -101,28 +103,40 @@ class Training:
 # --- on the ranks ---------------------------------------------------------------------------------
 
 
-def plan(settings: Settings, ranks: int, notes: list[str]) -> dict[int, Layout]:
-    """M → layout, all with the same ghost batch; what does not fit these ranks is noted.
+def plan(settings: Settings, ranks: int, notes: list[str]) -> list[Layout]:
+    """The layouts, all with the same ghost batch; what does not fit these ranks is noted.
 
     Raises:
         UserError: when none fits.
     """
     possible = []
-    for multiplicity in settings.multiplicities:
+    sizes = settings.group_sizes or [None]
+    for multiplicity, group_size in itertools.product(settings.multiplicities, sizes):
         try:
-            training.layout_for(settings.batch_per_rank, multiplicity, ranks, ghost_batch=1)
-            possible.append(multiplicity)
+            possible.append(layout_of(settings, ranks, multiplicity, group_size))
         except LayoutError as error:
             notes.append(f"M = {multiplicity} on {ranks} ranks left out: {error}")
     if not possible:
         raise UserError(f"no multiplicity fits {ranks} ranks: {notes[-1]}")
-    group_batches = [
-        training.layout_for(settings.batch_per_rank, m, ranks, ghost_batch=1).group_batch
-        for m in possible
-    ]
-    common = math.gcd(*group_batches)
+    common = math.gcd(*(layout.group_batch for layout in possible))
     ghost = max(size for size in range(1, training.GHOST_BATCH + 1) if common % size == 0)
-    return {m: training.layout_for(settings.batch_per_rank, m, ranks, ghost) for m in possible}
+    return [
+        layout_of(settings, ranks, layout.multiplicity, layout.group_size, ghost)
+        for layout in possible
+    ]
+
+
+def layout_of(
+    settings: Settings, ranks: int, multiplicity: int, group_size: int | None, ghost_batch: int = 1
+) -> Layout:
+    """One layout of `plan`.
+
+    Raises:
+        LayoutError: when it does not fit these ranks.
+    """
+    return training.layout_for(
+        settings.batch_per_rank, multiplicity, ranks, ghost_batch, group_size=group_size
+    )
 
 
 def measure_ranks(settings: Settings, comm: Comm, notes: list[str]) -> list[Result]:
@@ -138,35 +152,34 @@ def measure_ranks(settings: Settings, comm: Comm, notes: list[str]) -> list[Resu
     )
     config, source, task = training.open_data(config, comm)
     total = settings.rounds * (settings.warm_up + settings.steps)
-    first = next(iter(layouts.values()))
     work: Any = None
     if settings.compute_ms:
         work = Waiting(comm, settings.compute_ms, settings.gradient_mb)
     else:
         shape, classes = task.facts["image_shape"], task.facts["classes"]
-        work = Training(comm, first, config, shape, classes)
+        work = Training(comm, layouts[0], config, shape, classes)
     with ExitStack() as stack:
-        batches = {
-            m: stack.enter_context(training.real_batches(config, layout, comm, source, task, total))
-            for m, layout in layouts.items()
-        }
+        batches = [
+            stack.enter_context(training.real_batches(config, layout, comm, source, task, total))
+            for layout in layouts
+        ]
         seconds = take_turns(batches, work, settings)
     return [
-        result_of(m, layouts[m], comm.world.gather_all(np.array(mine)))
-        for m, mine in seconds.items()
+        result_of(layout, comm.world.gather_all(np.array(mine)))
+        for layout, mine in zip(layouts, seconds, strict=True)
     ]
 
 
 def take_turns(
-    batches: dict[int, training.Batches], work: Any, settings: Settings
-) -> dict[int, list[list[float]]]:
-    """M → the seconds of each step's parts, in the order of `PARTS`."""
-    seconds: dict[int, list[list[float]]] = {m: [] for m in batches}
+    batches: list[training.Batches], work: Any, settings: Settings
+) -> list[list[list[float]]]:
+    """For each layout the seconds of each step's parts, in the order of `PARTS`."""
+    seconds: list[list[list[float]]] = [[] for _ in batches]
     for _ in range(settings.rounds):
-        for m, mine in batches.items():
+        for mine, taken in zip(batches, seconds, strict=True):
             patient_barrier()
             turn = [one_step(mine, work) for _ in range(settings.warm_up + settings.steps)]
-            seconds[m] += turn[settings.warm_up :]
+            taken += turn[settings.warm_up :]
     patient_barrier()
     return seconds
 
@@ -183,8 +196,8 @@ def one_step(batches: training.Batches, work: Any) -> list[float]:
 # --- results --------------------------------------------------------------------------------------
 
 
-def result_of(multiplicity: int, layout: Layout, seconds: np.ndarray) -> Result:
-    """The result of one multiplicity.
+def result_of(layout: Layout, seconds: np.ndarray) -> Result:
+    """The result of one layout.
 
     Args:
         seconds: [ranks, steps, parts].
@@ -192,7 +205,7 @@ def result_of(multiplicity: int, layout: Layout, seconds: np.ndarray) -> Result:
     by_step = seconds.mean(axis=0)
     return {
         "ranks": layout.world_size,
-        "multiplicity": multiplicity,
+        "multiplicity": layout.multiplicity,
         "group_size": layout.group_size,
         "copies_per_rank": layout.copies_per_rank,
         "instances_per_rank": layout.instances_per_rank,
@@ -250,8 +263,9 @@ def measure_worlds(worlds: list[int], settings: Settings, report: Report) -> Non
 def flags(settings: Settings) -> list[str]:
     """The same settings as a command line."""
     values = asdict(settings)
-    values["multiplicities"] = ",".join(map(str, settings.multiplicities))
-    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+    for name in ("multiplicities", "group_sizes"):
+        values[name] = ",".join(map(str, values[name] or []))
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value != ""]
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -268,6 +282,11 @@ def flags(settings: Settings) -> list[str]:
     default="1,4,10",
     show_default=True,
     help="M: augmented copies of each sample.",
+)
+@click.option(
+    "--group-sizes",
+    type=Numbers(),
+    help="R: ranks that share a batch.  [default: as many as M and the ranks allow]",
 )
 @click.option(
     "--batch-per-rank",

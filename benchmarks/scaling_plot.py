@@ -21,7 +21,9 @@ def draw(results: list[dict[str, Any]], parts: Sequence[str], path: Path) -> Non
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    labels = [f"M = {r['multiplicity']}\n{r['ranks']} ranks" for r in results]
+    labels = [
+        f"M = {r['multiplicity']}, R = {r['group_size']}\n{r['ranks']} ranks" for r in results
+    ]
     places = range(len(results))
     steps = [r["steps_per_second"] for r in results]
     left.bar(places, [s["median"] for s in steps], yerr=[s["deviation"] for s in steps], capsize=4)

@@ -38,7 +38,7 @@ from ba_dist.rules.layout import Layout
 
 runtime.quiet()
 
-BASELINES = ("horovod", "plain")
+BASELINES = ("horovod", "plain", "fixed")
 Result = dict[str, Any]
 Trial = Callable[[], float]
 
@@ -87,7 +87,7 @@ class Bench:
     def measure(self, size: int, layout: Layout) -> list[Result]:
         """ba_dist and the baselines with one batch size; collective over the world."""
         with contextlib.ExitStack() as stack:
-            turns = {"ba_dist": self._ours(size, layout, stack)}
+            turns = self._ours(size, layout, stack)
             if self.network is not None:
                 batch = baselines.fixed_batch(size, self.config.data.image_size, self.comm.rank)
                 turns["horovod"] = self._timed(baselines.horovod_step(self.network, batch))
@@ -99,11 +99,12 @@ class Bench:
             for name, found in seconds.items()
         ]
 
-    def _ours(self, size: int, layout: Layout, stack: contextlib.ExitStack) -> Trial:
+    def _ours(self, size: int, layout: Layout, stack: contextlib.ExitStack) -> dict[str, Trial]:
+        """ba_dist's step, and with the baseline `fixed` the same step on its first batch alone."""
         image_size = self.config.data.image_size
         if self.data:
             config, source, task = self.data
-            total = (self.trials.warm_up + self.trials.count) * self.trials.steps
+            total = 1 + (self.trials.warm_up + self.trials.count) * self.trials.steps
             batches = stack.enter_context(
                 training.real_batches(config, layout, self.comm, source, task, total)
             )
@@ -112,7 +113,11 @@ class Bench:
             batches = training.fixed_batches(size, image_size, self.comm.rank)
             shape, classes = (image_size, image_size, 3), baselines.CLASSES
         train = train_step(self.comm, layout, self.config, shape, classes)
-        return self._timed(lambda: train(next(batches)))
+        turns = {"ba_dist": self._timed(lambda: train(next(batches)))}
+        if "fixed" in self.baseline:
+            first = next(batches)
+            turns["fixed"] = self._timed(lambda: train(first))
+        return turns
 
     def _timed(self, step: Callable[[], Any]) -> Trial:
         return lambda: baselines.timed(step, 1, self.trials.steps)[0]
@@ -257,8 +262,9 @@ def device_kind() -> str:
     "--baseline",
     type=click.Choice(BASELINES),
     multiple=True,
-    help="Compare in the same run; may be given twice. horovod: the same network with"
-    " Keras BatchNorm in a plain Horovod loop. plain: one process, all cores.",
+    help="Compare in the same run; may be given several times. horovod: the same network with"
+    " Keras BatchNorm in a plain Horovod loop. plain: one process, all cores. fixed, with"
+    " --dataset: ba_dist's step on one batch again and again.",
 )
 @output_option
 @one_message

@@ -36,14 +36,19 @@ def join(seed: int = 0, fused: bool = False) -> Comm:
 
 def layout_for(
     instances: int, multiplicity: int, ranks: int, ghost_batch: int = GHOST_BATCH,
-    microbatch: int = 0,
+    microbatch: int = 0, group_size: int | None = None,
 ) -> Layout:  # fmt: skip
     """The layout in which every rank trains on so many instances in a step.
 
     Raises:
         LayoutError: when they are not whole copies, naming the numbers that would be.
     """
-    group = math.gcd(multiplicity, ranks)
+    group = group_size or math.gcd(multiplicity, ranks)
+    if math.gcd(multiplicity, ranks) % group:
+        raise LayoutError(
+            f"groups of {group} ranks do not fit M = {multiplicity} on {ranks} ranks; groups of"
+            f" {math.gcd(multiplicity, ranks)} or a divisor of it do"
+        )
     copies = multiplicity // group
     if instances % copies:
         near = [max(1, instances // copies) * copies, (instances // copies + 1) * copies]

@@ -152,7 +152,7 @@ class Checker:
             self._corrupt |= set(passed.tolist())
         if entry and self._corrupt:
             problems += [
-                f"sample {sample} was corrupt before in epoch {self._epoch}"
+                f"sample {sample} was corrupt before in epoch {self._epoch + 1}"
                 for sample in sorted(self._corrupt & set(ids.tolist()))
             ]
         return problems, ids
@@ -166,11 +166,9 @@ class Checker:
             return
         layout = self.rules.layout(step)
         where = self._epoch, layout.group(rank), layout.lane(rank)
-        if (entry["epoch"], entry["group"], entry["lane"]) != where:
-            yield (
-                f"says epoch {entry['epoch']}, group {entry['group']}, lane {entry['lane']};"
-                " it is epoch {}, group {}, lane {}".format(*where)
-            )
+        told = entry["epoch"], entry["group"], entry["lane"]
+        if told != where:
+            yield f"says {_where(*told)}; it is {_where(*where)}"
         lists = {
             "sample_ids": wanted.sample_ids.tolist(),
             "copies": wanted.copies.tolist(),
@@ -184,6 +182,11 @@ class Checker:
             found = len(entry["instance_sha256"])
             yield f"instance_sha256: {found} entries, {len(wanted.keys)} expected"
         yield from _check_ghosts(entry, layout.ghost_batch)
+
+
+def _where(epoch: int, group: int, lane: int) -> str:
+    """As people count: a trace has the first epoch as 0, they as 1."""
+    return f"epoch {epoch + 1}, group {group}, lane {lane}"
 
 
 def _check_ghosts(entry: Entry, size: int) -> Iterator[str]:

@@ -171,10 +171,13 @@ class OpenRun:
 
 def _config(folder: Path, data_dir: str | None) -> tuple[Config, dict[str, Any]]:
     config, facts = trained.read_config(folder)
-    if models.network(config.model.model).task != "classification":
+    task = models.network(config.model.model).task
+    if task != "classification":
         raise ConfigError(
-            f"{folder} has learned something else than classes of images; gradients are compared"
-            " for such runs alone"
+            f"{folder} has learned the task {task}, not classes of images; `ba-dist analyze`"
+            " compares gradients of images and their copies alone. What works here: `ba-dist plot"
+            f" gradient-norm {folder}` (the gradient's norm at every step), `ba-dist plot curves"
+            f" {folder}`, `ba-dist eval {folder}`"
         )
     data = config.data
     precise = config.run.precision if config.run.precision == "fp64" else "fp32"

@@ -23,7 +23,7 @@ from ba_dist.api.passes import Passes, fail
 from ba_dist.api.samples import check_images, open_evaluation, open_samples
 from ba_dist.api.words import in_parameters, same_on_all_ranks
 from ba_dist.comm import Comm
-from ba_dist.config import Augment, Data, layout_of
+from ba_dist.config import Augment, Data, layout_of, plan_steps
 from ba_dist.data.augment import Own
 from ba_dist.data.pipeline import io_threads as io_threads_of
 from ba_dist.data.sources import Source, Workers
@@ -141,10 +141,7 @@ class BatchAugmentation:
             samples = open_samples(
                 images, labels, classes=plain(classes), varying=augment.crop != "none", comm=comm
             )
-            if len(samples.train) < batch_size:
-                raise ConfigError(
-                    f"batch_size is {batch_size}, but there are only {len(samples.train)} images"
-                )
+            plan = plan_steps(self._config, len(samples.train), comm.world_size)
             size = self._config.data.image_size if isinstance(images, Data) else plain(image_size)
             augmentation = comm.together(
                 lambda: make_augmentation(
@@ -168,7 +165,7 @@ class BatchAugmentation:
         info = augmentation.info
         self.mean, self.std, self.classes = info.mean, info.std, info.classes
         self.image_shape: tuple[int, int, int] = augmentation.image_shape
-        self.steps_per_epoch = len(samples.train) // batch_size
+        self.steps_per_epoch = plan.steps_per_epoch
 
     # --- training ---------------------------------------------------------------------------------
 

@@ -31,17 +31,17 @@ def portable(model: Any, image_shape: Any, mean: Sequence[float], std: Sequence[
     Raises:
         UserError: when the network is not made of layers that can be copied one by one.
     """
-    # Keras has no public name for the class of models that are made of inputs and outputs.
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
-        raise UserError(
-            f"{model.name} is a class of its own; only a network made by keras.Model(inputs,"
-            " outputs) or keras.Sequential is exported as a whole. Its weights are: --output X.npz"
-        )
-    plain = keras.models.clone_model(model, clone_function=_plain)
-    values = {variable.path: variable for variable in model.variables}
-    for variable in plain.variables:
-        if variable.path in values:  # the others are of random generators
-            variable.assign(values[variable.path].value)
+    if not _is_graph(model):
+        raise UserError(_refusal(model))
+    copies: list[tuple[Any, Any]] = []
+
+    def copy(layer: Any) -> Any:
+        copies.append((layer, _plain(layer)))
+        return copies[-1][1]
+
+    plain = keras.models.clone_model(model, clone_function=copy)
+    for layer, made in copies:
+        _take_weights(layer, made)
     pixels = keras.Input(image_shape, name="pixels")
     # As a Normalization, not a Rescaling: it rounds as training did.
     variance = np.square(255 * np.asarray(std)).tolist()
@@ -49,6 +49,33 @@ def portable(model: Any, image_shape: Any, mean: Sequence[float], std: Sequence[
         mean=(255 * np.asarray(mean)).tolist(), variance=variance, name="standardise"
     )
     return keras.Model(pixels, plain(standardise(pixels)), name=f"{model.name}_from_pixels")
+
+
+def _is_graph(model: Any) -> bool:
+    """Whether it is made of inputs and outputs; Keras has no public name for the class of those."""
+    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+
+
+def _refusal(layer: Any) -> str:
+    return (
+        f"{layer.name} is a class of its own ({type(layer).__name__}); only a network made by"
+        " keras.Model(inputs, outputs) or keras.Sequential is exported as a whole. Its weights are:"
+        " --output X.npz. To export it whole, give --model a function that calls its layers on"
+        " keras.Input(image_shape) and returns keras.Model(inputs, outputs)"
+    )
+
+
+def _take_weights(layer: Any, made: Any) -> None:
+    """Gives a copied layer the weights of its original.
+
+    In order where the class is the same: layers inside of it may have got other names.
+    """
+    if type(made) is type(layer):
+        made.set_weights(layer.get_weights())
+        return
+    values = {variable.name: variable for variable in layer.weights}
+    for variable in made.weights:
+        variable.assign(values[variable.name].value)
 
 
 def own_layers(model: Any) -> list[str]:
@@ -75,7 +102,18 @@ def _plain(layer: Any) -> Any:
         return keras.layers.Identity(**common)
     if isinstance(layer, _Shortcut):
         return _shortcut(layer)
-    return layer.__class__.from_config(layer.get_config())
+    if isinstance(layer, keras.Model) and not _is_graph(layer):
+        raise UserError(_refusal(layer))
+    try:
+        return layer.__class__.from_config(layer.get_config())
+    except Exception as error:  # of somebody's own code, or for lack of it
+        found = f"{error}".strip().splitlines()
+        raise UserError(
+            f"the layer {layer.name} ({type(layer).__name__}) cannot be copied:"
+            f" {type(error).__name__}: {found[0] if found else ''}\nA layer of your own needs"
+            " get_config() and from_config() for that. The weights can be exported all the same:"
+            " --output X.npz"
+        ) from None
 
 
 def _shortcut(layer: Any) -> Any:

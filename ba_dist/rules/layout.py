@@ -154,16 +154,36 @@ class Layout:
         )
 
     def _batch_sizes(self, group_size: int, samples: int) -> str:
-        """Advice: the nearest batch sizes that work with all else."""
+        """Advice: the nearest batch sizes that work with all else.
+
+        Where the number of samples is not known yet, the list begins with the smallest: otherwise
+        all of it might be more than there are.
+        """
+        groups = self.world_size // group_size
         most = min(self.batch_size, samples) if samples else self.batch_size
-        near = batch_sizes_near(most, self.world_size // group_size, self.ghost_batch_size)
+        near = batch_sizes_near(most, groups, self.ghost_batch_size)
         near = [size for size in near if not samples or size <= samples]
         limit = "" if samples else " (up to the number of training samples)"
         for without, microbatch in (("", self.microbatch), ("without --microbatch, ", 0)):
             changed = {"group_size": group_size, "microbatch": microbatch}
             if works := [size for size in near if self._works(batch_size=size, **changed)]:
+                if not samples:
+                    works = [*self._smaller(works[0], groups, changed), *works]
                 return f"{without}--batch-size values that work{limit}: {_join(works)}"
         return "use fewer ranks: each group needs a sample"
+
+    def _smaller(self, size: int, groups: int, changed: dict[str, int]) -> list[int]:
+        """Batch sizes that work and are below one that does: the smallest, and twice it, ..."""
+
+        def works(part: int) -> bool:
+            whole = groups * part
+            return fits(whole, groups, self.ghost_batch_size) and self._works(
+                batch_size=whole, **changed
+            )
+
+        part = next(filter(works, range(1, size // groups + 1)))
+        parts = [part << i for i in range((size // (groups * part)).bit_length())]
+        return [groups * part for part in parts if groups * part < size and works(part)]
 
     def _check_batch_size(self, samples: int) -> None:
         if fits(self.batch_size, self.groups, self.ghost_batch_size):

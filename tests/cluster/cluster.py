@@ -297,7 +297,10 @@ class Cluster:
         for name in self.nodes:
             self.start_node(name)
             self.run("ip", "link", "set", texts.port(name), "up")
-        self.wait_until_idle()
+        # Has every node report. By itself the controller asks a lost one now and then, and 60 s
+        # were seen not to be enough.
+        self.run("scontrol", "reconfigure")
+        self.wait_until_idle(timeout=180)
 
     def mount_disk(self, folder: Path, size: str, on: str = CONTROLLER) -> None:
         """Mounts an empty disk of SIZE (`4m`) over a folder.

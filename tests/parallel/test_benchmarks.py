@@ -55,9 +55,10 @@ def test_throughput_of_real_input(tmp_path):
     warm(
         2, "python", PROGRAMS / "throughput.py", "--model", "resnet8", "--image-size", 16,
         "--batch-sizes", 4, "--multiplicity", 2, "--trials", 2, "--warm-up", 1,
-        "--dataset", "synthetic-jpeg", "--output", output,
+        "--dataset", "synthetic-jpeg", "--baseline", "fixed", "--output", output,
     )  # fmt: skip
     content = json.loads(output.read_text())
+    assert [r["contender"] for r in content["results"]] == ["ba_dist", "fixed"]
     assert content["layout"]["groups"] == 1 and content["results"][0]["distinct_samples"] == 4
 
 

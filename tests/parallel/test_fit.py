@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tests.parallel.ranks import PROGRAMS, ROOT, mpirun, program, warm
+from tests.parallel.ranks import PROGRAMS, ROOT, WIDE, mpirun, program, warm
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def assert_close(found, expected):
 @pytest.mark.parametrize(
     ("ranks", "name"),
     [
-        *((4, name) for name in ("sgd", "clipnorm")),
+        *(pytest.param(4, name, marks=WIDE) for name in ("sgd", "clipnorm")),
         *((2, name) for name in ("sgd", "clipnorm", "global_clipnorm", "embedding", "frozen")),
     ],
 )
@@ -50,7 +50,7 @@ def test_ranks_train_as_one_process_with_the_whole_batch(made, ranks, name):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=WIDE)])
 def test_replicas_are_bit_identical_and_metrics_those_of_all_samples(made, ranks):
     """Shards of 50 samples for the evaluation: 13 and 12. AUC is no mean of the ranks' AUC."""
     (_, (single,), _), (_, seen, _) = made(1), made(ranks)

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from ba_dist.analysis.audit import audit
-from tests.parallel.ranks import mpirun
+from tests.parallel.ranks import WIDE, mpirun
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, *(pytest.param(n, marks=WIDE) for n in (5, 6))])
 def test_every_layout_keeps_the_invariants(ranks, traces):
     runs = sorted(traces(ranks).iterdir())
     assert len(runs) >= 10

@@ -10,7 +10,7 @@ import pytest
 from ba_dist.data.sources.tfrecord import frame
 from ba_dist.rules.order import Permutation
 from tests import pictures
-from tests.parallel.ranks import WORLD_SIZES, mpirun, program, warm
+from tests.parallel.ranks import WIDE, WORLDS, mpirun, program, warm
 
 CLASSES, EACH = 3, 50
 STEPS, B = 5, 8  # of programs/reading.py: steps, and samples a step and group
@@ -58,7 +58,7 @@ def expected_digest(samples, ids):
     return digest.hexdigest()
 
 
-@pytest.fixture(scope="module", params=WORLD_SIZES)
+@pytest.fixture(scope="module", params=WORLDS)
 def results(request, data, tmp_path_factory):
     """What the ranks of one world have read."""
     out = tmp_path_factory.mktemp("out")
@@ -135,7 +135,10 @@ def test_a_corrupt_sample_is_replaced_on_every_lane(results):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("ranks", "on_a_node"), [(6, 2), (6, 3), (3, 2), (2, 1)])
+@pytest.mark.parametrize(
+    ("ranks", "on_a_node"),
+    [(6, 2), (3, 2), (2, 1), pytest.param(6, 3, marks=WIDE)],
+)
 def test_records_go_between_nodes_and_samples_inside_of_them(ranks, on_a_node, data, tmp_path):
     """The same batches; each record is read once by a group, and decoded once by each node."""
     program("reading.py", ranks, data[0], tmp_path, on_a_node)

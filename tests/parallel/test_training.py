@@ -10,7 +10,7 @@ from ba_dist.analysis.audit import audit
 from ba_dist.run import checkpoint
 from tests.parallel.conftest import RESUMED, SAME
 from tests.parallel.jobs import Job
-from tests.parallel.ranks import WORLD_SIZES, program, warm
+from tests.parallel.ranks import WORLDS, program, warm
 
 
 def weights(run):
@@ -49,7 +49,7 @@ def trace(run):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", WORLD_SIZES)
+@pytest.mark.parametrize("ranks", WORLDS)
 def test_ranks_change_neither_instances_nor_weights(ranks, runs):
     one, many = runs(1), runs(ranks)
     assert len(trace(one / "fp64")[0]) == 2 * 192
@@ -158,7 +158,7 @@ def test_recomputation_changes_nothing_beyond_rounding(runs):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", WORLD_SIZES)
+@pytest.mark.parametrize("ranks", WORLDS)
 def test_runs_pass_audit_and_count_what_they_did(ranks, runs):
     for run in runs(ranks).iterdir():
         steps, problems = audit(run)

@@ -60,6 +60,28 @@ def test_what_is_advised_is_accepted(values, ranks, samples, known):
             assert refusal(changed, ranks, samples, known) is None, (text, change)
 
 
+@settings(max_examples=300)
+@given(st.fixed_dictionaries(VALUES), st.integers(1, 8), st.integers(1, 300))
+def test_before_the_data_is_known_something_of_what_is_advised_works_with_it(
+    values, ranks, samples
+):
+    """Or only fewer ranks would do, or no --microbatch, which the second refusal tells."""
+    text = refusal(values, ranks, samples, known=False)
+    if text is None or "training samples)" not in text:
+        return
+    told = [refusal({**values, **change}, ranks, samples, False) for change in advised(text)]
+    if None not in told:
+        assert "use fewer ranks" in told[0] or "without --microbatch" in told[0], (text, told)
+
+
+def test_of_150_images_and_a_batch_of_250():
+    text = refusal({"batch_size": 250}, 1, 150, known=False)
+    assert text.endswith(
+        "--batch-size values that work (up to the number of training samples):"
+        " 1, 2, 4, 8, 16, 32, 64, 128, 160, 192, 224, 256, 288, 320"
+    )
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_150_images_and_a_batch_of_256(known):
     text = refusal({"batch_size": 256}, 1, 150, known)

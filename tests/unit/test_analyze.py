@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -358,12 +359,25 @@ def test_a_state_that_is_not_there_is_one_message(ba_dist, run, command, words, 
 
 
 @pytest.mark.parametrize("command", ["correlation", "variance"])
-def test_a_run_that_has_learned_no_classes_is_one_message(ba_dist, run, tmp_path, command):
+@pytest.mark.parametrize(
+    ("model", "task"), [("lstm-small", "language-model"), ("transformer-small", "translation")]
+)
+def test_a_run_that_has_learned_no_classes_is_told_what_works(
+    ba_dist, run, tmp_path, command, model, task
+):
     facts = json.loads((run / "config.json").read_text())
-    facts["config"]["model"]["model"] = "lstm-small"
+    facts["config"]["model"]["model"] = model
     (tmp_path / "config.json").write_text(json.dumps(facts))
+    shutil.copy(run / "metrics.jsonl", tmp_path)
     status, out, err = ba_dist("analyze", command, tmp_path)
-    assert (status, out) == (2, "") and "something else than classes of images" in err
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert f"learned the task {task}, not classes of images" in err
+    assert f"`ba-dist plot gradient-norm {tmp_path}`" in err
+    assert ba_dist("plot", "gradient-norm", tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["correlation", "variance"])
+def test_a_folder_without_a_run_is_one_message(ba_dist, tmp_path, command):
     status, out, err = ba_dist("analyze", command, tmp_path / "nothing")
     assert status == 1 and out == "" and err.startswith("ba-dist: ") and "Traceback" not in err
 

@@ -209,9 +209,9 @@ FAULTS = {
     unknown_sample: f"sample_ids are not those of .* has {SAMPLES + 3}, expected",
     mixed_ghost: "the ghost batch from instance 12 mixes copy indices",
     one_instance_less: "sample_ids are not those of .*: 15 entries, 16 expected",
-    other_epoch: "says epoch 2, group 1, lane 1; it is epoch 1, group 1, lane 1",
-    other_group: "says epoch 1, group 0, lane 1; it is epoch 1, group 1, lane 1",
-    other_lane: "says epoch 1, group 1, lane 0; it is epoch 1, group 1, lane 1",
+    other_epoch: "says epoch 3, group 1, lane 1; it is epoch 2, group 1, lane 1",
+    other_group: "says epoch 2, group 0, lane 1; it is epoch 2, group 1, lane 1",
+    other_lane: "says epoch 2, group 1, lane 0; it is epoch 2, group 1, lane 1",
 }
 
 

@@ -61,7 +61,7 @@ def test_a_sample_of_another_place_may_not_take_it(tmp_path, right):
 
 def test_a_sample_that_was_passed_over_may_not_be_trained_on_later(tmp_path, right):
     take_the_place(right, 0, 9, at(2, 9))
-    said = f"sample {at(1, 9)} was corrupt before in epoch 0"
+    said = f"sample {at(1, 9)} was corrupt before in epoch 1"
     assert problems(tmp_path, right) == [f"step 1, rank {rank}: {said}" for rank in (2, 3)]
 
 

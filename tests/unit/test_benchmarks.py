@@ -1,15 +1,18 @@
 """The rules by which benchmarks turn trials into figures, and what they tell a person."""
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order", "memory")
@@ -86,8 +89,8 @@ def test_a_step_is_split_into_its_parts():
 
     seconds = np.array([[[0.1, 0.2, 0.2]] * 3, [[0.3, 0.2, 0.0]] * 3])
     results = [
-        result_of(1, Layout(2, 1, 8), seconds),
-        result_of(2, Layout(2, 2, 4), seconds / 2),
+        result_of(Layout(2, 1, 8), seconds),
+        result_of(Layout(2, 2, 4), seconds / 2),
     ]
     add_ratios(results)
     assert results[0]["steps_per_second"]["median"] == pytest.approx(2)
@@ -212,9 +215,12 @@ def test_only_reads_of_the_data_count_each_for_its_mode():
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_help_names_every_flag_with_a_text(name):
-    done = run(name, "--help")
-    assert done.returncode == 0 and not done.stderr
+    # In this process: each of its own would import TensorFlow.
+    done = CliRunner().invoke(importlib.import_module(name).main, ["--help"])
+    assert done.exit_code == 0 and not done.stderr
     assert "--output" in done.stdout and "[default:" in done.stdout
+    # Every flag has a text beside it, or in the line below.
+    assert not re.search(r"^  -\S+( [A-Z,.|\[\]a-z0-9]+)*\n(  -|\Z)", done.stdout, re.MULTILINE)
 
 
 def test_lists_of_numbers():
@@ -249,12 +255,26 @@ def test_multiplicities_that_do_not_fit_are_noted_and_the_others_share_a_ghost_b
     from scaling import plan
 
     notes = []
-    settings = type("Settings", (), {"multiplicities": [1, 3, 4, 10], "batch_per_rank": 40})
-    layouts = plan(settings, 4, notes)
-    assert list(layouts) == [1, 4, 10]
-    assert {layout.instances_per_rank for layout in layouts.values()} == {40}
-    assert {layout.ghost_batch for layout in layouts.values()} == {8}
+    wanted = {"multiplicities": [1, 3, 4, 10], "group_sizes": None, "batch_per_rank": 40}
+    layouts = plan(SimpleNamespace(**wanted), 4, notes)
+    assert [layout.multiplicity for layout in layouts] == [1, 4, 10]
+    assert {layout.instances_per_rank for layout in layouts} == {40}
+    assert {layout.ghost_batch for layout in layouts} == {8}
     assert len(notes) == 1 and notes[0].startswith("M = 3 on 4 ranks left out")
+
+
+def test_the_same_copies_in_groups_of_several_sizes():
+    from scaling import plan
+
+    notes = []
+    wanted = {"multiplicities": [4], "group_sizes": [1, 2, 3, 4], "batch_per_rank": 8}
+    layouts = plan(SimpleNamespace(**wanted), 4, notes)
+    shapes = [(it.group_size, it.copies_per_rank, it.batch_size) for it in layouts]
+    assert shapes == [(1, 4, 8), (2, 2, 8), (4, 1, 8)]
+    assert notes == [
+        "M = 4 on 4 ranks left out: groups of 3 ranks do not fit M = 4 on 4 ranks; groups of 4 or a"
+        " divisor of it do"
+    ]
 
 
 # --- order ----------------------------------------------------------------------------------------
@@ -288,6 +308,7 @@ def test_tf_data_makes_random_standardised_squares(tmp_path):
     assert abs(pixels.mean()) < 0.7 and 0.5 < pixels.std() < 2
 
 
+@pytest.mark.smoke
 def test_what_an_instance_costs(tmp_path):
     output = tmp_path / "i.json"
     done = run("instances", "--trials", "2", "--output", str(output))

@@ -214,4 +214,8 @@ def test_wandb_offline(tmp_path, monkeypatch):
     assert two_jobs("wandb", tmp_path) == []
     jobs = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert {job.stem for job in jobs} == {f"run-{(tmp_path / 'wandb-run').read_text()}"}
+    # W&B's own process writes it, a moment after `finish` has returned.
+    end = time.monotonic() + 30
+    while b"validation/accuracy" not in jobs[-1].read_bytes() and time.monotonic() < end:
+        time.sleep(0.05)
     assert b"validation/accuracy" in jobs[-1].read_bytes()

@@ -209,7 +209,11 @@ def test_folders_and_shards_are_read_by_name(form, tmp_path):
         ({"labels": None}, "labels are missing"),
         ({"classes": 4}, "labels hold 4; expected 0 … 3"),
         ({"classes": 2.5}, "classes is 2.5; expected a whole number"),
-        ({"batch_size": 64}, "batch_size is 64, but there are only 50 images"),
+        (
+            {"batch_size": 64},
+            "batch_size 64 is more than the 50 training samples;"
+            " the largest that works is batch_size 32",
+        ),
         ({"batch_size": 40}, "batch_size 40 gives each of 1 group(s) 40 samples"),
         ({"batch_size": 8.0}, "batch_size is 8.0; expected int"),
         ({"multiplicity": 0}, "multiplicity is 0; it must be at least 1"),

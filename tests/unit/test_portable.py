@@ -126,3 +126,58 @@ def test_a_class_of_ones_own_is_refused_and_a_layer_of_ones_own_named():
     assert own_layers(portable(made, INFO.image_shape, INFO.mean, INFO.std)) == ["Mine"]
     with pytest.raises(UserError, match="is a class of its own.*X.npz"):
         portable(Whole(), INFO.image_shape, INFO.mean, INFO.std)
+
+
+class Block(keras.layers.Layer):
+    """Its inner layers have names that Keras counts, so those of a copy are others."""
+
+    def __init__(self, width, **common):
+        super().__init__(**common)
+        self.width, self.inner = width, keras.layers.Dense(width)
+        self.drop = keras.layers.Dropout(0.5)
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.norm.build((*shape[:-1], self.width))
+
+    def call(self, x, training=False):
+        return self.drop(self.norm(self.inner(x), training=training), training=training)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+def test_layers_inside_of_ones_own_layers_keep_their_weights():
+    images = keras.Input(INFO.image_shape)
+    x = GhostBatchNormalization()(Block(4)(images))
+    x = keras.Sequential([keras.layers.Conv2D(3, 2), keras.layers.Flatten()])(x)
+    model = keras.Model(images, Block(INFO.classes)(x))
+    noise = np.random.default_rng(2)
+    for variable in model.weights:
+        variable.assign(0.5 + noise.random(variable.shape))
+    found = portable(model, INFO.image_shape, INFO.mean, INFO.std)(pixels(), training=False)
+    np.testing.assert_allclose(found, expected(model), rtol=1e-4)
+
+
+def test_what_cannot_be_copied_is_one_message_that_says_what_to_do():
+    class Whole(keras.Model):
+        def call(self, x):
+            return tf.reduce_mean(x, [1, 2])
+
+    class Forgetful(keras.layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    images = keras.Input(INFO.image_shape)
+    forgetful = Forgetful(lambda x: tf.reduce_mean(x, [1, 2]))
+    for layer, said in (
+        (Whole(), r"is a class of its own \(Whole\).*X\.npz.*returns keras\.Model"),
+        (forgetful, r"\(Forgetful\) cannot be copied(.|\n)*needs get_config(.|\n)*X\.npz"),
+    ):
+        with pytest.raises(UserError, match=said):
+            portable(keras.Model(images, layer(images)), INFO.image_shape, INFO.mean, INFO.std)

@@ -64,6 +64,13 @@ def test_the_wheel_works_where_there_is_no_clone(built, tmp_path):
     assert (summary["world_size"], summary["steps"]) == (2, 3)
 
 
+def test_a_file_has_about_four_hundred_lines_at_most():
+    """So that it is read at one sitting; CONTRIBUTING.md says so."""
+    paths = [*(ROOT / "ba_dist").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    lengths = {f"{path}": len(path.read_text().splitlines()) for path in paths}
+    assert len(lengths) > 200 and not {p: n for p, n in lengths.items() if n > 400}
+
+
 def test_the_citation_is_of_this_version_and_of_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == ba_dist.__version__
