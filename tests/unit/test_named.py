@@ -31,13 +31,17 @@ OTHERS = {
     " export gpus-per-node gpus-per-task job-name kill-on-bad-exit mpi nodes ntasks ntasks-per-node"
     " open-mode parsable partition pty requeue signal",
     "pip": "all default-pip force-reinstall no-binary no-build-isolation no-cache-dir no-deps"
-    " no-index python target without-pip",
+    " no-index python require-hashes target without-pip",
     "horovodrun": "binding-args",
     "ruff": "check",
     "pytest": "pdb",
     "apt-get": "no-install-recommends yes",
     "dpkg-deb": "extract",
     "docker": "shm-size",
+    "apptainer": "nv",
+    r"gpu_check\.sh": "folder",
+    "tar": "exclude",
+    "patch": "batch forward fuzz",
     "strace": "decode-fds follow-forks quiet string-limit",
     "strip": "strip-debug",
     "patchelf": "print-rpath set-rpath",

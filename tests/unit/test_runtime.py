@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ba_dist import runtime
 from ba_dist.runtime import QUIET
 
 PROGRAM = """
@@ -60,3 +61,26 @@ def test_a_script_that_has_started_hears_nothing_of_tensorflow_unless_it_asks(gi
     )
     assert (done.returncode, done.stdout) == (0, "40\n"), done.stderr
     assert (done.stderr == "") == quiet, done.stderr
+
+
+def test_what_is_left_out_of_standard_error_and_what_comes_at_the_end(capfd):
+    with pytest.raises(ImportError), runtime._without(rb"WARNING: All|I0000 "):
+        os.write(2, b"WARNING: All log messages\nE0000 no driver\nI0000 oneDNN is on\n")
+        os.write(2, b"a library is missing\n")
+        raise ImportError
+    os.write(2, b"I0000 later\n")
+    assert capfd.readouterr().err == "E0000 no driver\na library is missing\nI0000 later\n"
+
+
+def test_a_log_level_of_a_persons_own_is_respected():
+    program = (
+        "import sys; from ba_dist import runtime; runtime.quiet(); runtime.quiet();"
+        " print(sum(isinstance(finder, runtime._Silently) for finder in sys.meta_path))"
+    )
+    for level, waiting in ((None, "1"), ("0", "0")):
+        clean = {name: value for name, value in os.environ.items() if name not in QUIET}
+        given = {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=clean | given, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, waiting), done.stderr
