@@ -60,13 +60,17 @@ def experiments(most: int, copies: list[int], epochs: int, mixup: float) -> list
     """
 
     def flags(multiplicity: int, length: int = epochs, *more: str) -> tuple[str, ...]:
+        # Seldom evaluated: that costs as much as ten epochs of a thousand samples.
+        counted = (f"--epochs={length}", f"--eval-every={max(1, length // 4)}")
         regime = f"--lr=0:{RATE}:linear,{length}:0"
-        return (f"--multiplicity={multiplicity}", f"--epochs={length}", regime, *more)
+        return (f"--multiplicity={multiplicity}", *counted, regime, *more)
 
     mixed = f"--mixup={mixup}"
+    # Epochs that are given are the baseline's own; as many updates need more or fewer of them.
+    lengths = {"fixed-samples": epochs * most, "fixed-compute": epochs // most}
     derived = [
-        Experiment(f"{name}, M = {most}", name, flags(most, epochs, f"--baseline={name}"))
-        for name in ("fixed-samples", "fixed-compute")
+        Experiment(f"{name}, M = {most}", name, flags(most, length, f"--baseline={name}"))
+        for name, length in lengths.items()
     ]
     return [
         Experiment("fixed-steps", "m1", flags(1)),
@@ -164,8 +168,7 @@ def main(
     shared = [
         *(f"--dataset={dataset}", f"--train-samples={samples}", f"--batch-size={batch_size}"),
         f"--cutout={cutout}",
-        # Seldom: an evaluation costs as much as ten epochs of a thousand samples.
-        *(f"--seeds={seeds}", f"--ranks={ranks}", f"--eval-every={max(1, epochs // 4)}"),
+        *(f"--seeds={seeds}", f"--ranks={ranks}"),
         *([f"--data-dir={data_dir}"] if data_dir else []),
     ]
     settings = {"samples": samples, "batch_size": batch_size, "epochs": epochs, "copies": copies}
@@ -180,6 +183,12 @@ def main(
         runs = train(experiment, shared, path.parent / "accuracy-runs")
         first = first or runs
         line = row(experiment.name, runs, first)
+        shorter = 2 if experiment.folder == "half" else 1
+        if shorter * line["updates"] != first[0]["steps"]:
+            raise UserError(
+                f"{experiment.name} made {line['updates']} updates, not {first[0]['steps']} /"
+                f" {shorter}: it cannot be compared"
+            )
         report.results.append(line)
         table.add(
             *(line[name] for name in ("experiment", "batch_size", "multiplicity")),

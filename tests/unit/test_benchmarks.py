@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -340,3 +341,25 @@ def test_an_option_that_several_benchmarks_have_is_written_once():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "click.option":
                 found.setdefault(ast.unparse(node), []).append(path.name)
     assert len(found) > 20 and not {o: names for o, names in found.items() if len(names) > 1}
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+def test_all_experiments_make_as_many_updates(capsys, monkeypatch):
+    """A comparison of fewer updates with more would be silently wrong."""
+    import accuracy
+
+    from ba_dist.cli import main
+
+    steps = {}
+    for experiment in accuracy.experiments(8, [2, 4], 16, 0.2):
+        words = ["--train-samples=1024", "--batch-size=64", "--dataset=synthetic", "--dry-run"]
+        monkeypatch.setattr(
+            sys, "argv", ["ba-dist", "train", "quickstart", *words, *experiment.flags]
+        )
+        with suppress(SystemExit):
+            main()
+        steps[experiment.folder] = int(re.search(r", (\d+) steps", capsys.readouterr().out)[1])
+    assert steps.pop("half") == 128
+    assert set(steps.values()) == {256}
