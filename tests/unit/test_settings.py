@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from ba_dist.recipes import baseline_of, recipe, smoke_of, summary
 
 from .test_cli import refused
 
+ROOT = Path(__file__).parents[2]
 OWN = '''
 import dataclasses
 import helper_of_mine
@@ -247,6 +249,17 @@ def test_the_shell_completes(words, expected):
     found = [line.removeprefix("plain,") for line in done.stdout.splitlines()]
     assert done.stderr == "" and set(expected) <= set(found)
     assert all(name.startswith(words[-1]) for name in found)
+
+
+def test_the_line_for_bashrc_makes_bash_complete():
+    """As docs/command.md has it, in a bash that has `ba-dist` on its PATH."""
+    page = (ROOT / "docs" / "command.md").read_text()
+    line = page.split("## Completion")[1].split("```\n")[1].strip()
+    clean = {name: value for name, value in os.environ.items() if name != "BASH_ENV"}
+    environment = {**clean, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", "--norc", "-ec", f"{line}; complete -p ba-dist"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("complete ") and done.stdout.endswith(" ba-dist\n"), done.stderr
 
 
 def test_names_that_are_near_and_names_that_are_not():
