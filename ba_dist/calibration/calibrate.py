@@ -2,6 +2,7 @@
 
 import math
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -18,6 +19,7 @@ from ba_dist.calibration.steps import Line, fit, split_noise, step_seconds
 from ba_dist.calibration.storage import storage
 from ba_dist.comm import Comm
 from ba_dist.config import Config, override
+from ba_dist.errors import UserError, reason
 from ba_dist.planner.machine import machine_of
 from ba_dist.planner.networks import NETWORKS
 from ba_dist.storage import whole_file
@@ -61,6 +63,7 @@ def calibrate(wishes: Wishes, output: Path) -> str:
         UserError: on all ranks, where something cannot be measured or written.
     """
     comm = ba_comm.start()
+    comm.together(lambda: _check_writable(output) if comm.rank == 0 else None)
     tf = comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     comm.together(comm.start_horovod)
     device = "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
@@ -235,10 +238,21 @@ def _check(name: str, device: str, parts: dict[str, dict[str, Sourced]]) -> None
     machine_of(tree)
 
 
-def _write(path: Path, text: str) -> None:
-    from ba_dist.errors import UserError, reason
+def _check_writable(path: Path) -> None:
+    """Before the minutes of measuring, not after them; leaves nothing."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
+
+def _write(path: Path, text: str) -> None:
     try:
         whole_file.write(path, text)
     except OSError as error:
-        raise UserError(f"--output {path} cannot be written: {reason(error)}") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"--output {path} cannot be written: {reason(error)}")

@@ -11,7 +11,7 @@ from ba_dist.cli.flags import ListOf
 @click.command()
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, dir_okay=False),
     default="machine.toml",
     show_default=True,
     help="the machine file to write",

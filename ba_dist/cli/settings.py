@@ -20,11 +20,16 @@ from ba_dist.config import (
     override,
     to_dict,
 )
-from ba_dist.data.catalog.names import DATASETS
+from ba_dist.data.catalog.names import DATASETS, PAIRS, TEXTS
 from ba_dist.errors import ConfigError
 from ba_dist.recipes import RECIPES, baseline_of, own, recipe, smoke_of
 from ba_dist.rules.schedules import Scale, parse_regime, parse_scale
 
+# Settings of a dataset that only some datasets have: what these are called, and their names.
+_ONLY = {
+    **dict.fromkeys(("bptt", "context", "least_count"), ("a text", TEXTS)),
+    **dict.fromkeys(("languages", "row_tokens", "subwords"), ("sentence pairs", PAIRS)),
+}
 # Where a run is, and that it goes on, is not what the run is.
 OF_ONE_RUN = ("run_dir", "resume")
 # What a baseline is derived from; all other values that are given say what the run itself does.
@@ -104,7 +109,15 @@ def _check_applies(config: Config, flags: dict[str, Any]) -> None:
     A file or recipe may hold them: they are for any dataset.
     """
     name = config.data.dataset
-    if name not in DATASETS or name in ("synthetic", "synthetic-colour"):
+    if name not in DATASETS:
+        return
+    for setting, (kind, names) in _ONLY.items():
+        if setting in flags and name not in names:
+            raise ConfigError(
+                f"--{setting.replace('_', '-')} is of {kind}, and --dataset is {name}; leave it"
+                f" out, or take one of {', '.join(names)}"
+            )
+    if name in ("synthetic", "synthetic-colour"):
         return
     if "image_channels" in flags:
         raise ConfigError(

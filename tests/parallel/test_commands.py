@@ -81,6 +81,13 @@ def test_a_run_keeps_pictures_of_its_first_copies(run):
             shown = pixels[:28, 30 * number : 30 * number + 28]
             np.testing.assert_array_equal(shown, np.broadcast_to(np.rint(255 * copy), shown.shape))
     assert {"python", "keras", "horovod"} <= set(facts["versions"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    # TensorBoard has the same, of rank 0 alone.
+    (events,) = (folder / "tensorboard" / "train").glob("events*")
+    tags = EventAccumulator(str(events)).Reload().Tags()["tensors"]
+    told = {f"copies/sample {sample.sample}, {sample.label}" for sample in samples}
+    assert {tag for tag in tags if tag.startswith("copies/")} == told
 
 
 @pytest.mark.mpi

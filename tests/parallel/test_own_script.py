@@ -1,10 +1,12 @@
 """Scripts of people's own on several ranks: the same pixels, the same errors, leaving unequally."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
-from tests.parallel.ranks import PROGRAMS, mpirun, program, warm
+from tests.parallel.ranks import PROGRAMS, ROOT, mpirun, program, warm
 
 
 @pytest.mark.mpi
@@ -52,6 +54,19 @@ def test_ranks_that_leave_after_different_steps_are_named(words, message):
     assert done.returncode == 1 and "went on" not in done.stdout
     assert re.search(message, done.stderr), done.stderr
     assert "stall_timeout is 2 s" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.mpi
+def test_horovodrun_starts_ranks_with_the_flags_of_the_documentation(tmp_path):
+    """It takes the mpirun of the environment that is activated."""
+    page = (ROOT / "docs" / "install.md").read_text()
+    lines = page.split("\n## horovodrun\n")[1].split("```\n")[1].replace("ENV", sys.prefix)
+    script = "from mpi4py.MPI import COMM_WORLD as w\nprint(f'rank {w.rank} of {w.size}')\n"
+    (tmp_path / "my_script.py").write_text(script)
+    command = ["bash", "-ec", lines]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall(r"rank \d of \d", done.stdout)) == ["rank 0 of 2", "rank 1 of 2"]
 
 
 @pytest.mark.mpi

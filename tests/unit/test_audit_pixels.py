@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from ba_dist import load_run
 from ba_dist.analysis import rendering
 from ba_dist.analysis.audit import audit
 from ba_dist.data.sources import ArraySource
@@ -143,6 +144,14 @@ def test_a_broken_input_is_named(tmp_path, promise, name):
     _, problems = audit(produce(tmp_path / "run", small(**changes), **broken))
     named = any(re.match(expected, problem) for problem in problems)
     promise(0, BROKEN, int(named), 1)
+
+
+def test_a_run_in_a_script_is_audited_as_by_the_command(tmp_path):
+    assert load_run(produce(tmp_path / "right", small(), steps=2)).audit() == []
+    run = load_run(produce(tmp_path / "wrong", small(), steps=2, **on_rank_1(traces.OtherKeys)))
+    problems = run.audit()
+    assert problems and all(re.match(PIXELS.format(1), problem) for problem in problems)
+    assert run.audit(render=0) == []
 
 
 def test_labels_alone_are_told_from_pixels(tmp_path):

@@ -202,6 +202,10 @@ def test_runs_that_are_not_there(ba_dist, tmp_path, words):
         refused(ba_dist(*words, tmp_path / name), str(tmp_path / name), status=1)
 
 
+def test_a_folder_in_the_place_of_a_machine_file(ba_dist, tmp_path):
+    refused(ba_dist("calibrate", "--output", tmp_path), "--output", f"'{tmp_path}' is a directory")
+
+
 # --- commands that need one process ---------------------------------------------------------------
 
 

@@ -82,6 +82,13 @@ def test_rates_of_the_transformer():
     ]
 
 
+def test_one_rate_stays_whatever_the_recipe_has(ba_dist):
+    """That of quickstart falls on a line to 0; its warm-up is another flag."""
+    out = ba_dist(*WORDS, "--lr", "0.1", "--warmup-epochs", 0, "--dry-run", "-n", 1)[1]
+    rates = [line.split()[-1] for line in out.split("learning rate\n")[1].splitlines()]
+    assert rates == ["0.1", "0.1"]
+
+
 def test_what_training_would_refuse():
     with pytest.raises(ConfigError, match="inverse-sqrt falls from the end of the warm-up"):
         outlook(small(lr_shape="inverse-sqrt"), ranks=1)

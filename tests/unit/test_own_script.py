@@ -1,7 +1,10 @@
 """The input of a person's own script: what it may be given, what it gives, and its messages."""
 
+import ast
+import inspect
 import itertools
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,6 +19,8 @@ from ba_dist.health.watchdog import ACTIVITIES, Sign
 from ba_dist.rules.keys import Purpose, combine
 from tests import pictures
 
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "own-script.md").read_text()
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 8, 6, 3), np.uint8)
 LABELS = np.arange(50) % 5
 COUNT = map(np.uint8, itertools.count())
@@ -113,6 +118,33 @@ def test_the_average_is_exact():
     ba = make()
     assert ba.average(3, 7) == 3 / 7
     assert ba.average({"loss": 1.5, "hits": 2}, 4) == {"loss": 0.375, "hits": 0.5}
+
+
+# --- what is said of it ---------------------------------------------------------------------------
+
+
+def test_whoever_evaluates_alone_is_told_that_pixels_are_standardised():
+    """They would measure 14 points less on `x / 255`."""
+    for function in (ba_dist.input_pipeline, ba_dist.BatchAugmentation):
+        assert "standardise" in inspect.getdoc(function)
+    assert "**Pixels are standardised**" in PAGE
+
+
+def test_the_page_says_when_batches_may_be_left_and_after_what_time_it_is_told():
+    leaving = " ".join(PAGE.split("\n## Leaving early\n")[1].split("\n## ")[0].split())
+    assert "may be left at any step" in leaving
+    assert "All ranks must leave after the same step" in leaving
+    seconds = inspect.signature(ba_dist.BatchAugmentation).parameters["stall_timeout"].default
+    assert f"after `stall_timeout` seconds ({seconds:g} unless told; 0 waits for ever)" in leaving
+
+
+def test_keras_fit_takes_ten_lines():
+    """Statements of the page, whose calls are in the example that the parallel tests run."""
+    code = PAGE.split("\n## Keras' `fit`")[1].split("```python\n")[1].split("```")[0]
+    assert len(ast.parse(code).body) <= 10
+    example = (ROOT / "docs" / "examples" / "fit.py").read_text()
+    mine = r"ba_dist\.(\w+)|\bba\.(\w+)"
+    assert set(re.findall(mine, code)) <= set(re.findall(mine, example))
 
 
 # --- augmentations of one's own -------------------------------------------------------------------

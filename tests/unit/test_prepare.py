@@ -143,6 +143,18 @@ def test_a_name_for_every_class_or_none(name):
     assert name != "cifar100" or list(names) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    ("name", "some"),
+    [
+        ("fashion_mnist", {0: "T-shirt/top", 5: "sandal", 9: "ankle boot"}),
+        ("cifar10", {0: "airplane", 3: "cat", 9: "truck"}),
+        ("cifar100", {0: "apple", 51: "mushroom", 99: "worm"}),
+    ],
+)
+def test_classes_have_the_names_of_those_who_made_the_data(name, some):
+    assert {label: INFOS[name].class_names[label] for label in some} == some
+
+
 def test_the_digest_names_the_content(cache, tmp_path, fashion):
     first = prepare("fashion_mnist", put(tmp_path / "a", fashion))
     same = prepare("fashion_mnist", put(tmp_path / "b", fashion, zipped=True))

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ba_dist.cli.settings import Settings, did_you_mean
 from ba_dist.config import BASELINES, COMPUTATION, from_dict, options, override, to_dict
+from ba_dist.data.catalog import names
 from ba_dist.data.catalog.image_datasets import DETECTED
 from ba_dist.data.catalog.made import MADE
 from ba_dist.data.catalog.names import DATASETS
@@ -21,6 +23,7 @@ from ba_dist.recipes import baseline_of, recipe, smoke_of, summary
 
 from .test_cli import refused
 
+ROOT = Path(__file__).parents[2]
 OWN = '''
 import dataclasses
 import helper_of_mine
@@ -204,6 +207,7 @@ def test_the_job_script_takes_them(first):
 
 def test_the_names_in_help_are_those_of_the_tables(ba_dist):
     assert list(DATASETS) == [*INFOS, *DETECTED, *TEXTS, *NAMES, *MADE]
+    assert ((*TEXTS, "synthetic-text"), (*NAMES, "synthetic-pairs")) == (names.TEXTS, names.PAIRS)
     for name, info in INFOS.items():
         height, width, channels = info.image_shape
         assert DATASETS[name] == f"{height}x{width}x{channels}  {info.classes} classes"
@@ -249,6 +253,17 @@ def test_the_shell_completes(words, expected):
     assert all(name.startswith(words[-1]) for name in found)
 
 
+def test_the_line_for_bashrc_makes_bash_complete():
+    """As docs/command.md has it, in a bash that has `ba-dist` on its PATH."""
+    page = (ROOT / "docs" / "command.md").read_text()
+    line = page.split("## Completion")[1].split("```\n")[1].strip()
+    clean = {name: value for name, value in os.environ.items() if name != "BASH_ENV"}
+    environment = {**clean, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", "--norc", "-ec", f"{line}; complete -p ba-dist"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("complete ") and done.stdout.endswith(" ba-dist\n"), done.stderr
+
+
 def test_names_that_are_near_and_names_that_are_not():
     flags = [option.flag for option in options()]
     assert did_you_mean("--batchsize", flags) == "; did you mean --batch-size?"
@@ -280,6 +295,10 @@ def test_a_recipe_is_needed(ba_dist):
         (["--image-channels", 3], "--image-channels is for --dataset synthetic"),
         (["--dataset", "synthetic-jpeg", "--image-channels", 1], "--image-channels is for"),
         (["--dataset", "synthetic-text", "--image-size", 32], "--image-size changes nothing of"),
+        (["--bptt", 20], "--bptt is of a text, and --dataset is fashion_mnist; leave it out, or"),
+        (["--dataset", "synthetic-pairs", "--least-count", 2], "--least-count is of a text, and"),
+        (["--dataset", "synthetic", "--subwords", 400], "--subwords is of sentence pairs, and"),
+        (["--dataset", "ptb", "--row-tokens", 64], "--row-tokens is of sentence pairs, and"),
     ],
 )
 def test_flags_that_a_dataset_makes_nothing_of(ba_dist, words, said):
@@ -291,7 +310,9 @@ def test_flags_that_a_dataset_makes_nothing_of(ba_dist, words, said):
     [
         {"dataset": "synthetic", "image_size": 8, "image_channels": 1},
         {"dataset": "cifar10", "image_size": 24, "crop": "random-resized"},
-        {"dataset": "of_mine", "image_size": 8, "image_channels": 1},
+        {"dataset": "of_mine", "image_size": 8, "image_channels": 1, "bptt": 9, "subwords": 300},
+        {"dataset": "synthetic-text", "bptt": 9, "context": 3, "least_count": 2},
+        {"dataset": "pairs", "languages": "de-en", "row_tokens": 64, "subwords": 300},
     ],
 )
 def test_flags_that_a_dataset_makes_something_of(flags):

@@ -52,6 +52,16 @@ def paths(tmp_path_factory):
         ("eval trained", "trained/checkpoints cannot be read: Permission denied"),
         ("export trained --output w.npz", "trained/checkpoints cannot be read: Permission denied"),
         ("plot dir/sub", "permission denied"),
+        ("plot curves dir/sub", "permission denied"),
+        ("compare dir/sub", "permission denied"),
+        ("report file", "file is not a run directory: it has no metrics.jsonl"),
+        ("predict dir/sub file", "dir/sub/config.json cannot be read: Permission denied"),
+        ("translate dir/sub", "dir/sub/config.json cannot be read: Permission denied"),
+        ("analyze variance trained", "trained/checkpoints cannot be read: Permission denied"),
+        ("plan quickstart --machine dir/x --nodes 1", "permission denied"),
+        ("recipes dir/x.py:f", "the file dir/x.py of the recipe cannot be read: Permission denied"),
+        ("sweep quickstart --seed 1,2 --output dir/x", "dir/x/sweep.json: permission denied"),
+        ("calibrate --output dir/x", "--output dir/x cannot be written: Permission denied"),
         ("train dir/x.py:f", "the file dir/x.py of the recipe cannot be read: Permission denied"),
         ("train quickstart --config dir/x", "--config dir/x cannot be read: Permission denied"),
         ("submit quickstart --site cpu --nodes 1 --run-dir dir/x", "cannot be written: Permission"),
@@ -60,7 +70,8 @@ def paths(tmp_path_factory):
 def test_one_line_on_every_command(paths, words, said):
     command = [*WEAK, sys.executable, "-m", "ba_dist", *words.split()]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, cwd=paths, env=environment, capture_output=True, text=True)
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True}
+    done = subprocess.run(command, cwd=paths, env=environment, text=True, timeout=50, **pipes)
     shown = done.stderr.replace(f"{paths}/", "")
     assert done.returncode in (1, 2) and said in shown
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr

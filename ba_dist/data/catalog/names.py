@@ -20,3 +20,7 @@ DATASETS = {
     "synthetic-text": "words of a small grammar, made in memory",
     "synthetic-pairs": "sentences of that grammar and the same backwards, made in memory",
 }
+
+# Those that are no images.
+TEXTS = ("ptb", "text", "bible-kjv", "fortunes", "synthetic-text")
+PAIRS = ("gettext-en-de", "wmt16-en-de", "pairs", "synthetic-pairs")
