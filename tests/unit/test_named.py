@@ -20,7 +20,7 @@ TEXTS = [
         path
         for folder in FOLDERS
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".png"
     ),
 ]
 # Other programs' flags, which may be named where the program (a pattern) is.
