@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "launch" / "mpirun.sh"
 PROGRAMS = Path(__file__).parent / "programs"
 WORLD_SIZES = (1, 2, 3, 4, 6)
-# As parameters of a test; the largest ones are of `make test-wide`.
+# As parameters of a test; the largest ones are of `make test-wide`, as are networks of texts.
 WIDE = pytest.mark.wide
 WORLDS = (1, 2, 3, 4, pytest.param(6, marks=WIDE))
 TEMPLATE: list[Template] = []

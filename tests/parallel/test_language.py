@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from ba_dist.run import checkpoint
-from tests.parallel.ranks import program, warm
+from tests.parallel.ranks import WIDE, program, warm
+
+pytestmark = WIDE
 
 STEPS = 30  # five epochs
 WHOLE = {"steps": STEPS}
