@@ -63,6 +63,8 @@ class _Silently(importlib.abc.MetaPathFinder):
                 with _without(rb"WARNING: All log messages before absl::Init|I0000 "):
                     execute(module)
 
+            # This one loader alone is changed, so it keeps its class and all else that is asked of
+            # it; to mypy a method is not to be assigned.
             spec.loader.exec_module = silently  # type: ignore[method-assign]
         return spec
 

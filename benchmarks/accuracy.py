@@ -4,7 +4,7 @@
     python benchmarks/accuracy.py --samples 512 --epochs 8 --seeds 0,1     # a look
 
 ResNet-8 on a part of Fashion-MNIST, by `ba-dist sweep`, so the same command goes on where it was
-stopped. All experiments make the same number of updates, but for the last:
+stopped. All experiments make the same number of updates, but for `half`:
 
     fixed-steps      B samples, one copy                 table 2, second column
     BA               B samples, M copies

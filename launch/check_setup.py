@@ -3,8 +3,6 @@
 mpi4py comes first, as in ba_dist; its search for the library is what has to be right.
 """
 
-import importlib.util
-import json
 import re
 import sys
 from pathlib import Path
@@ -30,13 +28,14 @@ def loaded_mpi_libraries():
     return sorted(path for path in paths if MPI_LIBRARY.search(path))
 
 
-# Told here, because importing Horovod would only name a symbol that is missing.
-horovod = Path(importlib.util.find_spec("horovod").origin).parent
-built_for = json.loads((horovod / "metadata.json").read_text(encoding="utf-8"))["tensorflow"]
-if built_for != tf.__version__:
-    sys.exit(f"Horovod was built for TensorFlow {built_for}, this is {tf.__version__}")
+# ba_dist is in the environment by now, and says in words when Horovod is of another TensorFlow.
+from ba_dist.comm.installed import import_horovod  # noqa: E402
+from ba_dist.errors import UserError  # noqa: E402
 
-import horovod.tensorflow as hvd  # noqa: E402
+try:
+    hvd = import_horovod()
+except UserError as error:
+    sys.exit(f"{error}")
 
 if not hvd.mpi_built():
     sys.exit("Horovod was built without MPI")
