@@ -43,6 +43,9 @@ BANNER = (
     DASHES,
 )
 
+# What it may print beside that: the first rank that ended is already out of its reach.
+UNREACHABLE = rb"\[[^\]]+:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file \S+ at line \d+\n"
+
 
 class Plain:
     """Reads nothing; the launcher's own status is right."""
@@ -102,19 +105,24 @@ class Errors:
     def __init__(self, kind: Plain) -> None:
         self.kind = kind
         self.line = b""  # what has come of the line that is not complete
-        self.held = b""
+        self.held = b""  # the beginning of BANNER
         self.since = 0.0
+        self.unreachable = b""
+        self.unreachable_since = 0.0
         self.spoken = False
         self.told = False  # by ba-dist itself
 
     def take(self, data: bytes) -> None:
         for piece in re.findall(rb"[^\n]*\n|[^\n]+", data.replace(b"\0", b"")):
             fresh, self.line = not self.line, (self.line + piece)[-4096:]
-            if (self.held or fresh) and _begins_banner(self.held + piece):
+            if fresh and re.fullmatch(UNREACHABLE, piece):
+                self.unreachable_since = time.monotonic()
+                self.unreachable += piece
+            elif (self.held or fresh) and _begins_banner(self.held + piece):
                 self.since = self.since if self.held else time.monotonic()
                 self.held += piece
             else:
-                self.let_go()
+                self._print_held()
                 self.spoken = True
                 _print(piece)
             if self.line.endswith(b"\n"):
@@ -126,16 +134,26 @@ class Errors:
 
     def let_go(self, after: float = 0) -> None:
         """Prints what has been held back for so many seconds."""
-        if self.held and time.monotonic() - self.since >= after:
-            _print(self.held)
-            self.held = b""
+        now = time.monotonic()
+        if now - self.since >= after:
+            self._print_held()
+        if now - self.unreachable_since >= after:
+            if not self._why_is_known():
+                _print(self.unreachable)
+            self.unreachable = b""
+
+    def _print_held(self) -> None:
+        _print(self.held)
+        self.held = b""
 
     def _leave_out(self) -> None:
-        # A stop on request; a mistake of the user, or a failure of ba-dist, once it is said.
-        why_is_known = {75: True, 2: self.spoken, 1: self.told}
-        if why_is_known.get(self.kind.status, False):
+        if self._why_is_known():
             self.held = b""
-        self.let_go()
+        self._print_held()
+
+    def _why_is_known(self) -> bool:
+        # A stop on request; a mistake of the user, or a failure of ba-dist, once it is said.
+        return {75: True, 2: self.spoken, 1: self.told}.get(self.kind.status, False)
 
 
 def _begins_banner(text: bytes) -> bool:

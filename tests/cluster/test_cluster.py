@@ -94,11 +94,16 @@ def test_the_job_ends_when_a_node_is_lost(cluster, launcher, fault, tmp_path, pr
 
 
 def test_a_node_comes_back(cluster):
+    """Also to a node that has just talked to the one before, and remembers its hardware address."""
+    ask = ("srun", "--nodelist=node2", "hostname")
+    assert cluster.run(*ask, on="node1").stdout == "node2\n"
     cluster.kill_node("node2")
     assert "node2" not in cluster.processes()
     cluster.start_node("node2")
     cluster.wait_until_idle()
-    assert cluster.run("srun", "--nodelist=node2", "hostname").stdout == "node2\n"
+    start = time.monotonic()
+    assert cluster.run(*ask, on="node1").stdout == "node2\n"
+    assert time.monotonic() - start < 5  # it took 8 s, or failed
 
 
 def test_disks_fill_up_on_one_node_or_on_all(cluster, tmp_path):

@@ -64,6 +64,16 @@ def address(name: str) -> str:
     return f"{NETWORK}.{10 + int(name.removeprefix('node'))}"
 
 
+def hardware_address(name: str) -> str:
+    """The MAC address of a node or of the controller, the same after each start, as of a real one.
+
+    A node that came back with another was out of reach for up to 9 s from nodes that had talked to
+    it before: their kernels still sent to the old address.
+    """
+    number = int(address(name).rpartition(".")[2])
+    return f"02:ba:d1:00:00:{number:02x}"
+
+
 def port(name: str) -> str:
     """The controller's end of a node's cable, a port of its bridge."""
     return f"to-{name}"
@@ -141,7 +151,7 @@ set -eu
 {_own_machine(plan, CONTROLLER)}
 # What is mounted here later appears on the nodes too; what a node mounts stays its own.
 mount --make-rshared /
-ip link add switch type bridge
+ip link add switch address {hardware_address(CONTROLLER)} type bridge
 ip addr add {address(CONTROLLER)}/24 dev switch
 ip link set switch up
 munged --key-file={munge}/key --socket={plan.munge_socket} --pid-file={munge}/pid \\
@@ -168,7 +178,7 @@ def cable_script(plan: Plan, name: str, pid: int) -> str:
 set -eu
 # Of a node that was killed: the kernel takes its network away when it finds the time.
 ip link del {port(name)} 2>/dev/null || true
-ip link add {port(name)} type veth peer name eth0 netns {pid}
+ip link add {port(name)} type veth peer name eth0 address {hardware_address(name)} netns {pid}
 ip link set {port(name)} master switch up
 {limit(plan, port(name))}
 """

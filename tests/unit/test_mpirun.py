@@ -26,6 +26,7 @@ thus causing the job to be terminated. The first process to do so was:
    Exit code:    75
 {"-" * 74}
 """
+UNREACHABLE = "[node1:26611] PMIX ERROR: PMIX_ERR_UNREACH in file /a/pmix_server.c at line 3146\n"
 REPORT = f"cat >&2 <<END\n{BANNER}END\n"
 
 
@@ -114,6 +115,15 @@ def test_the_banner_is_left_out_where_the_ranks_have_spoken(start, before, statu
     job = start(f"cat >&2 <<'END'\n{before}{banner}{rest}\nEND\nexit {status}")
     _, said = job.communicate(timeout=60)
     assert (job.returncode, said) == (status, f"{before}{after.format(banner=banner)}{rest}\n")
+
+
+@pytest.mark.parametrize("status", [2, 9])
+def test_a_rank_out_of_reach_is_told_only_where_nobody_has_said_why_it_ended(start, status):
+    banner = BANNER.replace("75", str(status))
+    spoken = "ba-dist: no such recipe\n"
+    job = start(f"cat >&2 <<'END'\n{spoken}{UNREACHABLE}{banner}{UNREACHABLE}END\nexit {status}")
+    _, said = job.communicate(timeout=60)
+    assert said == (spoken if status == 2 else spoken + banner + 2 * UNREACHABLE)
 
 
 def test_errors_come_byte_for_byte_and_at_once(start):
