@@ -56,7 +56,7 @@ def experiments(most: int, copies: list[int], epochs: int, mixup: float) -> list
         most: the M of the experiments that have one M alone.
         copies: each M of batch augmentation.
         epochs: of fixed-steps and BA.
-        mixup: alpha of mixup.
+        mixup: alpha of mixup; 0 for no line with it.
     """
 
     def flags(multiplicity: int, length: int = epochs, *more: str) -> tuple[str, ...]:
@@ -65,7 +65,12 @@ def experiments(most: int, copies: list[int], epochs: int, mixup: float) -> list
         regime = f"--lr=0:{RATE}:linear,{length}:0"
         return (f"--multiplicity={multiplicity}", *counted, regime, *more)
 
-    mixed = f"--mixup={mixup}"
+    mixed = [
+        Experiment("fixed-steps, mixup", "m1-mixup", flags(1, epochs, f"--mixup={mixup}")),
+        Experiment(
+            f"BA, M = {most}, mixup", f"m{most}-mixup", flags(most, epochs, f"--mixup={mixup}")
+        ),
+    ]
     # Epochs that are given are the baseline's own; as many updates need more or fewer of them.
     lengths = {"fixed-samples": epochs * most, "fixed-compute": epochs // most}
     derived = [
@@ -77,8 +82,7 @@ def experiments(most: int, copies: list[int], epochs: int, mixup: float) -> list
         *(Experiment(f"BA, M = {m}", f"m{m}", flags(m)) for m in copies),
         *derived,
         Experiment(f"BA, M = {most}, half the steps", "half", flags(most, epochs // 2)),
-        Experiment("fixed-steps, mixup", "m1-mixup", flags(1, epochs, mixed)),
-        Experiment(f"BA, M = {most}, mixup", f"m{most}-mixup", flags(most, epochs, mixed)),
+        *(mixed if mixup else []),
     ]
 
 
@@ -140,7 +144,13 @@ def _shown(mean: float, half: float, sign: str = "") -> str:
 @click.option("--copies", type=Numbers(), default="2,4,8", show_default=True, help="M of BA.")
 @click.option("--seeds", default="0,1,2", show_default=True, help="Of the runs of each line.")
 @click.option("--cutout", type=click.IntRange(0), default=14, show_default=True, help="Pixels.")
-@click.option("--mixup", type=float, default=0.2, show_default=True, help="Alpha.")
+@click.option(
+    "--mixup",
+    type=click.FloatRange(0),
+    default=0.2,
+    show_default=True,
+    help="Alpha; 0 leaves out what has it.",
+)
 @count_option("--ranks", 2, "Of a run.")
 @click.option("--dataset", default="fashion_mnist", show_default=True, help="Also cifar10.")
 @click.option("--data-dir", help="Where the dataset is prepared, if not in the cache.")
