@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), RANKS (of `run` and `bench`), TENSORFLOW, PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster tour bench lint docs clean
+.PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster test-gpu-build tour bench lint docs clean
 
 RANKS ?= 2
 ARGS ?=
@@ -61,6 +61,9 @@ bench: setup  ## run short versions of the benchmarks; results in runs/bench-sho
 # Status 77 says that no cluster can be had here, and why; that is no failure.
 test-cluster: setup  ## run the tests that need a Slurm cluster, on one made for them (root, Debian)
 	@bash tests/cluster/run.sh $(ARGS) || [ $$? -eq 77 ]
+
+test-gpu-build: setup  ## compile Horovod for CUDA and NCCL, without a GPU (15 minutes, 8 GB)
+	@bash tests/gpu_build.sh
 
 tour: setup  ## do what a new user would, word by word as the docs have it (1 minute)
 	@bash tests/tour.sh

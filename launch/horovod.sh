@@ -2,14 +2,15 @@
 # Sourced by setup.sh, whose variables and helpers it uses.
 # shellcheck shell=bash
 
-# Horovod's CUDA kernels need a compiler of the CUDA that TensorFlow was built with.
+# Horovod's CUDA kernels need a compiler of the CUDA that TensorFlow was built with. Only
+# tests/gpu_build.sh, which runs no kernel, takes another one.
 check_cuda() {
-  local nvcc release
+  local nvcc release major=${BA_DIST_NVCC_MAJOR:-12}
   if [ -n "${CUDA_HOME:-}" ]; then nvcc=$CUDA_HOME/bin/nvcc; else nvcc=$(command -v nvcc || true); fi
   [ -x "$nvcc" ] || die "GPU=1 needs CUDA 12's nvcc, not found${CUDA_HOME:+ under CUDA_HOME=$CUDA_HOME}; load the cluster's CUDA 12 module or set CUDA_HOME"
   release=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\).*/\1/p') || true
   case $release in
-    12.*) CUDA_ROOT=$(cd "$(dirname "$nvcc")/.." && pwd) ;;
+    "$major".*) CUDA_ROOT=$(cd "$(dirname "$nvcc")/.." && pwd) ;;
     *) die "GPU=1 needs CUDA 12, which TensorFlow 2.18 is built with; $nvcc is ${release:-broken}; load a CUDA 12 module or set CUDA_HOME" ;;
   esac
 }
@@ -46,7 +47,7 @@ find_wheels() {
   mapfile -t files < <(printf '%s\n' "$ROOT/launch/horovod.sh" "$ROOT/requirements/horovod.txt" && patches)
   details=$("$PYTHON_BIN" -c 'import platform, sysconfig
 print(sysconfig.get_config_var("SOABI"), platform.libc_ver())')
-  details=$(cat <(printf '%s\n' "$details" "$MPI_NAME" "$DEVICE") "${files[@]}" | sha256sum)
+  details=$(cat <(printf '%s\n' "$details" "$MPI_NAME" "$DEVICE" ${CUDA_CC_LIST:+"$CUDA_CC_LIST"}) "${files[@]}" | sha256sum)
   WHEELS=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ba_dist/wheels
   WHEELS+=/python${PYTHON_VERSION%.*}-tensorflow$TENSORFLOW-$DEVICE
   WHEELS+=-$(tr -cs 'A-Za-z0-9.\n' _ <<<"${MPI_NAME%% at *}")-${details:0:12}
@@ -89,6 +90,7 @@ END
       "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_NCCL_INCLUDE=$nccl/include"
       "HOROVOD_NCCL_LIB=$TEMPORARY/nccl"
     )
+    if [ -n "$CUDA_CC_LIST" ]; then BUILD+=("HOROVOD_BUILD_CUDA_CC_LIST=$CUDA_CC_LIST"); fi
   fi
 }
 

@@ -4,9 +4,10 @@
 #   launch/setup.sh            what `make setup` calls; a second call only compares a hash
 #
 # Variables: TENSORFLOW (version), PYTHON (interpreter), MPICXX (MPI compiler, or `none` for the
-# packaged Open MPI), GPU=1 (CUDA and NCCL) or 0, CUDA_HOME (with GPU=1), CXX (C++ compiler). What
-# was chosen once is remembered, so that a later call, from a batch job with other modules say,
-# changes nothing.
+# packaged Open MPI), GPU=1 (CUDA and NCCL) or 0, CUDA_HOME (with GPU=1), CUDA_CC_LIST (with GPU=1:
+# the GPUs that Horovod's kernels are compiled for, as 80,90; otherwise as Horovod chooses), CXX (C++
+# compiler). What was chosen once is remembered, so that a later call, from a batch job with other
+# modules say, changes nothing.
 set -euo pipefail
 
 PROGRAM="ba_dist set-up"
@@ -26,6 +27,7 @@ DEFAULT_TENSORFLOW=2.18.1
 # What modules and shells set for other environments must not leak into this one.
 unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV PIP_CONSTRAINT \
   "${!HOROVOD_@}"
+CUDA_CC_LIST=${CUDA_CC_LIST:-}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 
 # ---------------------------------------------------------------- finding what is there
