@@ -24,6 +24,8 @@ WORDS = [
     *("--remote-debugging-pipe", "--hide-scrollbars"),
 ]
 
+ALONE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
 
 def there():
     """Whether there is one here."""
@@ -112,8 +114,10 @@ def browser():
     with tempfile.TemporaryDirectory() as home:
         script = f'exec 3<&{to_read} 4>&{to_write}; exec "$@"'
         words = ["bash", "-c", script, "bash", PROGRAM, *WORDS, f"--user-data-dir={home}"]
-        # Without a network of the machine: nothing could leave even if it wanted to.
-        alone = ["unshare", "--net"] if _can_be_alone() else []
+        # Without a network of the machine: nothing could leave even if it wanted to. And with its
+        # processes in a namespace that ends with the first of them: otherwise some still write to
+        # the home while it is removed.
+        alone = ALONE if _can_be_alone() else []
         process = subprocess.Popen(
             [*alone, *words], pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL
         )
@@ -122,14 +126,17 @@ def browser():
         try:
             with os.fdopen(send, "wb") as requests, os.fdopen(receive, "rb") as answers:
                 yield Browser(requests, answers)
-        finally:
-            process.terminate()
-            process.wait(10)
+        finally:  # it ends when nobody holds the other end of the pipe
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _can_be_alone():
     try:
-        return subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode == 0
+        return subprocess.run([*ALONE, "true"], capture_output=True).returncode == 0
     except OSError:
         return False
 
