@@ -93,8 +93,8 @@ class Scores:
         mine = np.ascontiguousarray(np.concatenate([ids[:, None], *parts], 1))
         sizes = comm.world.gather_all(np.array(mine.nbytes, np.int64))
         whole = comm.world.concatenate(mine.reshape(-1).view(np.uint8), sizes)
-        table = whole.view(np.float64).reshape(-1, empty.shape[1])
-        table = table[np.argsort(table[:, 0])]
+        rows = whole.view(np.float64).reshape(-1, empty.shape[1])
+        table = rows[np.argsort(rows[:, 0])]
         found = {name: table[:, 1 + 2 * i : 3 + 2 * i] for i, name in enumerate(names)}
         return table[:, 0].astype(np.int64), found
 

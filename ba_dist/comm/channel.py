@@ -184,7 +184,8 @@ class Channel:
         """(rank, numbers) of what was posted to this rank and has arrived; not collective."""
         from mpi4py import MPI
 
-        found, status = [], MPI.Status()
+        found: list[tuple[int, npt.NDArray[np.float64]]] = []
+        status = MPI.Status()
         while self._mpi.Iprobe(status=status):
             numbers = np.empty(status.Get_count(MPI.DOUBLE))
             self._mpi.Recv(numbers, source=status.Get_source())

@@ -54,7 +54,7 @@ def hash64(values: npt.ArrayLike) -> Uint64s:
 
 def combine(*parts: npt.ArrayLike) -> Uint64s:
     """Hashes integers (arrays broadcast) to uint64 keys; the order of the parts matters."""
-    key = np.zeros((), np.uint64)
+    key: Uint64s = np.zeros((), np.uint64)
     for part in parts:
         key = hash64(key ^ hash64(np.asarray(part).astype(np.uint64)))
     return key

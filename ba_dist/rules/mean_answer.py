@@ -25,7 +25,8 @@ class MeanAnswer:
     def __init__(self, average: Average):
         self._average = average
         self._count = 0
-        self._logits, self._shares, self._sum = (np.empty((0, 0)) for _ in range(3))
+        self._logits: npt.NDArray[np.float64] = np.empty((0, 0))
+        self._shares = self._sum = self._logits
 
     def add(self, logits: npt.NDArray[Any]) -> None:
         """Those of one copy more, [n, classes]."""

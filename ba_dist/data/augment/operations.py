@@ -54,7 +54,7 @@ class Pixels:
     def counts(self) -> npt.NDArray[np.int64]:
         """How many pixels have each value, int64 [3, 256]."""
         channels = [cv2.calcHist([self._image], [c], None, [256], [0, 256]) for c in range(3)]
-        counts = np.array(channels).reshape(3, 256)
+        counts: npt.NDArray[Any] = np.array(channels).reshape(3, 256)
         if self._table is not None:
             tables = np.broadcast_to(self._table.T, (3, 256))
             pairs = zip(tables, counts, strict=True)
@@ -209,9 +209,9 @@ def _places(inverse: Matrix, height: int, width: int) -> npt.NDArray[np.int16]:
     a, b, c, d, e, f = inverse
     x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     places = np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1)
-    places = np.floor(places).clip(-(2**15), 2**15 - 1).astype(np.int16)
-    places.flags.writeable = False
-    return places
+    whole = np.floor(places).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    whole.flags.writeable = False
+    return whole
 
 
 # --- levels ---------------------------------------------------------------------------------------

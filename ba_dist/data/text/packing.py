@@ -28,7 +28,7 @@ def first_fit(lengths: Int64s, row_tokens: int) -> tuple[Int64s, Int64s]:
     """
     order = np.argsort(combine(_KEY, np.arange(len(lengths))), kind="stable")
     order = order[(lengths[order] <= row_tokens).all(1)]
-    room = np.zeros((0, 2), np.int64)
+    room: npt.NDArray[np.int64] = np.zeros((0, 2), np.int64)
     open_rows: list[list[int]] = []
     closed: list[list[int]] = []
     for pair in order.tolist():
