@@ -37,7 +37,8 @@ def draw(results: list[dict[str, Any]], parts: Sequence[str], path: Path) -> Non
         right.bar(places, height, bottom=bottom, label=part, **bar_look(number))
         bottom += height
     right.set(title="Where a step's time goes", ylabel="ms a step")
-    right.legend(reverse=True)  # as they lie
+    right.set_ylim(0, 1.2 * bottom.max())  # room for the legend
+    right.legend(loc="upper center", ncols=len(parts))
     for axes in (left, right):
         axes.set_xticks(places, labels)
     figure.savefig(path, dpi=120)

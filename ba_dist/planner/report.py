@@ -159,5 +159,5 @@ def _stack(axes: Any, found: list[tuple[Plan, Prediction]]) -> None:
     names = [f"{plan.nodes}\nM={plan.multiplicity}" for plan, _ in found]
     axes.set_xticks(places, names, fontsize=8)
     axes.set(title="What a step's time is spent on", ylabel="ms a step", xlabel="nodes")
-    axes.margins(y=0.3)  # room for the legend
+    axes.set_ylim(0, 1.4 * max(bottom))  # room for the legend
     axes.legend(reverse=True)  # as they lie
