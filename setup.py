@@ -12,7 +12,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-DEFAULT_TENSORFLOW = "2.18.1"  # as in launch/setup.sh; the one that Horovod compiles with unpatched
+# The newest that Horovod compiles with as pip fetches it; launch/setup.sh patches Horovod for newer ones.
+PLAIN_TENSORFLOW = "2.18.1"
 # The scripts that start ranks and jobs lie in the package as they lie beside each other in a clone.
 SCRIPTS = {f"ba_dist._scripts.{name}": name for name in ("launch", "slurm")}
 
@@ -24,8 +25,8 @@ def requirements(name):
 
 
 def pinned(names):
-    """Requirements in which names without a version have that of the default TensorFlow."""
-    pins = dict(line.split("==") for line in requirements(f"tensorflow-{DEFAULT_TENSORFLOW}"))
+    """Requirements in which names without a version have that of PLAIN_TENSORFLOW."""
+    pins = dict(line.split("==") for line in requirements(f"tensorflow-{PLAIN_TENSORFLOW}"))
     return [
         re.sub(r"^([\w-]+)(\[.*\])?(?= *;|$)", lambda bare: f"{bare[0]}=={pins[bare[1]]}", name)
         for name in names

@@ -18,7 +18,9 @@ BASE=$VENV/.setup-base        # what the environment was made for, written first
 RUNNING=$VENV/.setup-running  # here while packages are being put in
 MPI_FILE=$VENV/.setup-mpi     # which mpirun belongs to it, for launch/mpirun.sh
 LOG=$VENV/setup.log
-DEFAULT_TENSORFLOW=2.18.1
+# The newest that passes every test; with GPUs the newest that Horovod was compiled with for CUDA.
+DEFAULT_TENSORFLOW=2.21.0
+GPU_TENSORFLOW=2.18.1
 # shellcheck source=launch/lib.sh
 . "$ROOT/launch/lib.sh"
 # shellcheck source=launch/horovod.sh
@@ -33,16 +35,21 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 # ---------------------------------------------------------------- finding what is there
 
 # Sets TENSORFLOW and NEWEST_PYTHON, the newest that it has wheels for. A version is known when
-# there are pins for it.
+# there are pins for it. A choice for another device is no choice for this one.
 find_tensorflow() {
-  local file known=()
+  local file known=() default=$DEFAULT_TENSORFLOW
   for file in "$ROOT"/requirements/tensorflow-*.txt; do
     file=${file##*/tensorflow-}
     known+=("${file%.txt}")
   done
-  TENSORFLOW=${TENSORFLOW:-${MADE_FOR[7]:-$DEFAULT_TENSORFLOW}}
+  if [ "$DEVICE" = gpu ]; then default=$GPU_TENSORFLOW; fi
+  if [ "${MADE_FOR[6]:-}" = "$DEVICE" ]; then default=${MADE_FOR[7]:-$default}; fi
+  TENSORFLOW=${TENSORFLOW:-$default}
   if ! printf '%s\n' "${known[@]}" | grep -qxF -- "$TENSORFLOW"; then
     die "TENSORFLOW=$TENSORFLOW is not known to work; take one of these: ${known[*]}"
+  fi
+  if [ "$DEVICE" = gpu ] && [ "$TENSORFLOW" != "$GPU_TENSORFLOW" ]; then
+    die "GPU=1 goes with TENSORFLOW=$GPU_TENSORFLOW alone: with $TENSORFLOW nobody has compiled Horovod for CUDA; take that, or GPU=0"
   fi
   case $TENSORFLOW in 2.18.* | 2.19.*) NEWEST_PYTHON=12 ;; *) NEWEST_PYTHON=13 ;; esac
 }
@@ -65,7 +72,7 @@ print("%d.%d.%d" % sys.version_info[:3], getattr(sys, "_base_executable", sys.ex
   done
   local how="install one or load its module, or name it: make setup PYTHON=/path/to/python3.11"
   if [ -n "${PYTHON:-}" ] && [ -z "$seen" ]; then seen="PYTHON=$PYTHON, which does not run"; fi
-  if [ "${minor:-0}" = 13 ]; then how+="; with Python 3.13: make setup TENSORFLOW=2.21.0"; fi
+  if [ "${minor:-0}" = 13 ]; then how+="; with Python 3.13: make setup TENSORFLOW=$DEFAULT_TENSORFLOW"; fi
   die "TensorFlow $TENSORFLOW needs Python 3.10 to 3.$NEWEST_PYTHON, found ${seen:-none that runs}; $how"
 }
 
@@ -98,9 +105,6 @@ find_device() {
     1) DEVICE=gpu ;;
     *) die "GPU=$GPU is neither 0 nor 1" ;;
   esac
-  if [ "$DEVICE" = gpu ] && [ "$TENSORFLOW" != "$DEFAULT_TENSORFLOW" ]; then
-    die "GPU=1 goes with TENSORFLOW=$DEFAULT_TENSORFLOW alone: with $TENSORFLOW nobody has compiled Horovod for CUDA; take that, or GPU=0"
-  fi
 }
 
 # Sets MPI_CXX (empty for the packaged Open MPI) and MPI_CHOICE, how it came about.
@@ -278,9 +282,9 @@ clear_environment() {
 main() {
   local inputs stamp started=$SECONDS
   recall_base
+  find_device
   find_tensorflow
   find_python
-  find_device
   TEMPORARY=$(temporary_folder)
   trap 'rm -rf "$TEMPORARY"' EXIT
   trap 'on_signal 130' INT

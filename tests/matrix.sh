@@ -21,7 +21,7 @@ usage() {
 Usage: tests/matrix.sh [--dry-run] [--short] [--folder FOLDER] [TENSORFLOW:PYTHON:MPI ...]
 
   tests/matrix.sh                                     # one row for each TensorFlow and MPI
-  tests/matrix.sh 2.21.0:3.13:wheel 2.18.1:3.11:/opt/mpich/bin/mpicxx
+  tests/matrix.sh 2.18.1:3.12:wheel 2.21.0:3.11:/opt/mpich/bin/mpicxx
 
 PYTHON is a number, of pythonNUMBER on the PATH; MPI is a compiler, or `wheel` for the packaged
 Open MPI. A row is set up and runs `make run`, all of `make test` and one test that breaks a run on
@@ -36,7 +36,7 @@ END
 # Every TensorFlow with the wheel, on a Python each; then the default one with every other MPI.
 default_rows() {
   printf '%s\n' 2.18.1:3.11:wheel 2.19.1:3.10:wheel 2.20.0:3.12:wheel 2.21.0:3.13:wheel
-  printf '2.18.1:3.11:%s\n' /usr/bin/mpicxx.openmpi /usr/bin/mpicxx.mpich \
+  printf '2.21.0:3.11:%s\n' /usr/bin/mpicxx.openmpi /usr/bin/mpicxx.mpich \
     "${I_MPI_ROOT:-/opt/intel/oneapi/mpi/latest}/bin/mpicxx"
 }
 

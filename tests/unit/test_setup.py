@@ -1,6 +1,5 @@
 """What `make setup` refuses before it does anything, and what it pins and keeps apart."""
 
-import ast
 import os
 import re
 import shutil
@@ -113,14 +112,24 @@ def test_an_mpi_that_is_too_old(clone, tmp_path):
 
 
 def test_the_tensorflow_of_the_last_set_up_is_remembered(clone, tmp_path):
-    """As Python 3.13 shows, which the default would refuse; a new choice counts more."""
+    """As Python 3.13 shows, which it refuses and the default does not; a new choice counts more."""
+    (clone / ".venv").mkdir()
+    lines = [clone, "/usr/bin/python3.13", "3.13.1", "found", "", "an MPI", "cpu", "2.18.1"]
+    (clone / ".venv" / ".setup-base").write_text("".join(f"{line}\n" for line in lines))
+    given = {"PYTHON": python(tmp_path, "3.13"), "MPICXX": "/nowhere/mpicxx"}
+    assert refused(clone, **given).startswith("TensorFlow 2.18.1 needs")
+    assert refused(clone, **given, TENSORFLOW="2.21.0").startswith("MPICXX=")
+    (clone / ".venv" / ".setup-base").write_text("".join(f"{line}\n" for line in lines[:7]))
+    assert refused(clone, **given).startswith("MPICXX=")
+
+
+def test_gpus_have_a_tensorflow_of_their_own(clone, tmp_path):
+    """Whatever was chosen for CPUs before."""
+    given = {"PYTHON": python(tmp_path, "3.13"), "GPU": 1}
+    assert refused(clone, **given).startswith("TensorFlow 2.18.1 needs")
     (clone / ".venv").mkdir()
     lines = [clone, "/usr/bin/python3.13", "3.13.1", "found", "", "an MPI", "cpu", "2.21.0"]
     (clone / ".venv" / ".setup-base").write_text("".join(f"{line}\n" for line in lines))
-    given = {"PYTHON": python(tmp_path, "3.13"), "MPICXX": "/nowhere/mpicxx"}
-    assert refused(clone, **given).startswith("MPICXX=")
-    assert refused(clone, **given, TENSORFLOW="2.18.1").startswith("TensorFlow 2.18.1 needs")
-    (clone / ".venv" / ".setup-base").write_text("".join(f"{line}\n" for line in lines[:7]))
     assert refused(clone, **given).startswith("TensorFlow 2.18.1 needs")
 
 
@@ -205,15 +214,15 @@ def test_what_has_no_version_in_one_file_has_it_in_another():
             assert set(bare) <= set(pins(f"tensorflow-{version}")), name
 
 
-def test_set_up_the_package_and_doctor_know_the_same_versions():
-    default = re.search(r"^DEFAULT_TENSORFLOW=(.*)", (ROOT / "launch/setup.sh").read_text(), re.M)
-    tree = ast.parse((ROOT / "setup.py").read_text())
-    (assigned,) = (
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DEFAULT_TENSORFLOW"
+def test_set_up_the_package_and_doctor_know_the_same_versions(clone):
+    default, gpu = (
+        re.search(rf"^{name}_TENSORFLOW=(.*)", (ROOT / "launch/setup.sh").read_text(), re.M)[1]
+        for name in ("DEFAULT", "GPU")
     )
-    assert default and default[1] == assigned
+    assert default == VERSIONS[-1]
+    plain = re.search(r'^PLAIN_TENSORFLOW = "(.*)"', (ROOT / "setup.py").read_text(), re.M)[1]
+    newest = [version for version in VERSIONS if not shell(clone, "patches", version)][-1]
+    assert plain == gpu == newest
     assert [version.rpartition(".")[0] for version in VERSIONS] == list(doctor._TENSORFLOW)
 
 
