@@ -11,60 +11,37 @@ this machine's cores, so images lie in memory and are hardly touched.
 
 import dataclasses
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
-from harness import ROOT, Report, Table, measure, one_message, output_option, output_path
+from cluster_jobs import FREE, bandwidths_option, cluster, run
+from harness import Report, Table, measure, one_message, output_option, output_path
 from prediction import of_scaling
 
 from ba_dist.errors import UserError
 from ba_dist.planner import Machine, read_machine
 
-sys.path.insert(0, str(ROOT))  # the cluster is among the tests
-
-# Of sbatch.
-NODES = ("--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2")
+NODES = 4
 CALIBRATE = "--model resnet8 --image-size 16 --batch-sizes 4,8 --seconds 4 --files 8"
 NOMINAL = {"1gbit": 1e9 / 8, "100mbit": 1e8 / 8, "10gbit": 1e10 / 8}
-_LONGEST_JOB = 240.0
-
-
-def job(cluster: Any, folder: Path, name: str, words: str) -> None:
-    """Runs a command on the four nodes.
-
-    Raises:
-        UserError: with what it printed, where it failed.
-    """
-    script = f"cd {ROOT} && PYTHONPATH={ROOT} launch/srun.sh -- {words}"
-    number = cluster.submit(script, *NODES, cwd=folder, name=name)
-    if cluster.wait(number, _LONGEST_JOB) != "COMPLETED":
-        raise UserError(f"{name} failed on the cluster:\n{cluster.output(number)[-2000:]}")
 
 
 def measured(bandwidth: str, scaling: str, folder: Path) -> tuple[Machine, dict[str, Any]]:
     """(what calibration says of the cluster, the content of scaling.json) with such links."""
-    from tests.cluster.cluster import Cluster
-
     here = folder / bandwidth
     here.mkdir()
-    with Cluster(bandwidth=None if bandwidth == "free" else bandwidth) as cluster:
-        job(cluster, here, "calibrate", f"calibrate --output {here}/machine.toml {CALIBRATE}"
+    with cluster(NODES, bandwidth) as up:
+        run(up, here, "calibrate", f"calibrate --output {here}/machine.toml {CALIBRATE}"
             f" --storage {here}")  # fmt: skip
-        job(cluster, here, "scaling", f"python benchmarks/scaling.py {scaling}"
+        run(up, here, "scaling", f"python benchmarks/scaling.py {scaling}"
             f" --output {here}/scaling.json")  # fmt: skip
     return read_machine(here / "machine.toml"), json.loads((here / "scaling.json").read_text())
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option(
-    "--bandwidths",
-    default="free,1gbit,100mbit",
-    show_default=True,
-    help="Of the links; free comes first.",
-)
+@bandwidths_option
 @click.option("--compute-ms", default=300.0, show_default=True, help="Of a step's wait.")
 @click.option("--gradient-mb", default=4.0, show_default=True, help="That are summed.")
 @click.option("--multiplicity", default=4, show_default=True, help="M.")
@@ -76,7 +53,7 @@ def measured(bandwidth: str, scaling: str, folder: Path) -> tuple[Machine, dict[
 def main(bandwidths, compute_ms, gradient_mb, multiplicity, group_sizes, output):
     """Hold predictions against runs on four nodes with links of several bandwidths."""
     names = bandwidths.split(",")
-    if names[0] != "free" or set(names[1:]) - set(NOMINAL):
+    if names[0] != FREE or set(names[1:]) - set(NOMINAL):
         raise UserError(f"--bandwidths: free, then any of {', '.join(NOMINAL)}")
     scaling = (
         f"--multiplicities {multiplicity} --group-sizes {group_sizes}"

@@ -279,7 +279,7 @@ class Run:
     repeatable: bool = setting(
         False,
         "on CPUs, in fp32: statistics of ghost batches have the same bits on any number of cores a"
-        " rank, so that gradients agree to 1e-6 in place of 1e-3; slower (fp64 always does it)",
+        " rank, so that gradients agree to 1e-6 in place of 3e-3; slower (fp64 always does it)",
     )
     run_dir: str | None = setting(None, "run directory; default runs/RECIPE-DATE-TIME")
     resume: bool = setting(True, "go on from the newest checkpoint of the run directory")

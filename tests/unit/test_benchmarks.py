@@ -19,7 +19,7 @@ from click.testing import CliRunner
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ("group_io", "instances", "throughput", "scaling", "overlap", "order", "memory")
 BENCHMARKS += ("ngram", "step_rivals", "startup", "accuracy")
-BENCHMARKS += ("prediction", "prediction_links", "many_ranks")
+BENCHMARKS += ("prediction", "prediction_links", "many_ranks", "exchange_links")
 SITE_CHECK = re.compile(r"Img/sec per (GPU|CPU): +([0-9.]+) +\+-([0-9.]+)")
 
 
@@ -341,6 +341,25 @@ def test_an_option_that_several_benchmarks_have_is_written_once():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "click.option":
                 found.setdefault(ast.unparse(node), []).append(path.name)
     assert len(found) > 20 and not {o: names for o, names in found.items() if len(names) > 1}
+
+
+def test_the_choice_of_an_exchange_is_held_against_the_better_way():
+    from exchange_links import behind, layouts_of
+
+    rates = {"cooperative-encoded": 80.0, "cooperative": 100.0, "auto": 90.0}
+    assert behind(rates) == pytest.approx(10)
+    assert behind(rates | {"auto": 110.0}) == pytest.approx(-10)
+    assert layouts_of("2:1,4:2") == [(2, 1), (4, 2)]
+
+
+@pytest.mark.parametrize("layouts", ["", "2", "2:3", "1:1", "2:1:1", "a:b"])
+def test_layouts_of_nodes_that_are_none(layouts):
+    from exchange_links import layouts_of
+
+    from ba_dist.errors import UserError
+
+    with pytest.raises(UserError, match="expected nodes:ranks"):
+        layouts_of(layouts)
 
 
 # --- accuracy -------------------------------------------------------------------------------------
