@@ -31,7 +31,8 @@ test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, s
 # In a folder beside the environment, which a user's pip might leave without them, or with others.
 .loggers/.made: requirements/loggers.txt requirements/constraints.txt | setup
 	rm -rf .loggers
-	.venv/bin/python -m pip install -q --target .loggers -c requirements/constraints.txt -r requirements/loggers.txt
+	.venv/bin/python -m pip install -q --target .loggers -c requirements/constraints.txt \
+	  -c requirements/tensorflow-$$(sed -n 8p .venv/.setup-base).txt -r requirements/loggers.txt
 	touch $@
 
 test-loggers: .loggers/.made  ## the tests of W&B and MLflow, with both installed in .loggers
