@@ -67,7 +67,7 @@ set_build_variables() {
     "PATH=$bin:$PATH" "MPI_HOME=$TEMPORARY" "CXX=$CXX_BIN" "TMPDIR=$TEMPORARY"
     HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
     HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITHOUT_NVTX=1
-    "HOROVOD_CMAKE=$TEMPORARY/tools/cmake/data/bin/cmake"
+    "HOROVOD_CMAKE=$TEMPORARY/tools/cmake/cmake/data/bin/cmake"
     # Otherwise Horovod's setup.py starts eight compilers of a gigabyte each.
     "MAKEFLAGS=-j$(available_cores)"
   )
@@ -97,7 +97,7 @@ END
 # Makes the library in an unpacked wheel find MPI and NCCL relative to itself where they come from
 # wheels, so that it outlives the clone in which it was built.
 relocate() {
-  local library entry path="" patchelf=$TEMPORARY/tools/bin/patchelf
+  local library entry path="" patchelf=$TEMPORARY/tools/patchelf/bin/patchelf
   library=$(find "$1/horovod/tensorflow" -name 'mpi_lib*.so')
   [ -n "$library" ] || return 1
   if command -v strip >/dev/null; then strip --strip-debug "$library"; fi
@@ -131,12 +131,19 @@ fetch_horovod() {
   done < <(patches)
 }
 
+# Leaves a program that comes as a wheel in a folder of its own in $TEMPORARY/tools.
+fetch_tool() {
+  if [ -e "$TEMPORARY/tools/$1" ]; then return; fi
+  venv_python -m pip install --target "$TEMPORARY/tools/$1" "$1==$(pinned horovod "$1")" ||
+    fail "fetching $1 failed"
+}
+
 # Leaves one relocatable wheel in $TEMPORARY/out.
 build_horovod() {
   # TensorFlow's compiler flags break on spaces; this link gives its folder a name without any.
   ln -s "$VENV" "$TEMPORARY/venv"
-  venv_python -m pip install --target "$TEMPORARY/tools" "cmake==$(pinned horovod cmake)" \
-    "patchelf==$(pinned horovod patchelf)" || fail "fetching cmake failed"
+  fetch_tool cmake
+  fetch_tool patchelf
   fetch_horovod
   set_build_variables
   # pip's own cache does not tell one MPI from another, so it is neither read nor filled.
@@ -183,9 +190,17 @@ link_mpi() {
   if [ -z "$MPI_CXX" ]; then return; fi
   local library name='libmpi(ch|_(gnu|cray|intel|amd|aocc|nvidia)[_0-9]*)?\.so\S*' site
   site=$(echo "$VENV"/lib/python*/site-packages)
-  library=$(ldd "$site"/horovod/tensorflow/mpi_lib*.so 2>/dev/null |
-    sed -nE "s/^\s*$name => (\/\S+).*/\3/p" | head -n 1)
-  if [ -n "$library" ]; then
-    printf 'import os; os.environ.setdefault("MPI4PY_LIBMPI", "%s")\n' "$library" >"$site/ba_dist_mpi.pth"
-  fi
+  read -r name library <<<"$(ldd "$site"/horovod/tensorflow/mpi_lib*.so 2>/dev/null |
+    sed -nE "s/^\s*($name) => (\/\S+).*/\1 \4/p" | head -n 1)"
+  if [ -z "$library" ]; then return; fi
+  printf 'import os; os.environ.setdefault("MPI4PY_LIBMPI", "%s")\n' "$library" >"$site/ba_dist_mpi.pth"
+  # mpi4py's wheel asks for the name that MPICH gives itself. Debian and Cray call it otherwise.
+  case $name in
+    libmpi.so*) ;;
+    *)
+      fetch_tool patchelf
+      logged "$TEMPORARY/tools/patchelf/bin/patchelf" --replace-needed libmpi.so.12 "$name" \
+        "$site"/mpi4py/MPI.mpich*.so || fail "telling mpi4py of $name failed"
+      ;;
+  esac
 }
