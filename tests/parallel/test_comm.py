@@ -12,6 +12,16 @@ from tests.parallel.ranks import LAUNCHER, PROGRAMS, mpirun, program
 
 
 @pytest.mark.mpi
+def test_ranks_stay_on_the_processors_that_the_launcher_was_given():
+    """Each processor in turn: Open MPI would bind them to the first ones of the machine."""
+    told = "import os; print(sorted(os.sched_getaffinity(0)))"
+    for cpu in sorted(os.sched_getaffinity(0)):
+        line = ["taskset", "-c", str(cpu), LAUNCHER, "-n", "2", "--", "python", "-c", told]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.stdout.splitlines() == [f"[{cpu}]"] * 2, done.stderr
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("kind", ["main", "thread"])
 def test_an_exception_on_one_rank_ends_the_job_with_its_traceback(ranks, kind, promise):
