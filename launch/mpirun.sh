@@ -127,7 +127,7 @@ share_cores() {
   PER_RANK=$((ranks_here < CORES ? CORES / ranks_here : 1))
   BIND=0
   # Elsewhere the resource manager binds, or the other hosts may have other cores.
-  if [ "$GPUS" = 0 ] && [ "$NODES" = 1 ] && [ "$QUOTA" = 0 ] && [ -z "$HOSTS$HOSTFILE${SLURM_JOB_ID:-}" ] &&
+  if [ "$GPUS" = 0 ] && [ "$NODES" = 1 ] && [ "$MAY_BIND" = 1 ] && [ -z "$HOSTS$HOSTFILE${SLURM_JOB_ID:-}" ] &&
     [ $((ranks_here * PER_RANK)) -eq "$CORES" ]; then
     BIND=$PER_RANK
   fi

@@ -1,8 +1,9 @@
-"""What launch/mpirun.sh needs to know of this node, as one line: `CORES QUOTA SINGLE_COPY`.
+"""What launch/mpirun.sh needs to know of this node, as one line: `CORES MAY_BIND SINGLE_COPY`.
 
-CORES: physical cores this process may run on. QUOTA: 1 where a container limits processor time
-below that (CORES is then the limit), so that binding ranks to cores would be wrong. SINGLE_COPY: 1
-where a process may read another's memory, which Open MPI otherwise tries and complains about.
+CORES: physical cores this process may run on, or as many as a container allows the processor time
+of. MAY_BIND: 0 where binding ranks to cores would be wrong: with such a limit, and where this
+process may use a part of the processors only (taskset), which Open MPI does not look at: it would
+bind to the first cores of the machine, those of another job perhaps. SINGLE_COPY: 1 where a process may read another's memory, which Open MPI otherwise tries and complains about.
 """
 
 import ctypes
@@ -37,6 +38,16 @@ def processor_quota():
     return math.inf if quota in ("max", "-1") else int(quota) / int(period)
 
 
+def all_processors():
+    """Numbers of the processors that this control group has, as Open MPI sees them."""
+    try:
+        listed = Path("/sys/fs/cgroup/cpuset.cpus.effective").read_text().strip()
+        ends = [(part.split("-") * 2)[:2] for part in listed.split(",")]
+        return {cpu for first, last in ends for cpu in range(int(first), int(last) + 1)}
+    except (OSError, ValueError):
+        return set(range(os.cpu_count() or 1))
+
+
 def may_read_sibling():
     """Whether process_vm_readv works between two processes, as ranks of one node are."""
 
@@ -60,4 +71,5 @@ cores = physical_cores()
 limited = processor_quota() < cores
 if limited:
     cores = max(1, math.floor(processor_quota()))
-print(cores, int(limited), int(may_read_sibling()))
+may_bind = not limited and os.sched_getaffinity(0) == all_processors()
+print(cores, int(may_bind), int(may_read_sibling()))

@@ -40,9 +40,9 @@ find_installed_mpi() {
   if "$PYTHON" -c "import nvidia.cudnn" 2>/dev/null; then DEVICE=gpu; fi
 }
 
-# Sets CORES, QUOTA and SINGLE_COPY, as launch/probe.py explains, and cuts CORES to the allocation.
+# Sets CORES, MAY_BIND and SINGLE_COPY, as launch/probe.py explains, and cuts CORES to the allocation.
 count_cores() {
-  read -r CORES QUOTA SINGLE_COPY < <("$PYTHON" -IS "$ROOT/launch/probe.py")
+  read -r CORES MAY_BIND SINGLE_COPY < <("$PYTHON" -IS "$ROOT/launch/probe.py")
   if [ "${SLURM_CPUS_ON_NODE:-$CORES}" -lt "$CORES" ]; then CORES=$SLURM_CPUS_ON_NODE; fi
 }
 

@@ -12,6 +12,16 @@ from tests.parallel.ranks import LAUNCHER, PROGRAMS, mpirun, program
 
 
 @pytest.mark.mpi
+def test_a_rank_stays_on_the_processor_that_the_launcher_was_given():
+    """Each one in turn: Open MPI would bind it to the first one of the machine."""
+    told = "import os; print(sorted(os.sched_getaffinity(0)))"
+    for cpu in sorted(os.sched_getaffinity(0)):
+        line = ["taskset", "-c", str(cpu), LAUNCHER, "-n", "1", "--", "python", "-c", told]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.stdout.splitlines() == [f"[{cpu}]"], done.stderr
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("kind", ["main", "thread"])
 def test_an_exception_on_one_rank_ends_the_job_with_its_traceback(ranks, kind, promise):
