@@ -19,7 +19,7 @@ bandwidths_option = click.option(
     show_default=True,
     help="Of the links, as tc writes them; free is without a limit.",
 )
-_LONGEST_JOB = 280.0
+_LONGEST_JOB = 900.0
 
 
 def cluster(nodes: int, bandwidth: str) -> AbstractContextManager[Any]:

@@ -56,6 +56,9 @@ def main(layouts, bandwidths, rounds, photos, output):
         "Images per second and rank, all ranks one group",
         ["nodes", "ranks a node", "links", *CONTENDERS, "+-", "behind %"],
     )
+    report.tables.append(table)
+    report.notes.append("+-: of auto; behind: auto against the better of the two, negative: ahead")
+    path = output_path("exchange_links", output)
     with tempfile.TemporaryDirectory() as scratch:
         for nodes, ranks in wanted:
             for bandwidth in bandwidths.split(","):
@@ -66,10 +69,7 @@ def main(layouts, bandwidths, rounds, photos, output):
                           behind(rates))  # fmt: skip
                 where = {"nodes": nodes, "ranks_per_node": ranks, "links": bandwidth}
                 report.results.append({**where, **rows, "behind": behind(rates)})
-    report.tables.append(table)
-    report.notes.append("+-: of auto; behind: auto against the better of the two, negative: ahead")
-    path = output_path("exchange_links", output)
-    report.write(path)
+                report.write(path)  # what was measured is kept where a later one fails
     report.show(path)
 
 

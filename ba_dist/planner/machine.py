@@ -272,8 +272,13 @@ def _expected(key: str) -> str:
         return '[NUMBER, "SOURCE"], a relative deviation from 0 to 1'
     if key in ("node.ranks", "node.cores"):
         return '[NUMBER, "SOURCE"], a whole number from 1 up'
-    low = "not negative" if key in _MAY_BE_ZERO else "more than 0"
+    low = "not negative" if _may_be_zero(key) else "more than 0"
     return f'[NUMBER, "SOURCE"], {low}, in seconds or bytes'
+
+
+def _may_be_zero(key: str) -> bool:
+    # Also what a microbatch takes whatever its size: a fit may find none.
+    return key in _MAY_BE_ZERO or (key.startswith("step.") and key.endswith(".fixed"))
 
 
 def _number(key: str, found: Any, sources: dict[str, str]) -> float:
@@ -284,7 +289,7 @@ def _number(key: str, found: Any, sources: dict[str, str]) -> float:
     number, source = found
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise wrong
-    least = 0 if key in _MAY_BE_ZERO else math.ulp(0)
+    least = 0 if _may_be_zero(key) else math.ulp(0)
     if not least <= number < math.inf or not source.strip():
         raise wrong
     if key in _NOISES and number > 1:

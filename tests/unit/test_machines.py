@@ -24,6 +24,18 @@ def test_every_number_of_a_machine_has_a_source(path):
     assert set(made.assumed) <= set(made.sources)
 
 
+def test_a_network_may_take_no_time_that_all_batch_sizes_share(tmp_path):
+    """As `calibrate` finds where a line through all of its times would begin below 0."""
+    path = tmp_path / "machine.toml"
+    text = PAPER.read_text()
+    assert "fixed = [0.02997" in text
+    path.write_text(text.replace("fixed = [0.02997", "fixed = [0"))
+    assert read_machine(path).step_times["resnet50"]["fp32"].fixed == 0
+    path.write_text(text.replace("instance = [0.003845", "instance = [0"))
+    with pytest.raises(ConfigError, match="step.resnet50.fp32.instance is .*more than 0"):
+        read_machine(path)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "parts"),
     [
