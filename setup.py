@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-# The newest that Horovod compiles with as pip fetches it; launch/setup.sh patches Horovod for newer ones.
+# The newest that Horovod compiles with as pip fetches it; launch/setup.sh patches it for others.
 PLAIN_TENSORFLOW = "2.18.1"
 # The scripts that start ranks and jobs lie in the package as they lie beside each other in a clone.
 SCRIPTS = {f"ba_dist._scripts.{name}": name for name in ("launch", "slurm")}
