@@ -2,8 +2,9 @@
 
 CORES: physical cores this process may run on, or as many as a container allows the processor time
 of. MAY_BIND: 0 where binding ranks to cores would be wrong: with such a limit, and where this
-process may use a part of the processors only (taskset), which Open MPI does not look at: it would
-bind to the first cores of the machine, those of another job perhaps. SINGLE_COPY: 1 where a process may read another's memory, which Open MPI otherwise tries and complains about.
+process may use a part of the processors only (taskset). Open MPI does not look at that: it would
+bind to the first cores of the machine, those of another job perhaps. SINGLE_COPY: 1 where a process
+may read another's memory, which Open MPI otherwise tries and complains about.
 """
 
 import ctypes
