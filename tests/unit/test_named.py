@@ -44,7 +44,7 @@ OTHERS = {
     "patch": "batch forward fuzz",
     "strace": "decode-fds follow-forks quiet string-limit",
     "strip": "strip-debug",
-    "patchelf": "print-rpath set-rpath",
+    "patchelf": "print-rpath replace-needed set-rpath",
     "jsonargparse": "crop_area",
     r"my_script\.py": "flag",
     "last_value": "flag",
