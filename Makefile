@@ -63,7 +63,7 @@ bench: setup  ## run short versions of the benchmarks; results in runs/bench-sho
 test-cluster: setup  ## run the tests that need a Slurm cluster, on one made for them (root, Debian)
 	@bash tests/cluster/run.sh $(ARGS) || [ $$? -eq 77 ]
 
-test-gpu-build: setup  ## compile Horovod for CUDA and NCCL, without a GPU (15 minutes, 8 GB)
+test-gpu-build: setup  ## compile Horovod for CUDA and NCCL, without a GPU (5 minutes)
 	@bash tests/gpu_build.sh
 
 tour: setup  ## do what a new user would, word by word as the docs have it (1 minute)

@@ -28,7 +28,8 @@ def loaded_mpi_libraries():
     return sorted(path for path in paths if MPI_LIBRARY.search(path))
 
 
-# ba_dist is in the environment by now, and says in words when Horovod is of another TensorFlow.
+# Not at the top, as all imports here: mpi4py has to be told not to start MPI first. ba_dist says in
+# words when Horovod is of another TensorFlow.
 from ba_dist.comm.installed import import_horovod  # noqa: E402
 from ba_dist.errors import UserError  # noqa: E402
 

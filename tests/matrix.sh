@@ -25,10 +25,9 @@ Usage: tests/matrix.sh [--dry-run] [--short] [--folder FOLDER] [TENSORFLOW:PYTHO
 
 PYTHON is a number, of pythonNUMBER on the PATH; MPI is a compiler, or `wheel` for the packaged
 Open MPI. A row is set up and runs `make run`, all of `make test` and one test that breaks a run on
-purpose, in about 15 minutes on two cores. A row whose Python or MPI is not here is not run, and the
-table says so. FOLDER (a new temporary one by default) keeps clones and logs.
+purpose. A row whose Python or MPI is not here is not run, and the table says so. FOLDER (a new temporary one by default) keeps clones and logs.
 
-  --short       a few tests instead of all, six minutes a row
+  --short       a few tests instead of all
   --dry-run     print the rows instead of running them
 END
 }
