@@ -1,10 +1,11 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
-# Variables: ARGS (extra flags), RANKS (of `run` and `bench`), TENSORFLOW, PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
+# Variables: ARGS (extra flags), TESTS (of `test`), RANKS (of `run` and `bench`), TENSORFLOW, PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster test-gpu-build tour bench lint docs clean
 
 RANKS ?= 2
 ARGS ?=
+TESTS ?= tests
 SCRIPTS := $(wildcard launch/*.sh slurm/*.sh slurm/*.sbatch benchmarks/*.sh tests/*.sh tests/cluster/*.sh .ci/run)
 
 help:  ## list the targets
@@ -19,8 +20,8 @@ run: setup  ## prepare Fashion-MNIST, then train the quickstart recipe on RANKS=
 	@bash launch/mpirun.sh -n $(RANKS) -- train quickstart --multiplicity 2 --trace $(ARGS)
 
 # Tests of one process on two cores at once, then those of several ranks: tests/conftest.py.
-test: setup  ## run the tests, with more pytest flags in ARGS="..."
-	.venv/bin/python -m pytest tests -n 2 -m "not smoke and not faults and not wide" $(ARGS)
+test: setup  ## run the tests, or those in TESTS="...", with more pytest flags in ARGS="..."
+	.venv/bin/python -m pytest $(TESTS) -n 2 -m "not smoke and not faults and not wide" $(ARGS)
 
 test-wide: setup  ## the same on up to six ranks, and for networks of texts (3 minutes)
 	.venv/bin/python -m pytest tests/parallel -m "wide and not smoke" $(ARGS)

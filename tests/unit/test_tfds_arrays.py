@@ -99,7 +99,7 @@ def test_corrupt_files_are_not_data_that_cannot_be_had(
 
 
 def test_a_folder_without_the_dataset_and_no_network(tmp_path, monkeypatch):
-    """The host of the download has no address here, which is said at once."""
+    """The host of the download has no address here, which is said at once, and nothing is left."""
     from ba_dist.data.catalog import tfds_arrays
 
     def no_address(host, port):
@@ -107,8 +107,12 @@ def test_a_folder_without_the_dataset_and_no_network(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tfds_arrays.socket, "getaddrinfo", no_address)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     with pytest.raises(DataUnavailable) as caught:
         prepare("cifar10", str(tmp_path))
+    assert not list(temporary.iterdir())
     message = str(caught.value)
     assert "TensorFlow Datasets: DataError: no network: " in message
     assert "ba-dist data prepare cifar10" in message and "--data-dir" in message

@@ -39,6 +39,8 @@ def open_builder(
         ) from None
     # Without a network, its mirror would be asked again and again for a long time.
     gcs_utils._is_gcs_disabled = True
+    # Each builder would leave a temporary folder for what the mirror sends.
+    tfds.core.DatasetInfo.initialize_from_bucket = lambda info: None
     tfds.disable_progress_bar()
     # It warns of every folder that it makes.
     logging.getLogger("absl").setLevel(logging.ERROR)
