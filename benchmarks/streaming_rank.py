@@ -6,6 +6,9 @@ Lines of JSON come in (settings, then numbers of batches) and go out.
 
 import io
 import json
+import multiprocessing
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -69,8 +72,18 @@ def write(folder: Path, to: Path) -> None:
             out.write({"jpeg": path.read_bytes(), "label": i})
 
 
+def send(number) -> None:
+    """A signal to the processes that read."""
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, number)
+
+
 def main() -> None:
-    """Answers each number of batches by the times at which they came."""
+    """Answers each number of batches by the times at which they came.
+
+    Between turns nobody reads: two batches a process ahead are seconds of work, which the next
+    contender would pay for.
+    """
     answers, sys.stdout = sys.stdout, sys.stderr
     settings = json.loads(sys.stdin.readline())
     dataset = Photographs(
@@ -86,13 +99,20 @@ def main() -> None:
     )
     batches = iter(loader)
     next(batches)
-    print(json.dumps("ready"), file=answers, flush=True)
-    for line in sys.stdin:
-        times = []
-        for _ in range(json.loads(line)):
-            next(batches)
-            times.append(time.perf_counter())
-        print(json.dumps(times), file=answers, flush=True)
+    answer = "ready"
+    try:
+        while True:
+            send(signal.SIGSTOP)
+            print(json.dumps(answer), file=answers, flush=True)
+            if not (line := sys.stdin.readline()):
+                break
+            send(signal.SIGCONT)
+            answer = []
+            for _ in range(json.loads(line)):
+                next(batches)
+                answer.append(time.perf_counter())
+    finally:
+        send(signal.SIGCONT)  # they end with the loader, which one that stands still could not
 
 
 if __name__ == "__main__":
