@@ -69,10 +69,10 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Input:
-    """What an image costs on the way, of a JPEG of the size of ImageNet's.
+    """What an image costs on the way.
 
     Args:
-        decode: seconds of a core to decode a record.
+        decode: seconds of a core to decode a JPEG of 500x375.
         augment: seconds of a core to make an instance of it.
         noise: relative deviation of a rank's reading and decoding for a step.
     """

@@ -11,6 +11,7 @@ from ba_dist.recipes.about import SAMPLES
 # ImageNet's tar of training images has 147,897,477,120 bytes for 1,281,167 JPEGs, each with a
 # header of 512 and padding; their mean size in pixels is 400 x 350 (Russakovsky et al. 2015).
 _JPEG = (114_700, 400 * 350 * 3)
+_SYNTHETIC_JPEG = 500 * 375 * 3  # JPEGs in memory, which are decoded as others are
 # (height and width, channels)
 _IN_MEMORY = {"cifar10": (32, 3), "cifar100": (32, 3), "fashion_mnist": (28, 1), "digits": (8, 1)}
 _SIZES = {**SAMPLES, "fashion_mnist": 60_000, "digits": 1_500}
@@ -32,6 +33,7 @@ class Workload:
         decoded: bytes of a decoded one.
         side: height and width that the network sees.
         shards: files that hold the records; 0 where each record is a file.
+        encoded: whether a record must be decoded, which takes time.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Workload:
     decoded: float
     side: int
     shards: int = 0
+    encoded: bool = True
 
     @property
     def stored(self) -> bool:
@@ -66,14 +69,20 @@ class Workload:
 
     @property
     def message(self) -> float:
-        """Bytes that a step sums: gradients and moving statistics."""
-        return self.bytes_of_number * (self.facts.parameters + self.facts.statistics)
+        """Bytes that a step sums: gradients as `--allreduce-dtype` has them, moving statistics."""
+        of_gradients = 2 if self.config.run.allreduce_dtype in ("bf16", "fp16") else 0
+        of_gradients = of_gradients or self.bytes_of_number
+        return of_gradients * self.facts.parameters + self.bytes_of_number * self.facts.statistics
 
     @property
     def buckets(self) -> int:
-        """Pieces in which the message goes, while the backward pass goes on (`--bucket-mb`)."""
+        """Pieces in which gradients go while the backward pass goes on (`--bucket-mb`).
+
+        They are cut before they are rounded to what is sent.
+        """
         limit = self.config.placement.bucket_mb * 2**20
-        return max(1, math.ceil(self.message / limit)) if limit else 1
+        gradients = self.bytes_of_number * self.facts.parameters
+        return max(1, math.ceil(gradients / limit)) if limit else 1
 
     def fixed_memory(self) -> float:
         """Bytes of a rank that do not grow with the batch: weights, gradients, slots, average."""
@@ -116,10 +125,13 @@ def workload_of(config: Config, samples: int | None = None, shards: int = 0) -> 
             f"the number of samples of {data.dataset} is not known without the data; give"
             " --train-samples"
         )
-    side, (record, decoded) = data.image_size, _JPEG
-    if data.dataset in _IN_MEMORY or data.dataset.startswith("synthetic"):
+    side, (record, decoded), encoded = data.image_size, _JPEG, True
+    if data.dataset == "synthetic-jpeg":
+        record, decoded = 0, _SYNTHETIC_JPEG
+    elif data.dataset in _IN_MEMORY or data.dataset.startswith("synthetic"):
+        encoded = False
         side, channels = _IN_MEMORY.get(data.dataset, (side, data.image_channels))
         record, decoded = 0, side**2 * channels
     steps = plan_steps(override(config, {"train_samples": samples}), samples, 1)
     return Workload(config, NETWORKS[name], samples, steps.total_steps, steps.steps_per_epoch,
-                    record, decoded, side, shards)  # fmt: skip
+                    record, decoded, side, shards, encoded)  # fmt: skip
