@@ -84,9 +84,7 @@ def reading(work: Workload, machine: Machine, layout: Layout, io: str, exchange:
             opens / machine.storage.opens,
         )
     seconds, link, sent = exchange_of(work, machine, layout, io, exchange)
-    return Reading(
-        storage, cores, seconds, link, readers, records, bytes_read, opens, sent, share
-    )
+    return Reading(storage, cores, seconds, link, readers, records, bytes_read, opens, sent, share)
 
 
 def _decodes(layout: Layout, ranks: int, io: str, exchange: str) -> int:

@@ -106,9 +106,7 @@ def test_buckets_one_by_one(simulator, nodes, latency):
     for count in (1, 2, 7, 100):
         way = Way(layout, "cooperative", "decoded", count)
         formula = predict(made, where, nodes, way).parts["allreduce"]
-        seen = simulator.buckets(
-            made.message, nodes, latency, 1e9, backward=backward, count=count
-        )
+        seen = simulator.buckets(made.message, nodes, latency, 1e9, backward=backward, count=count)
         assert formula == pytest.approx(seen, rel=1e-9)
 
 
