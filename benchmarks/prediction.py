@@ -280,9 +280,9 @@ def of_scaling(row: dict[str, Any], settings: dict[str, Any], machine: Machine) 
     side = settings["image_size"]
     # All are in memory, and nothing is read. JPEGs are decoded and exchanged; arrays are exchanged.
     jpeg = settings["input"] == "jpeg"
-    decoded = 500 * 375 * 3 if jpeg else side**2 * 3
-    work = Workload(config, Facts(side, numbers, 0, 0), 10**6, 1000, 1000, 0, decoded, side,
-                    encoded=jpeg)  # fmt: skip
+    record, decoded = (114_700, 500 * 375 * 3) if jpeg else (0, side**2 * 3)
+    work = Workload(config, Facts(side, numbers, 0, 0), 10**6, 1000, 1000, record, decoded, side,
+                    stored=False)  # fmt: skip
     if not jpeg:  # what is made of arrays takes next to nothing
         machine = dataclasses.replace(machine, input=Input(0.0, 0.0, 0.0))
     wait = StepTime(settings["compute_ms"] / 1000, 0.0)

@@ -101,7 +101,7 @@ def _decodes(layout: Layout, ranks: int, io: str, exchange: str) -> int:
 
 def _decode_seconds(work: Workload, machine: Machine) -> float:
     """Of a core, for a record."""
-    return machine.input.decode * work.decoded / _MEASURED if work.encoded else 0.0
+    return machine.input.decode * work.decoded / _MEASURED if work.record else 0.0
 
 
 def exchange_of(

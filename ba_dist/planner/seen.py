@@ -125,7 +125,7 @@ def _rows(run: Path, done: _Finished, made: Prediction, work: Workload) -> list[
         ("seconds a step that training waited for input", made.parts["input"], waited),
         ("seconds of all steps", done.steps * made.seconds, done.seconds),
         ("records read a step", made.input.records, records),
-        ("MB read a step", asked, bytes_read / 1e6 if work.stored else 0.0),
+        ("MB read a step", asked, bytes_read / 1e6),
         ("MB exchanged a step", made.input.bytes_sent / 1e6, exchanged / 1e6),
     ]
 

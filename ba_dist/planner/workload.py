@@ -29,11 +29,11 @@ class Workload:
         samples: to train on.
         steps: of the run.
         epoch_steps: steps an epoch.
-        record: bytes of an encoded record; 0 where the samples lie in memory.
+        record: bytes of an encoded record; 0 where there is nothing to decode.
         decoded: bytes of a decoded one.
         side: height and width that the network sees.
         shards: files that hold the records; 0 where each record is a file.
-        encoded: whether a record must be decoded, which takes time.
+        stored: whether records are read from storage, step by step, and do not lie in memory.
     """
 
     config: Config
@@ -45,12 +45,7 @@ class Workload:
     decoded: float
     side: int
     shards: int = 0
-    encoded: bool = True
-
-    @property
-    def stored(self) -> bool:
-        """Whether records are read from storage, step by step."""
-        return self.record > 0
+    stored: bool = True
 
     @property
     def scale(self) -> float:
@@ -125,13 +120,13 @@ def workload_of(config: Config, samples: int | None = None, shards: int = 0) -> 
             f"the number of samples of {data.dataset} is not known without the data; give"
             " --train-samples"
         )
-    side, (record, decoded), encoded = data.image_size, _JPEG, True
+    side, (record, decoded) = data.image_size, _JPEG
+    in_memory = data.dataset in _IN_MEMORY or data.dataset.startswith("synthetic")
     if data.dataset == "synthetic-jpeg":
-        record, decoded = 0, _SYNTHETIC_JPEG
-    elif data.dataset in _IN_MEMORY or data.dataset.startswith("synthetic"):
-        encoded = False
+        decoded = _SYNTHETIC_JPEG
+    elif in_memory:
         side, channels = _IN_MEMORY.get(data.dataset, (side, data.image_channels))
         record, decoded = 0, side**2 * channels
     steps = plan_steps(override(config, {"train_samples": samples}), samples, 1)
     return Workload(config, NETWORKS[name], samples, steps.total_steps, steps.steps_per_epoch,
-                    record, decoded, side, shards, encoded)  # fmt: skip
+                    record, decoded, side, shards, not in_memory)  # fmt: skip

@@ -195,6 +195,22 @@ def test_a_plan_keeps_the_rules(copies, nodes, ranks, batch, shards):
         assert best.seconds <= other.seconds * 1.0101
 
 
+def test_what_is_said_of_memory():
+    """One that was asked for is not said to be the largest, and its own need is told."""
+    tight = machine(node__memory=6e9)
+    free, asked = (plan(work(multiplicity=4, **m), tight, 4) for m in ({}, {"microbatch": 32}))
+    assert free.best.way.layout.microbatch == 64 and asked.best.way.layout.microbatch == 32
+    assert "more than 64 instances at once do not fit in memory" in free.reason
+    assert "do not fit" not in asked.reason
+    needed = work().memory(256, 256) / 1e9
+    refused = plan(work(multiplicity=4, microbatch=256), tight, 4)
+    assert refused.best is None
+    assert f"needs at least {needed:.3g} GB with a microbatch of 256" in refused.reason
+    assert "; a smaller --microbatch, --recompute, or more ranks" in refused.reason
+    least = plan(work(multiplicity=4, recompute=True), machine(node__memory=1e9), 4)
+    assert "GB even with a microbatch of 32, and has 1 GB; more ranks" in least.reason
+
+
 def test_what_a_slow_part_bounds():
     """Each part made slow is the one that is named, and its closed form is the step."""
     layout = Layout(16, 4, 256)
@@ -381,6 +397,6 @@ def test_every_recipe_is_planned_or_refused_in_a_line(name):
 def test_images_in_memory_have_their_own_size(dataset, side, decoded):
     """A network of 28 pixels takes (side / 28)² of its time for them."""
     made = work("quickstart", dataset=dataset, image_size=20, train_samples=1000)
-    assert (made.side, made.decoded, made.record) == (side, decoded, 0)
+    assert (made.side, made.decoded, made.record, made.stored) == (side, decoded, 0, False)
     where = dataclasses.replace(machine(), step_times={"resnet8": {"fp32": StepTime(0.1, 0.2)}})
     assert step_time(made, where)[0] == StepTime(0.1, pytest.approx(0.2 * (side / 28) ** 2))
