@@ -203,7 +203,8 @@ def machine_of(text: str) -> Machine:
         ConfigError: naming the key, what was found and what was expected.
         tomllib.TOMLDecodeError: where it is not TOML.
     """
-    tree, sources = tomllib.loads(text), dict[str, str]()
+    tree = tomllib.loads(text)
+    sources: dict[str, str] = {}
     _check_keys("", tree, ["name", *_WORDS, *_PARTS])
     parts: dict[str, Any] = {}
     for name, kind in _PARTS.items():

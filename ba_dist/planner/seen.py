@@ -64,7 +64,7 @@ def compare(run: Path, machine: Machine, shards: int = 0) -> str:
     work = workload_of(done.config, done.samples, shards)
     world = done.layout.world_size
     nodes = done.hosts or -(-world // machine.node.ranks)
-    ranks, notes = -(-world // nodes), []
+    ranks, notes = -(-world // nodes), list[str]()
     if ranks != machine.node.ranks:
         notes.append(
             f"the run had {ranks} ranks a node, the machine has {machine.node.ranks}: cores, memory"
