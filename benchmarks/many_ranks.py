@@ -29,7 +29,7 @@ from harness import (
 
 from ba_dist import runtime
 from ba_dist.analysis.rules import Checker, Rules
-from ba_dist.comm.vote import Vote, hear, tell
+from ba_dist.comm.vote import PHASES, Vote, hear, tell
 from ba_dist.health.stragglers import StragglerWatch, slow_links, stragglers
 from ba_dist.rules.keys import augmentation_keys
 from ba_dist.rules.layout import Layout
@@ -134,8 +134,8 @@ def sizes(ranks: int) -> dict[str, tuple[str, float]]:
     row = tell(Vote()).size * 4
     return {
         "bytes of the vote in the allreduce": ("step", row),
-        "bytes that a table of seconds would be": ("-", 4 * 4 * ranks),
-        "bytes gathered if one may be slow": ("20 steps, if one is", 5 * 8 * ranks),
+        "bytes that a table of seconds would be": ("-", 4 * len(PHASES) * ranks),
+        "bytes gathered if one may be slow": ("20 steps, if one is", 8 * len(PHASES) * ranks),
         "bytes gathered to compare replicas": ("checkpoint", 8 * ranks),
         "files that a rank opens, of 1024 shards": ("once", 1024),
         "files that all ranks open, of 1024 shards": ("once", 1024 * ranks),

@@ -278,11 +278,12 @@ def of_scaling(row: dict[str, Any], settings: dict[str, Any], machine: Machine) 
          "image_size": settings["image_size"]},
     )  # fmt: skip
     side = settings["image_size"]
-    # All are in memory. JPEGs are decoded and exchanged, and not read; arrays are exchanged.
-    record, decoded = (1e-6, 500 * 375 * 3) if settings["input"] == "jpeg" else (0, side**2 * 3)
-    facts = Facts(side, numbers, 0, 0)
-    work = Workload(config, facts, 10**6, 1000, 1000, record, decoded, side)
-    if settings["input"] == "arrays":  # what is made of them takes next to nothing
+    # All are in memory, and nothing is read. JPEGs are decoded and exchanged; arrays are exchanged.
+    jpeg = settings["input"] == "jpeg"
+    record, decoded = (114_700, 500 * 375 * 3) if jpeg else (0, side**2 * 3)
+    work = Workload(config, Facts(side, numbers, 0, 0), 10**6, 1000, 1000, record, decoded, side,
+                    stored=False)  # fmt: skip
+    if not jpeg:  # what is made of arrays takes next to nothing
         machine = dataclasses.replace(machine, input=Input(0.0, 0.0, 0.0))
     wait = StepTime(settings["compute_ms"] / 1000, 0.0)
     machine = dataclasses.replace(

@@ -177,11 +177,23 @@ def halving_allreduce(starts: Floats, size: float, latency: float, bandwidth: fl
     return float(at.max())
 
 
-def buckets(seconds: float, backward: float, count: int) -> float:
-    """Seconds after the backward pass at which the last bucket is summed."""
+def buckets(
+    size: float, world: int, latency: float, bandwidth: float, *, backward: float, count: int
+) -> float:
+    """Seconds after the backward pass at which the last bucket is summed, message by message.
+
+    Args:
+        size: bytes of all buckets.
+        world: ranks, a power of two.
+        latency: seconds before the first byte of each message.
+        bandwidth: bytes a second.
+        backward: seconds of the backward pass, which gives a bucket after the other.
+        count: of the buckets.
+    """
     free = 0.0
     for bucket in range(count):
-        free = max(free, backward * (bucket + 1) / count) + seconds / count
+        begun = max(free, backward * (bucket + 1) / count)
+        free = halving_allreduce(np.full(world, begun), size / count, latency, bandwidth)
     return free - backward
 
 

@@ -1,27 +1,28 @@
 """Measures the allocation at hand, and writes its machine file."""
 
-import math
+import os
 import socket
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ba_dist import comm as ba_comm
 from ba_dist import runtime
 from ba_dist.calibration.input import input_seconds
-from ba_dist.calibration.network import allreduce, links
+from ba_dist.calibration.network import allreduce, fitted, links
 from ba_dist.calibration.steps import Line, fit, split_noise, step_seconds
-from ba_dist.calibration.storage import storage
+from ba_dist.calibration.storage import check, storage
 from ba_dist.comm import Comm
 from ba_dist.config import Config, override
-from ba_dist.errors import UserError, reason
-from ba_dist.planner.machine import machine_of
+from ba_dist.errors import ConfigError, UserError, reason
+from ba_dist.planner.machine import Network, machine_of
 from ba_dist.planner.networks import NETWORKS
+from ba_dist.planner.reading import threads
 from ba_dist.storage import whole_file
 
 # Shares of the seconds that may be taken; the rest is for building graphs.
@@ -35,7 +36,7 @@ class Wishes:
     """What is measured.
 
     Args:
-        model: name of the network.
+        model: name of the network, one of `planner.networks.NETWORKS`.
         image_size: of its images.
         batch_sizes: instances that go through the network at once.
         precisions: of the step.
@@ -53,6 +54,19 @@ class Wishes:
     files: int = 64
 
 
+def check_model(name: str) -> None:
+    """Looks whether a plan can use what is measured.
+
+    Raises:
+        ConfigError: with the networks of which it can.
+    """
+    if name not in NETWORKS:
+        raise ConfigError(
+            f"--model {name}: a plan knows nothing of the size of this network; expected one of"
+            f" {', '.join(NETWORKS)}"
+        )
+
+
 def calibrate(wishes: Wishes, output: Path) -> str:
     """Measures and writes the file on rank 0; all ranks call it.
 
@@ -64,6 +78,7 @@ def calibrate(wishes: Wishes, output: Path) -> str:
     """
     comm = ba_comm.start()
     comm.together(lambda: _check_writable(output) if comm.rank == 0 else None)
+    comm.together(lambda: check(wishes.storage))
     tf = comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
     comm.together(comm.start_horovod)
     device = "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
@@ -81,19 +96,20 @@ def _shape(comm: Comm) -> str:
 def _measure(comm: Comm, wishes: Wishes, device: str) -> dict[str, dict[str, Sourced]]:
     """Table → key → (number, source)."""
     parts: dict[str, dict[str, Sourced]] = {"node": _node(comm)}
+    sizes = len(set(wishes.batch_sizes))
     cases = len(wishes.precisions) * len(wishes.batch_sizes)
     noises = []
     for precision in wishes.precisions:
         line, noise = _line(comm, wishes, precision, _STEPS * wishes.seconds / cases)
         noises.append(noise)
         said = f"measured: batches of {', '.join(map(str, wishes.batch_sizes))}"
-        said += f", within {line.off:.0%} of the line"
-        own = NETWORKS[wishes.model].side if wishes.model in NETWORKS else wishes.image_size
+        said += f", within {line.off:.0%} of the line" if sizes > 1 else ""
+        own = NETWORKS[wishes.model].side
         if own != wishes.image_size:  # a plan takes the line for images of the network's own size
             line = replace(line, instance=line.instance * (own / wishes.image_size) ** 2)
             said += f"; {wishes.image_size} pixels, scaled to {own}"
         parts[f"step.{wishes.model}.{precision}"] = {
-            "fixed": (line.fixed, said),
+            "fixed": (line.fixed, said if sizes > 1 else "assumed: one batch size"),
             "instance": (line.instance, said),
         }
     alone, common = np.max(noises, axis=0).tolist()
@@ -112,7 +128,7 @@ def _measure(comm: Comm, wishes: Wishes, device: str) -> dict[str, dict[str, Sou
         "noise": (min(1.0, spread), "measured: rounds of 32 records"),
     }
     parts["network"] = _network(comm)
-    parts["storage"] = _storage(comm, wishes)
+    parts["storage"] = _storage(comm, wishes, int(parts["node"]["cores"][0]))
     parts["failures"] = {
         "node": (1.6e8, "assumed: five years"),
         "restart": (300.0, "assumed"),
@@ -129,10 +145,22 @@ def _node(comm: Comm) -> dict[str, Sourced]:
     free = "assumed: nine tenths of the host's free memory; for a GPU set its own"
     return {
         "ranks": (ranks, "of this allocation"),
-        "cores": (max(1, runtime.cores() // ranks), "that this allocation may use, by its ranks"),
+        "cores": (
+            cores_of_a_rank(comm.node.gather_objects(os.sched_getaffinity(0))),
+            "that this allocation may use, by its ranks",
+        ),
         "memory": (0.9 * memory / ranks, free),
         "cache": (0.3 * memory, "assumed: a third of the free memory"),
     }
+
+
+def cores_of_a_rank(allowed: Sequence[AbstractSet[int]]) -> int:
+    """A rank's share of the node's cores, whether each is bound to its own or may use all.
+
+    Args:
+        allowed: the processors that each rank of the node may use.
+    """
+    return max(1, len(frozenset[int]().union(*allowed)) // len(allowed))
 
 
 def _line(
@@ -151,45 +179,45 @@ def _line(
 
 def _network(comm: Comm) -> dict[str, Sourced]:
     """Single messages, and of the kind of link that the allreduce crosses, the allreduce."""
-    none, told = "assumed: there is no such link here", "measured: single messages"
     seen = links(comm)
-    inside = (*seen["inside"], told) if "inside" in seen else (5e-7, 1e10, none)
-    between = (*seen["between"], told) if "between" in seen else (5e-6, 1e10, none)
-    if "between" in seen:
-        between = _summed(comm, between)
-    elif "inside" in seen:
-        inside = _summed(comm, inside)
+    made = Network(*seen.get("inside", (5e-7, 1e10)), *seen.get("between", (5e-6, 1e10)))
+    told = {
+        kind: "measured: single messages" if kind in seen else "assumed: there is no such link here"
+        for kind in ("inside", "between")
+    }
+    if seen:
+        kind = "between" if "between" in seen else "inside"
+        nodes = len(set(comm.hosts))
+        made = fitted(allreduce(comm), nodes, -(-comm.world_size // nodes), made)
+        alone = f"{seen[kind][0] * 1e6:.3g} us, {seen[kind][1] / 1e9:.3g} GB/s"
+        told[kind] = (
+            f"measured: Horovod's sum of {comm.world_size} ranks (single messages: {alone})"
+        )
     return {
-        "inside_latency": (inside[0], inside[2]),
-        "inside_bandwidth": (inside[1], inside[2]),
-        "latency": (between[0], between[2]),
-        "bandwidth": (between[1], between[2]),
+        field.name: (
+            getattr(made, field.name),
+            told["inside" if field.name.startswith("inside") else "between"],
+        )
+        for field in fields(made)
     }
 
 
-def _summed(comm: Comm, single: tuple[float, float, str]) -> tuple[float, float, str]:
-    """What Horovod's sum reaches, in place of single messages, which are told beside it."""
-    latency, bandwidth = allreduce(comm)
-    alone = f"single messages: {single[0] * 1e6:.3g} us, {single[1] / 1e9:.3g} GB/s"
-    return latency, bandwidth, f"measured: Horovod's sum of {comm.world_size} ranks ({alone})"
-
-
-def _storage(comm: Comm, wishes: Wishes) -> dict[str, Sourced]:
-    seen = storage(comm, wishes.storage, wishes.files)
+def _storage(comm: Comm, wishes: Wishes, cores: int) -> dict[str, Sourced]:
+    seen = storage(comm, wishes.storage, wishes.files, threads(cores))
     told = f"measured: {wishes.files} files of 115 kB a rank in {wishes.storage.name or '/'}"
+    least = f"assumed: at least, what {comm.world_size} rank(s) opened while they read"
     if seen.cached:
-        told = f"assumed: {told}, but they may have come from memory"
-    values = {
-        "latency": seen.latency,
-        "client": seen.client,
-        "together": max(seen.together, seen.client),
-        "opens": seen.opens,
+        told = f"assumed: {told}, but that is memory"
+    return {
+        "latency": (seen.latency, told),
+        "client": (seen.client, told),
+        "together": (seen.together, told),
+        "opens": (seen.opens, least),
     }
-    return {key: (value, told) for key, value in values.items()}
 
 
 def render(name: str, device: str, parts: dict[str, dict[str, Sourced]], ranks: int) -> str:
-    """The machine file, which is read once to see that it is one.
+    """The machine file, which is read again to see that it is one.
 
     Args:
         name: of the machine.
@@ -208,7 +236,7 @@ def render(name: str, device: str, parts: dict[str, dict[str, Sourced]], ranks: 
     for table in order:
         lines += ["", f"[{table}]", *_lines(parts[table])]
     text = "\n".join(lines) + "\n"
-    _check(name, device, parts)
+    machine_of(text)
     return text
 
 
@@ -225,17 +253,6 @@ def _quoted(text: str) -> str:
     import json
 
     return json.dumps(text, ensure_ascii=False)
-
-
-def _check(name: str, device: str, parts: dict[str, dict[str, Sourced]]) -> None:
-    tree: dict[str, Any] = {"name": name, "device": device, "allreduce": "best"}
-    for table, values in parts.items():
-        place = tree
-        for word in table.split("."):
-            place = place.setdefault(word, {})
-        place.update({key: [number, source] for key, (number, source) in values.items()})
-        assert all(math.isfinite(number) for number, _ in values.values()), table
-    machine_of(tree)
 
 
 def _check_writable(path: Path) -> None:

@@ -2,13 +2,19 @@
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from ba_dist.comm import Comm
+from ba_dist.planner import collectives
+from ba_dist.planner.machine import Network
 
-_SMALL, _LARGE, _FLOATS = 8, 2**22, 2**21
+_SMALL, _LARGE = 8, 2**22
 _ROUNDS = 5
+SUMMED = (1, 2**21)  # numbers of four bytes
+_TURNS, _LATENCIES, _SECONDS_A_BYTE = 5, (1e-12, 1e3), (1e-14, 1.0)
 
 
 def links(comm: Comm) -> dict[str, tuple[float, float]]:
@@ -33,22 +39,60 @@ def links(comm: Comm) -> dict[str, tuple[float, float]]:
 
 
 def allreduce(comm: Comm) -> tuple[float, float]:
-    """(α, β) with which 2⌈log₂ W⌉·α + 2(W-1)/W · V/β is what Horovod takes; collective.
+    """Seconds that Horovod takes to sum one number, and 8 MB of them, over all ranks; collective.
 
     Training sums by it, and adding up and copying are in it, which single messages have not.
     """
     import tensorflow as tf
 
-    world = comm.world_size
     taken = []
-    for number, floats in enumerate((1, _FLOATS)):
+    for number, floats in enumerate(SUMMED):
         tensor, rounds = tf.ones(floats), []
-        for turn in range(_ROUNDS + 1):
+        for _ in range(_ROUNDS + 1):
             comm.world.barrier()
             begun = time.perf_counter()
             comm.allreduce(tensor, name=f"calibrate{number}").numpy()
             rounds.append(time.perf_counter() - begun)
-            del turn
         taken.append(float(comm.world.gather_all(np.array(rounds[1:])).max(axis=0).min()))
-    volume = 2 * (world - 1) / world * 4 * (_FLOATS - 1)
-    return taken[0] / (2 * math.ceil(math.log2(world))), volume / max(1e-9, taken[1] - taken[0])
+    return taken[0], taken[1]
+
+
+def fitted(taken: tuple[float, float], nodes: int, ranks: int, single: Network) -> Network:
+    """The network on which a plan's allreduce takes what Horovod's has taken.
+
+    The latency follows from the small sum and the bandwidth from the large one: of what is between
+    nodes where there are several, and then what is inside stays as single messages have it; else of
+    what is inside. Where the inside alone explains all that was taken, the bandwidth stays.
+
+    Args:
+        taken: by `allreduce`.
+        nodes: N.
+        ranks: ranks a node, L.
+        single: as single messages have it.
+    """
+    kind = "" if nodes > 1 else "inside_"
+    made = replace(single, **{f"{kind}latency": 0.0})
+
+    def seconds(floats: int, **values: float) -> float:
+        changed = replace(made, **{kind + name: value for name, value in values.items()})
+        return collectives.allreduce("best", 4 * floats, nodes, ranks, changed)
+
+    # Each of the two hardly changes the other's sum, so a few turns find both.
+    for _ in range(_TURNS):
+        late = _solved(lambda x: seconds(SUMMED[0], latency=x), taken[0], *_LATENCIES)
+        made = replace(made, **{f"{kind}latency": late})
+        slow = _solved(lambda x: seconds(SUMMED[1], bandwidth=1 / x), taken[1], *_SECONDS_A_BYTE)
+        if slow > 2 * _SECONDS_A_BYTE[0]:
+            made = replace(made, **{f"{kind}bandwidth": 1 / slow})
+    return made
+
+
+def _solved(rising: Callable[[float], float], wanted: float, low: float, high: float) -> float:
+    """The x from low to high at which a function that rises has this value, by halving."""
+    for _ in range(100):
+        middle = math.sqrt(low * high)
+        if rising(middle) < wanted:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from ba_dist.comm import Comm
 from ba_dist.errors import UserError, reason
 
 _RECORD = 114_700  # bytes of a JPEG of ImageNet in the mean
-_THREADS = 8  # files that a rank reads at a time
+_MEMORY = ("tmpfs", "ramfs")  # filesystems that have nothing but memory
+_BYTES = 0.1  # share of the seconds of reading, at least, that bytes take and not latency
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,10 @@ class Seen:
 
     Args:
         latency: seconds from opening a file to its first byte.
-        client: bytes a second that one rank gets while the others wait.
+        client: bytes a second that one node gets while the others wait, latency apart.
         together: bytes a second of all ranks at a time.
-        opens: files a second that all ranks open.
-        cached: whether the page cache could not be emptied, so that memory was measured.
+        opens: files a second that all ranks open, as they read them.
+        cached: whether memory was measured.
     """
 
     latency: float
@@ -35,44 +37,92 @@ class Seen:
     cached: bool
 
 
-def storage(comm: Comm, folder: Path, files: int) -> Seen:
+def check(folder: Path) -> None:
+    """Before the minutes of measuring, not after them; leaves nothing.
+
+    Raises:
+        UserError: where the folder is not there, or nothing can be written to it.
+    """
+    try:
+        if not folder.is_dir():
+            raise UserError(
+                f"--storage {folder} is no folder here; expected one, that all nodes see, on the"
+                " filesystem that holds the data"
+            )
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def storage(comm: Comm, folder: Path, files: int, threads: int) -> Seen:
     """Writes files to a folder that all ranks see, reads them, and removes them; collective.
 
-    A rank reads what the one after it has written, on another node where there is one. Pages are
-    dropped from the cache of the node that wrote them.
+    First the ranks of one node read half of them, then all ranks the others. A rank reads what the
+    one after it has written, on another node where there is one. Pages are dropped from the cache
+    of the node that wrote them.
 
     Args:
         comm: the ranks.
         folder: on the filesystem in question.
         files: that each rank writes.
+        threads: files that a rank reads at a time.
 
     Raises:
         UserError: on all ranks, where one cannot write or read them.
     """
     mine = folder / f"ba_dist-calibrate-{comm.rank}"
     try:
-        dropped = bool(comm.together(lambda: _write(mine, files)))
+        comm.together(lambda: _write(mine, files))
         # A node's ranks lie side by side: the next node's files are a node's ranks further.
         other = (comm.rank + comm.node.size) % comm.world_size
         theirs = folder / f"ba_dist-calibrate-{other}"
         half = files // 2
-        first = comm.together(lambda: _read(theirs, 0, half) if comm.rank == 0 else _Read([], 1.0))
-        comm.world.barrier()
-        second = comm.together(lambda: _read(theirs, half, files))
+        one = comm.host == comm.hosts[0]
+        first = comm.together(lambda: _read(theirs, range(half if one else 0), threads))
+        second = comm.together(lambda: _read(theirs, range(half, files), threads))
         latency = float(np.median(first.latencies or [0.0]))
-        facts = np.array([latency, half * _RECORD / first.seconds, second.seconds, not dropped])
+        facts = np.array([one, latency, first.seconds, second.seconds, _in_memory(folder)])
         ranks = comm.world.gather_all(facts)
     finally:
-        comm.world.barrier()
+        # Nobody reads any more: the last thing that `together` does is to hear of all ranks.
         _remove(mine, files)
-    slowest, read = float(ranks[:, 2].max()), (files - half) * comm.world_size
-    return Seen(
-        latency=float(ranks[0, 0]),
-        client=float(ranks[0, 1]),
-        together=read * _RECORD / slowest,
-        opens=read / slowest,
-        cached=bool(ranks[:, 3].any()),
+    node = ranks[ranks[:, 0] > 0]
+    latency, client = split(
+        float(node[:, 2].max()), float(np.median(node[:, 1])), half, len(node), threads
     )
+    slowest, read = float(ranks[:, 3].max()), (files - half) * comm.world_size
+    return Seen(latency, client, read * _RECORD / slowest, read / slowest, bool(ranks[:, 4].any()))
+
+
+def split(
+    seconds: float, latency: float, files: int, ranks: int, threads: int
+) -> tuple[float, float]:
+    """(latency, bytes a second of a node) with which a plan's reading takes what it has taken.
+
+        seconds = files · latency / threads + ranks · files · bytes / client
+
+    Files that wait for each other's bytes have a latency that would leave no time for bytes: then
+    it is shortened.
+
+    Args:
+        seconds: in which a node's ranks have read.
+        latency: of a file, as it was seen.
+        files: that each rank has read.
+        ranks: of the node.
+        threads: files that a rank reads at a time.
+    """
+    waited = min(files * latency / threads, (1 - _BYTES) * seconds)
+    return waited * threads / files, ranks * files * _RECORD / (seconds - waited)
+
+
+def _in_memory(folder: Path) -> bool:
+    """Whether the folder's filesystem is one that keeps files in memory alone."""
+    import psutil
+
+    path = folder.resolve()
+    mounted = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
+    return bool(mounted) and max(mounted, key=lambda p: len(p.mountpoint)).fstype in _MEMORY
 
 
 @dataclass(frozen=True)
@@ -83,11 +133,11 @@ class _Read:
     seconds: float
 
 
-def _write(folder: Path, files: int) -> bool:
-    """Whether the pages are gone from the cache afterwards, as far as the system tells."""
+def _write(folder: Path, files: int) -> None:
+    """Writes files whose pages are gone from the cache afterwards."""
     content = np.random.default_rng(0).bytes(_RECORD)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for number in range(files):
             with (folder / f"{number}").open("wb") as file:
                 file.write(content)
@@ -95,18 +145,19 @@ def _write(folder: Path, files: int) -> bool:
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        raise UserError(f"--storage {folder.parent} cannot be written: {reason(error)}") from None
-    return hasattr(os, "posix_fadvise")
+        raise _unwritable(folder.parent, error) from None
 
 
-def _read(folder: Path, first: int, last: int) -> _Read:
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"--storage {folder} cannot be written: {reason(error)}")
+
+
+def _read(folder: Path, numbers: range, threads: int) -> _Read:
     """Reads files in several threads, as a rank does in training."""
     begun = time.perf_counter()
     try:
-        with ThreadPoolExecutor(_THREADS) as threads:
-            latencies = list(
-                threads.map(lambda n: _first_byte(folder / f"{n}"), range(first, last))
-            )
+        with ThreadPoolExecutor(threads) as pool:
+            latencies = list(pool.map(lambda n: _first_byte(folder / f"{n}"), numbers))
     except OSError as error:
         raise UserError(f"--storage: {folder} cannot be read: {reason(error)}") from None
     return _Read(latencies, time.perf_counter() - begun)

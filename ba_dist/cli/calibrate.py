@@ -46,7 +46,8 @@ from ba_dist.cli.flags import ListOf
     type=click.Path(path_type=Path, file_okay=False),
     default=".",
     show_default=True,
-    help="a folder on the filesystem that holds the data; files are written there and removed",
+    help="a folder that is there, on the filesystem that holds the data; files are written to it"
+    " and removed",
 )
 @click.option(
     "--files", type=click.IntRange(4), default=64, show_default=True, help="that a rank writes"
@@ -74,12 +75,11 @@ def calibrate(
     from ba_dist import comm, runtime
 
     runtime.quiet()
-    from ba_dist import models
-    from ba_dist.calibration import Wishes
+    from ba_dist.calibration import Wishes, check_model
     from ba_dist.calibration import calibrate as measure
     from ba_dist.errors import ConfigError
 
-    models.network(model)
+    check_model(model)
     if wrong := [n for n in batch_sizes if n > 32 and n % 32]:
         raise ConfigError(f"--batch-sizes {wrong[0]} must divide by the ghost batch of 32")
     wishes = Wishes(model, image_size, batch_sizes, precisions, seconds, storage, files)

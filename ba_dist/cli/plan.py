@@ -63,14 +63,13 @@ def plan(
     from ba_dist.planner import read_machine, report, seen, workload_of
 
     machine = read_machine(_found(machine_file, HOME / "slurm" / "machines"))
+    changes = given(flags)
     if run is not None:
-        if name is not None or nodes is not None:
-            raise click.UsageError("--run compares a finished run: leave out RECIPE and --nodes")
-        click.echo(seen.compare(run, machine))
+        _check_alone(RECIPE=name, nodes=nodes, config=config_file, output=output, **changes)
+        click.echo(seen.compare(run, machine, shards))
         return
     if nodes is None:
         raise click.UsageError("--nodes is missing: numbers of nodes, such as 16,40,128,512")
-    changes = given(flags)
     copies = changes.pop("multiplicity", None)
     settings = [
         Settings(name, config_file, {**changes, **({} if m is None else {"multiplicity": m})})
@@ -82,6 +81,15 @@ def plan(
     if output is not None:
         title = f"{works[0].config.title} on {machine.name} (predicted)"
         click.echo(report.draw(title, plans, output))
+
+
+def _check_alone(**others: Any) -> None:
+    """What a finished run was is in its files: nothing else may say it."""
+    if found := list(given(others)):
+        words = [name if name.isupper() else "--" + name.replace("_", "-") for name in found]
+        raise click.UsageError(
+            f"--run compares a finished run as it was: leave out {', '.join(words)}"
+        )
 
 
 def _found(path: Path, folder: Path) -> Path:

@@ -62,20 +62,25 @@ def plan(work: Workload, machine: Machine, nodes: int) -> Plan:
         for io, exchange in _modes(work, layout)
     ]
     if not ways:
-        need = work.memory(default.instances_per_rank, default.ghost_batch)
-        return Plan(
-            nodes,
-            copies,
-            None,
-            f"a rank needs at least {need / 1e9:.3g} GB even with a microbatch of"
-            f" {default.ghost_batch}, and has {machine.node.memory / 1e9:.3g} GB; --recompute, or"
-            " more ranks",
-        )
+        return Plan(nodes, copies, None, _too_large(work, machine, default))
     fastest = min(way.seconds for way in ways)
     good = [way for way in ways if way.seconds <= fastest * (1 + _WORTH)]
     best = min(good, key=_asks)
     notes = tuple(note for note in [best.way.layout.notice()] if note)
     return Plan(nodes, copies, best, _why(best, ways, default), notes)
+
+
+def _too_large(work: Workload, machine: Machine, default: Layout) -> str:
+    """Why no microbatch fits into memory, or not the one that was asked for."""
+    given, least = work.config.placement.microbatch, default.ghost_batch
+    need = work.memory(default.instances_per_rank, given or least)
+    smaller = [] if given in (None, least) else ["a smaller --microbatch"]
+    recompute = [] if work.config.placement.recompute else ["--recompute"]
+    return (
+        f"a rank needs at least {need / 1e9:.3g} GB {'' if smaller else 'even '}with a microbatch"
+        f" of {given or least}, and has {machine.node.memory / 1e9:.3g} GB;"
+        f" {', '.join([*smaller, *recompute])}{', or ' * bool(smaller or recompute)}more ranks"
+    )
 
 
 def _asks(way: Prediction) -> tuple[float, ...]:
@@ -136,7 +141,7 @@ def _why(best: Prediction, ways: list[Prediction], default: Layout) -> str:
         if io != best.way.io and same:
             other = min(same, key=lambda w: (w.seconds, w.input.bytes_read))
             said.append(f"{io}: {_compared(other, best)}")
-    if layout.microbatches > 1:
+    if layout.microbatches > 1 and default.microbatch != layout.microbatch:
         said.append(f"more than {layout.microbatch} instances at once do not fit in memory")
     return "; ".join(said) or "there is no other way"
 

@@ -92,23 +92,22 @@ def allgather(size: float, ranks: int, latency: float, bandwidth: float) -> floa
     return (ranks - 1) * latency + (ranks - 1) / ranks * size / bandwidth
 
 
-def exposed(seconds: float, backward: float, buckets: int) -> float:
-    """Seconds of an allreduce that the backward pass does not hide.
+def exposed(each: float, backward: float, buckets: int) -> float:
+    """Seconds of sums that the backward pass does not hide.
 
     k buckets of equal size are ready one after the other, every s = backward / k seconds, and take
-    c = seconds / k each, one at a time. The last one ends
+    c seconds each, one at a time, latency included. The last one ends
 
         c + (k-1) · max(0, c - s)
 
     after the backward pass; with one bucket nothing is hidden.
 
     Args:
-        seconds: of the whole allreduce.
+        each: c, of the allreduce of one bucket.
         backward: of the backward pass that gives the buckets.
         buckets: k.
     """
-    each, apart = seconds / buckets, backward / buckets
-    return each + (buckets - 1) * max(0.0, each - apart)
+    return each + (buckets - 1) * max(0.0, each - backward / buckets)
 
 
 def link_seconds(size: float, nodes: int, network: Network) -> float:

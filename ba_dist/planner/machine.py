@@ -69,10 +69,10 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Input:
-    """What an image costs on the way, of a JPEG of the size of ImageNet's.
+    """What an image costs on the way.
 
     Args:
-        decode: seconds of a core to decode a record.
+        decode: seconds of a core to decode a JPEG of 500x375.
         augment: seconds of a core to make an instance of it.
         noise: relative deviation of a rank's reading and decoding for a step.
     """
@@ -186,8 +186,7 @@ def read_machine(path: Path) -> Machine:
         ConfigError: naming the file, the key, what was found and what was expected.
     """
     try:
-        tree = tomllib.loads(path.read_text())
-        return machine_of(tree)
+        return machine_of(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         why = reason(error) if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ConfigError(f"--machine {path} cannot be read: {why}") from None
@@ -197,12 +196,14 @@ def read_machine(path: Path) -> Machine:
         raise ConfigError(f"--machine {path}: {error}") from None
 
 
-def machine_of(tree: Mapping[str, Any]) -> Machine:
-    """A machine from the tree of its file.
+def machine_of(text: str) -> Machine:
+    """A machine from the text of its file.
 
     Raises:
         ConfigError: naming the key, what was found and what was expected.
+        tomllib.TOMLDecodeError: where it is not TOML.
     """
+    tree = tomllib.loads(text)
     sources: dict[str, str] = {}
     _check_keys("", tree, ["name", *_WORDS, *_PARTS])
     parts: dict[str, Any] = {}
@@ -290,7 +291,7 @@ def _number(key: str, found: Any, sources: dict[str, str]) -> float:
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise wrong
     least = 0 if _may_be_zero(key) else math.ulp(0)
-    if not least <= number < math.inf or not source.strip():
+    if not least <= number <= sys.float_info.max or not source.strip():
         raise wrong
     if key in _NOISES and number > 1:
         raise wrong

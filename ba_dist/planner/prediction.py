@@ -37,7 +37,7 @@ class Prediction:
         way: that was predicted.
         nodes: of the job.
         seconds: of a step, in the mean.
-        deviation: relative deviation from step to step.
+        deviation: relative deviation from step to step: two of three lie within it.
         parts: seconds of a step by what they are spent on; input is what training waits for it.
         input: stages of the input.
         bound: the part that a faster machine would have to shorten first.
@@ -67,13 +67,6 @@ class Prediction:
     def steps_per_second(self) -> float:
         """1 / seconds."""
         return 1 / self.seconds
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Steps a second, a deviation below and above: two of three single steps lie within."""
-        return self.steps_per_second * (1 - self.deviation), self.steps_per_second * (
-            1 + self.deviation
-        )
 
     @property
     def instances_per_second(self) -> float:
@@ -138,50 +131,31 @@ def predict(work: Workload, machine: Machine, nodes: int, way: Way) -> Predictio
         nodes: of the job.
         way: where and how.
     """
-    layout, world = way.layout, way.layout.world_size
-    line, _ = step_time(work, machine)
-    passes = line.seconds(layout.microbatch)
+    layout, overhead = way.layout, machine.step.overhead
+    passes = step_time(work, machine)[0].seconds(layout.microbatch)
     compute = layout.microbatches * passes
     made = reading(work, machine, layout, way.io, way.exchange)
     if machine.device == "cpu":  # the same cores make the input
         compute += made.cores
-    slowest, spread = noise.slowest(machine.step.noise, world)
-    whole = collectives.allreduce(
-        machine.allreduce, work.message, nodes, machine.node.ranks, machine.network
-    )
-    # Microbatches are summed on the rank first: only the last one's backward pass hides messages.
-    shown = collectives.exposed(whole, collectives.BACKWARD * passes, way.buckets)
-    waiting = (compute + machine.step.overhead) * (slowest - 1)
-    chain = compute + machine.step.overhead + waiting + shown
-    # A reader that is ahead makes up for its slow steps. The factor fits the simulator.
-    ahead = 2 * work.config.placement.prefetch + 1
-    late, _ = noise.slowest(machine.input.noise / ahead, made.readers)
-    stages = {
-        "storage": made.storage * late,
-        "cores": made.cores * late,
-        "exchange": made.exchange,
-        "link": made.link + collectives.link_seconds(work.message, nodes, machine.network),
-    }
-    seconds = max(chain, *stages.values())
+    slowest, spread = noise.slowest(machine.step.noise, layout.world_size)
     parts = {
         "compute": compute,
-        "overhead": machine.step.overhead,
-        "waiting": waiting,
-        "allreduce": shown,
-        "input": seconds - chain,
+        "overhead": overhead,
+        "waiting": (compute + overhead) * (slowest - 1),
+        "allreduce": _exposed(work, machine, nodes, passes, way.buckets),
     }
-    if seconds > chain:
-        bound = max(stages, key=lambda name: stages[name])
-    else:
-        bound = max(("compute", "overhead", "waiting", "allreduce"), key=lambda name: parts[name])
-    jitter = spread * (compute + machine.step.overhead + waiting) / seconds
+    chain, stages = sum(parts.values()), _stages(work, machine, nodes, made)
+    seconds = max(chain, *stages.values())
+    longest = stages if seconds > chain else parts
+    bound = max(longest, key=lambda name: longest[name])
+    jitter = spread * (compute + overhead + parts["waiting"]) / seconds
     every, expected = _with_failures(work, machine, nodes, seconds)
     return Prediction(
         way=way,
         nodes=nodes,
         seconds=seconds,
         deviation=math.hypot(jitter, machine.step.drift),
-        parts=parts,
+        parts={**parts, "input": seconds - chain},
         input=made,
         bound=bound,
         memory=work.memory(layout.instances_per_rank, layout.microbatch),
@@ -192,6 +166,30 @@ def predict(work: Workload, machine: Machine, nodes: int, way: Way) -> Predictio
         checkpoint_every=every,
         expected=expected,
     )
+
+
+def _exposed(work: Workload, machine: Machine, nodes: int, passes: float, buckets: int) -> float:
+    """Seconds of the sums that show: each bucket is an allreduce of its own, with its latency.
+
+    Microbatches are summed on the rank first: only the last one's backward pass hides messages.
+    """
+    each = collectives.allreduce(
+        machine.allreduce, work.message / buckets, nodes, machine.node.ranks, machine.network
+    )
+    return collectives.exposed(each, collectives.BACKWARD * passes, buckets)
+
+
+def _stages(work: Workload, machine: Machine, nodes: int, made: Reading) -> dict[str, float]:
+    """Seconds of what goes on beside the steps; the slowest of them may hold up training."""
+    # A reader that is ahead makes up for its slow steps. The factor fits the simulator.
+    ahead = 2 * work.config.placement.prefetch + 1
+    late, _ = noise.slowest(machine.input.noise / ahead, made.readers)
+    return {
+        "storage": made.storage * late,
+        "cores": made.cores * late,
+        "exchange": made.exchange,
+        "link": made.link + collectives.link_seconds(work.message, nodes, machine.network),
+    }
 
 
 def _bytes_of_run(work: Workload, machine: Machine, made: Reading) -> float:

@@ -1,84 +1,133 @@
 """A finished run beside what was predicted of it."""
 
 import json
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, stdev
 from typing import Any
 
-from ba_dist.config import from_dict, layout_of
+from ba_dist.config import Config, from_dict, layout_of
 from ba_dist.errors import UserError
 from ba_dist.planner.machine import Machine
-from ba_dist.planner.prediction import Way, predict
+from ba_dist.planner.prediction import Prediction, Way, predict
 from ba_dist.planner.report import aligned
-from ba_dist.planner.workload import workload_of
+from ba_dist.planner.workload import Workload, workload_of
+from ba_dist.rules.layout import Layout
 from ba_dist.run import run_dir
 
+Row = tuple[str, float, float | None]
 
-def compare(run: Path, machine: Machine) -> str:
-    """Predicted and seen: steps per second, waiting for input, bytes, opens, hours.
+
+@dataclass(frozen=True)
+class _Finished:
+    """What the files of a finished run say.
+
+    Args:
+        config: of the run.
+        layout: of its last job, with the microbatch that it chose.
+        exchange: encoded or decoded, what groups exchanged.
+        hosts: that it ran on; 0 where it is not known.
+        samples: to train on.
+        steps: of the run.
+        seconds: of them.
+        counted: steps of the last job, whose counters these are.
+        read: what it counted.
+        rate: instances a second of the last job; None or 0 where it is not known.
+    """
+
+    config: Config
+    layout: Layout
+    exchange: str
+    hosts: int
+    samples: int
+    steps: int
+    seconds: float
+    counted: int
+    read: dict[str, Any]
+    rate: float | None
+
+
+def compare(run: Path, machine: Machine, shards: int = 0) -> str:
+    """Predicted and seen: steps per second, waiting for input, bytes, records, seconds.
 
     Args:
         run: the run directory of a finished run.
         machine: it ran on.
+        shards: files that hold its records; 0 where each record is a file.
 
     Raises:
         UserError: when the run is not finished, is no run, or cannot be predicted.
     """
+    done = _finished(run)
+    work = workload_of(done.config, done.samples, shards)
+    world = done.layout.world_size
+    nodes = done.hosts or -(-world // machine.node.ranks)
+    ranks, notes = -(-world // nodes), list[str]()
+    if ranks != machine.node.ranks:
+        notes.append(
+            f"the run had {ranks} ranks a node, the machine has {machine.node.ranks}: cores, memory"
+            " and step times of a rank are taken as they are there"
+        )
+    machine = replace(machine, node=replace(machine.node, ranks=ranks))
+    way = Way(done.layout, done.config.placement.io, done.exchange, work.buckets)
+    made = predict(work, machine, nodes, way)
+    cells = [
+        (name, _form(a), _form(b), _ratio(a, b)) for name, a, b in _rows(run, done, made, work)
+    ]
+    table = aligned([("", "predicted", "seen", "seen / predicted"), *cells])
+    head = f"{run} ({done.config.title}, {world} ranks) on {machine.name}; bound by {made.bound}"
+    return "\n".join([head, "", *table, *(f"note: {note}" for note in notes)])
+
+
+def _finished(run: Path) -> _Finished:
     facts = run_dir.read_json(run / "config.json")
     if not (run / "summary.json").exists():
         raise UserError(f"{run} is not finished: it has no summary.json")
     summary = run_dir.read_json(run / "summary.json")
     try:
         config = from_dict(facts["config"])
-        world, ranks = summary["world_size"], machine.node.ranks
-        work = workload_of(config, facts["samples"])
-        read = summary["input"]
+        layout = layout_of(config, summary["world_size"])
+        samples = facts["samples"]
+        read, steps, seconds = (summary[name] for name in ("input", "steps", "seconds"))
     except KeyError as error:
         raise UserError(f"{run}: its files do not say {error}") from None
-    nodes = max(1, len(set(facts.get("hosts", []))))
-    notes = []
-    if nodes * ranks != world:
-        notes.append(
-            f"the run had {world} ranks on {nodes} host(s), the machine has {ranks} ranks a node;"
-            f" predicted for {-(-world // ranks)} nodes"
-        )
-        nodes = -(-world // ranks)
-    layout = _as_run(config, facts, world)
-    exchange = config.placement.exchange
-    if exchange == "auto":
+    if microbatch := facts.get("layout", {}).get("microbatch"):
+        layout = replace(layout, microbatch=microbatch)
+    exchange = facts.get("exchange", {}).get("way", config.placement.exchange)
+    if exchange == "auto":  # there was nothing to choose
         exchange = "decoded" if config.placement.io == "cooperative" else "encoded"
-    made = predict(work, machine, nodes, Way(layout, config.placement.io, exchange, work.buckets))
-    speed, spread, waited = _speeds(run, layout.batch_size * layout.multiplicity)
-    whole = summary.get("images_per_second")
-    if whole:
-        speed = whole / (layout.batch_size * layout.multiplicity)
-    steps = summary["steps"]
-    rows: list[tuple[str, float, float | None]] = [
+    began = facts.get("layouts", [[0]])[-1][0]  # where the last job went on
+    return _Finished(
+        config, layout, exchange, len(set(facts.get("hosts", []))), samples, steps, seconds,
+        max(1, steps - began), read, summary.get("images_per_second"),
+    )  # fmt: skip
+
+
+def _rows(run: Path, done: _Finished, made: Prediction, work: Workload) -> list[Row]:
+    """(what, predicted, seen), each predicted as a run counts it."""
+    instances = done.layout.batch_size * done.layout.multiplicity
+    speed, spread, waited = _speeds(run, instances)
+    if done.rate:
+        speed = done.rate / instances
+    # Counters see what ranks ask for: the page cache is behind them.
+    records, bytes_read, exchanged = (
+        done.read[name] / done.counted for name in ("records_read", "bytes_read", "bytes_exchanged")
+    )
+    every = done.config.run.log_every  # a rate of metrics.jsonl is the mean of so many steps
+    deviation = made.steps_per_second * made.deviation / math.sqrt(every)
+    asked = made.input.records * work.record / 1e6
+    return [
         ("steps per second", made.steps_per_second, speed),
-        ("  deviation", made.steps_per_second * made.deviation, spread),
-        ("images per second", made.instances_per_second, whole),
+        (f"  deviation of the mean of {every} step(s)", deviation, spread),
+        ("images per second", made.instances_per_second, done.rate),
         ("seconds a step that training waited for input", made.parts["input"], waited),
-        ("seconds of all steps", steps * made.seconds, summary["seconds"]),
-        ("records read a step", made.input.bytes_read / max(work.record, 1),
-         read["records_read"] / steps if work.stored else 0.0),
-        ("MB read from storage a step", made.input.bytes_read / 1e6,
-         read["bytes_read"] / steps / 1e6 if work.stored else 0.0),
-        ("MB exchanged a step", made.input.bytes_sent / 1e6, read["bytes_exchanged"] / steps / 1e6),
-    ]  # fmt: skip
-    cells = [(name, _form(a), _form(b), _ratio(a, b)) for name, a, b in rows]
-    table = aligned([("", "predicted", "seen", "seen / predicted"), *cells])
-    head = f"{run} ({config.title}, {world} ranks) on {machine.name}; bound by {made.bound}"
-    return "\n".join([head, "", *table, *(f"note: {note}" for note in notes)])
-
-
-def _as_run(config: Any, facts: dict[str, Any], world: int) -> Any:
-    """The layout as the run had it, with the microbatch that it chose."""
-    from dataclasses import replace
-
-    layout = layout_of(config, world)
-    microbatch = facts.get("layout", {}).get("microbatch")
-    return replace(layout, microbatch=microbatch) if microbatch else layout
+        ("seconds of all steps", done.steps * made.seconds, done.seconds),
+        ("records read a step", made.input.records, records),
+        ("MB read a step", asked, bytes_read / 1e6),
+        ("MB exchanged a step", made.input.bytes_sent / 1e6, exchanged / 1e6),
+    ]
 
 
 def _speeds(run: Path, instances: int) -> tuple[float | None, float | None, float | None]:

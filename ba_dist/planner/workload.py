@@ -11,6 +11,7 @@ from ba_dist.recipes.about import SAMPLES
 # ImageNet's tar of training images has 147,897,477,120 bytes for 1,281,167 JPEGs, each with a
 # header of 512 and padding; their mean size in pixels is 400 x 350 (Russakovsky et al. 2015).
 _JPEG = (114_700, 400 * 350 * 3)
+_SYNTHETIC_JPEG = 500 * 375 * 3  # JPEGs in memory, which are decoded as others are
 # (height and width, channels)
 _IN_MEMORY = {"cifar10": (32, 3), "cifar100": (32, 3), "fashion_mnist": (28, 1), "digits": (8, 1)}
 _SIZES = {**SAMPLES, "fashion_mnist": 60_000, "digits": 1_500}
@@ -28,10 +29,11 @@ class Workload:
         samples: to train on.
         steps: of the run.
         epoch_steps: steps an epoch.
-        record: bytes of an encoded record; 0 where the samples lie in memory.
+        record: bytes of an encoded record; 0 where there is nothing to decode.
         decoded: bytes of a decoded one.
         side: height and width that the network sees.
         shards: files that hold the records; 0 where each record is a file.
+        stored: whether records are read from storage, step by step, and do not lie in memory.
     """
 
     config: Config
@@ -43,11 +45,7 @@ class Workload:
     decoded: float
     side: int
     shards: int = 0
-
-    @property
-    def stored(self) -> bool:
-        """Whether records are read from storage, step by step."""
-        return self.record > 0
+    stored: bool = True
 
     @property
     def scale(self) -> float:
@@ -66,14 +64,20 @@ class Workload:
 
     @property
     def message(self) -> float:
-        """Bytes that a step sums: gradients and moving statistics."""
-        return self.bytes_of_number * (self.facts.parameters + self.facts.statistics)
+        """Bytes that a step sums: gradients as `--allreduce-dtype` has them, moving statistics."""
+        of_gradients = 2 if self.config.run.allreduce_dtype in ("bf16", "fp16") else 0
+        of_gradients = of_gradients or self.bytes_of_number
+        return of_gradients * self.facts.parameters + self.bytes_of_number * self.facts.statistics
 
     @property
     def buckets(self) -> int:
-        """Pieces in which the message goes, while the backward pass goes on (`--bucket-mb`)."""
+        """Pieces in which gradients go while the backward pass goes on (`--bucket-mb`).
+
+        They are cut before they are rounded to what is sent.
+        """
         limit = self.config.placement.bucket_mb * 2**20
-        return max(1, math.ceil(self.message / limit)) if limit else 1
+        gradients = self.bytes_of_number * self.facts.parameters
+        return max(1, math.ceil(gradients / limit)) if limit else 1
 
     def fixed_memory(self) -> float:
         """Bytes of a rank that do not grow with the batch: weights, gradients, slots, average."""
@@ -117,9 +121,12 @@ def workload_of(config: Config, samples: int | None = None, shards: int = 0) -> 
             " --train-samples"
         )
     side, (record, decoded) = data.image_size, _JPEG
-    if data.dataset in _IN_MEMORY or data.dataset.startswith("synthetic"):
+    in_memory = data.dataset in _IN_MEMORY or data.dataset.startswith("synthetic")
+    if data.dataset == "synthetic-jpeg":
+        decoded = _SYNTHETIC_JPEG
+    elif in_memory:
         side, channels = _IN_MEMORY.get(data.dataset, (side, data.image_channels))
         record, decoded = 0, side**2 * channels
     steps = plan_steps(override(config, {"train_samples": samples}), samples, 1)
     return Workload(config, NETWORKS[name], samples, steps.total_steps, steps.steps_per_epoch,
-                    record, decoded, side, shards)  # fmt: skip
+                    record, decoded, side, shards, not in_memory)  # fmt: skip

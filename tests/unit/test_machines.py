@@ -48,6 +48,8 @@ def test_a_network_may_take_no_time_that_all_batch_sizes_share(tmp_path):
         ("bandwidth = [8e9,", "bandwidth = [true,", ("network.bandwidth", "True")),
         ('"paper, figure 5: 0', '"", "paper, figure 5: 0', ("step.drift", "SOURCE")),
         ("ranks = [1,", "ranks = [1.5,", ("node.ranks", "1.5", "whole number")),
+        ("ranks = [1,", f"ranks = [1{400 * '0'},", ("node.ranks", "1000", "whole number")),
+        ("bandwidth = [8e9,", f"bandwidth = [8{400 * '0'},", ("network.bandwidth", "8000")),
         ("noise = [0.2,", "noise = [20,", ("input.noise", "20", "from 0 to 1")),
         ('device = "gpu"', 'device = "tpu"', ("device", "'tpu'", "gpu, cpu")),
         ('allreduce = "best"', 'allreduce = "star"', ("allreduce", "star", "hierarchical")),

@@ -24,6 +24,7 @@ from ba_dist.planner import (
 from ba_dist.planner.machine import StepTime
 from ba_dist.planner.networks import NETWORKS
 from ba_dist.planner.prediction import step_time
+from ba_dist.planner.reading import reading
 from ba_dist.recipes import RECIPES, recipe
 from ba_dist.recipes.about import MULTIPLY_ADDS
 from ba_dist.rules.layout import Layout
@@ -76,8 +77,7 @@ def test_figure_5(copies, nodes, rate, within):
     one = work(multiplicity=copies, bucket_mb=0.0)
     best = plan(one, read_machine(PAPER), nodes).best
     assert best.steps_per_second == pytest.approx(rate, abs=within)
-    low, high = best.interval
-    assert 0.11 < (high - low) / 2 < 0.15
+    assert 0.11 < best.steps_per_second * best.deviation < 0.15
     layout = best.way.layout
     assert (layout.group_size, layout.copies_per_rank) == (copies, 1)
     assert layout.instances_per_rank == layout.microbatch == 64
@@ -148,16 +148,16 @@ def test_messages_have_their_closed_forms():
     assert small["tree"] < small["ring"] / 50
 
 
-@given(seconds=st.floats(1e-6, 10), backward=st.floats(1e-6, 10), buckets=st.integers(1, 64))
-def test_buckets_hide_what_they_can(seconds, backward, buckets):
+@given(each=st.floats(1e-6, 10), backward=st.floats(1e-6, 10), buckets=st.integers(1, 64))
+def test_buckets_hide_what_they_can(each, backward, buckets):
     """Against the buckets one by one; never less than the last one, never more than all."""
     free = 0.0
     for bucket in range(1, buckets + 1):
-        free = max(free, backward * bucket / buckets) + seconds / buckets
-    shown = collectives.exposed(seconds, backward, buckets)
+        free = max(free, backward * bucket / buckets) + each
+    shown = collectives.exposed(each, backward, buckets)
     assert shown == pytest.approx(free - backward, rel=1e-9, abs=1e-9)
-    assert seconds / buckets * (1 - 1e-9) <= shown <= seconds * (1 + 1e-9)
-    assert collectives.exposed(seconds, backward, 1) == seconds
+    assert each <= shown <= each * buckets * (1 + 1e-9)
+    assert collectives.exposed(each, backward, 1) == each
 
 
 @given(
@@ -184,7 +184,7 @@ def test_a_plan_keeps_the_rules(copies, nodes, ranks, batch, shards):
     assert best.memory <= where.node.memory
     assert sum(best.parts.values()) == pytest.approx(best.seconds)
     assert min(best.parts.values()) >= 0
-    assert best.seconds >= best.input.seconds
+    assert best.seconds >= max(best.input.storage, best.input.cores, best.input.exchange)
     # At least the whole batch, and an epoch at least once.
     assert best.input.bytes_read >= batch * made.record * (1 - 1e-9)
     seen = min(made.steps, made.epoch_steps) * batch * made.record
@@ -195,13 +195,33 @@ def test_a_plan_keeps_the_rules(copies, nodes, ranks, batch, shards):
         assert best.seconds <= other.seconds * 1.0101
 
 
+def test_what_is_said_of_memory():
+    """One that was asked for is not said to be the largest, and its own need is told."""
+    tight = machine(node__memory=6e9)
+    free, asked = (plan(work(multiplicity=4, **m), tight, 4) for m in ({}, {"microbatch": 32}))
+    assert free.best.way.layout.microbatch == 64 and asked.best.way.layout.microbatch == 32
+    assert "more than 64 instances at once do not fit in memory" in free.reason
+    assert "do not fit" not in asked.reason
+    needed = work().memory(256, 256) / 1e9
+    refused = plan(work(multiplicity=4, microbatch=256), tight, 4)
+    assert refused.best is None
+    assert f"needs at least {needed:.3g} GB with a microbatch of 256" in refused.reason
+    assert "; a smaller --microbatch, --recompute, or more ranks" in refused.reason
+    least = plan(work(multiplicity=4, recompute=True), machine(node__memory=1e9), 4)
+    assert "GB even with a microbatch of 32, and has 1 GB; more ranks" in least.reason
+
+
 def test_what_a_slow_part_bounds():
     """Each part made slow is the one that is named, and its closed form is the step."""
     layout = Layout(16, 4, 256)
     way = Way(layout, "cooperative", "decoded")
     said = {
         "storage": (machine(storage__together=1e6), 256 * 114_700 / 1e6),
-        "cores": (machine(input__augment=1.0, input__noise=0.0), 64 / 12 + 16 * 0.0026 / 12),
+        "cores": (
+            machine(input__augment=1.0, input__noise=0.0),
+            # Decoding was measured with 500x375, and ImageNet's images have 400x350 in the mean.
+            64 / 12 + 16 * 0.0026 * (400 * 350) / (500 * 375) / 12,
+        ),
         "overhead": (machine(step__overhead=30.0, step__noise=0.0), None),
         "allreduce": (machine(network__latency=1.0), None),
         "exchange": (machine(network__bandwidth=1e7), None),
@@ -230,6 +250,73 @@ def test_more_work_takes_longer():
         assert plan(work(multiplicity=4), machine(**worse), 16).best.seconds > base, worse
     for better in ({"step__noise": 0.0}, {"network__bandwidth": 1e11}, {"step__overhead": 0.0}):
         assert plan(work(multiplicity=4), machine(**better), 16).best.seconds < base, better
+
+
+@pytest.mark.parametrize(
+    ("ranks", "size", "io", "exchange", "decodes", "sent"),
+    [
+        # Groups of eight on two nodes of four: a seat's part, and each node decodes all 64 once.
+        (4, 8, "cooperative", "encoded", 64 // 4, 64 * 114_700 + 2 * 64 * 420_000),
+        (4, 8, "cooperative", "decoded", 64 // 8, 64 * 420_000),
+        (4, 8, "broadcast", "encoded", 64, 64 * 114_700),
+        # One rank a node: nobody to share samples with.
+        (1, 8, "cooperative", "encoded", 64, 64 * 114_700),
+        # A group on one node decodes its part whatever is asked for, and sends nothing.
+        (8, 8, "cooperative", "encoded", 64 // 8, 64 * 420_000),
+        (16, 8, "cooperative", "decoded", 64 // 8, 64 * 420_000),
+        (8, 8, "broadcast", "encoded", 64, 64 * 114_700),
+        # Groups end inside of nodes: their nodes have different numbers of lanes.
+        (6, 8, "cooperative", "encoded", 64, 64 * 114_700),
+        (4, 8, "replicate", "encoded", 64, 0),
+    ],
+)
+def test_what_a_lane_decodes_and_what_is_counted_as_exchanged(
+    ranks, size, io, exchange, decodes, sent
+):
+    """As `data/group/record_exchange.py` has it, in two groups of 64 samples."""
+    where = machine(node__ranks=ranks, input__augment=0.0)
+    layout = Layout(2 * size, size, 128, size)
+    found = reading(work(multiplicity=size), where, layout, io, exchange)
+    decode = where.input.decode * (400 * 350) / (500 * 375) / where.node.cores
+    assert found.cores == pytest.approx(decodes * decode)
+    assert found.bytes_sent == 2 * sent
+    assert found.records == (16 * 64 if io == "replicate" else 128)
+    if ranks % size == 0:
+        assert found.link == 0 and found.exchange < 1e-4
+
+
+def test_seats_of_a_node_send_side_by_side():
+    """Each of four seats gathers a quarter of the records, all at a time: the link carries half."""
+    where = machine(node__ranks=4, network__latency=0.0, network__inside_latency=0.0)
+    made, layout = work(multiplicity=8), Layout(8, 8, 128, 8)
+    found = reading(made, where, layout, "cooperative", "encoded")
+    seconds = 128 * 114_700 / 2 / where.network.bandwidth
+    assert (found.exchange, found.link) == pytest.approx((seconds, seconds))
+
+
+def test_what_lies_in_memory_is_shared_and_decoded_as_it_is():
+    """JPEGs in memory are decoded; a node's lanes share samples in memory in every mode."""
+    made = work(dataset="synthetic-jpeg", train_samples=1000, multiplicity=4)
+    where, layout = machine(input__augment=0.0), Layout(4, 4, 256)
+    found = reading(made, where, layout, "cooperative", "decoded")
+    assert found.cores == pytest.approx(256 / 4 * where.input.decode / where.node.cores)
+    assert (found.storage, found.bytes_read, found.opens) == (0, 0, 0)
+    assert found.exchange == pytest.approx(
+        collectives.allgather(256 * 500 * 375 * 3, 4, 1.5e-6, 8e9), rel=1e-6
+    )
+    made = work(dataset="synthetic", train_samples=1000, multiplicity=4)
+    assert reading(made, where, layout, "cooperative", "decoded").cores == 0
+
+
+def test_gradients_are_sent_as_they_are_rounded():
+    """Two bytes a gradient; statistics go as they are, and buckets are cut before."""
+    facts = NETWORKS["resnet50"]
+    assert work().message == 4 * (facts.parameters + facts.statistics)
+    for kind in ("bf16", "fp16"):
+        made = work(allreduce_dtype=kind)
+        assert made.message == 2 * facts.parameters + 4 * facts.statistics
+        assert made.buckets == work().buckets
+    assert work(allreduce_dtype="fp32").message == work().message
 
 
 def test_on_a_processor_the_input_takes_the_cores_of_the_step():
@@ -310,6 +397,6 @@ def test_every_recipe_is_planned_or_refused_in_a_line(name):
 def test_images_in_memory_have_their_own_size(dataset, side, decoded):
     """A network of 28 pixels takes (side / 28)² of its time for them."""
     made = work("quickstart", dataset=dataset, image_size=20, train_samples=1000)
-    assert (made.side, made.decoded, made.record) == (side, decoded, 0)
+    assert (made.side, made.decoded, made.record, made.stored) == (side, decoded, 0, False)
     where = dataclasses.replace(machine(), step_times={"resnet8": {"fp32": StepTime(0.1, 0.2)}})
     assert step_time(made, where)[0] == StepTime(0.1, pytest.approx(0.2 * (side / 28) ** 2))

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from ba_dist.planner import collectives, failures, noise
+from ba_dist.planner import Way, collectives, failures, noise, predict
+from ba_dist.rules.layout import Layout
 
 from .test_benchmarks import ROOT
-from .test_planner import machine
+from .test_planner import machine, work
 
 
 @pytest.fixture
@@ -94,11 +95,19 @@ def test_messages_one_by_one(simulator, world):
     assert seen == pytest.approx(formula, rel=0.05)
 
 
-@pytest.mark.parametrize(("seconds", "backward"), [(1.0, 0.3), (0.3, 1.0), (1.0, 1.0)])
-def test_buckets_one_by_one(simulator, seconds, backward):
+@pytest.mark.parametrize("latency", [0.0, 1e-4, 1e-2])
+@pytest.mark.parametrize("nodes", [2, 16])
+def test_buckets_one_by_one(simulator, nodes, latency):
+    """What a step waits for the sums, counted by messages: each bucket has its own latency."""
+    where = machine(network__latency=latency, network__bandwidth=1e9, step__noise=0.0)
+    made, layout = work(multiplicity=1), Layout(nodes, 1, 256)
+    line = where.step_times["resnet50"]["fp32"]
+    backward = collectives.BACKWARD * line.seconds(layout.microbatch)
     for count in (1, 2, 7, 100):
-        formula = collectives.exposed(seconds, backward, count)
-        assert formula == pytest.approx(simulator.buckets(seconds, backward, count), rel=1e-9)
+        way = Way(layout, "cooperative", "decoded", count)
+        formula = predict(made, where, nodes, way).parts["allreduce"]
+        seen = simulator.buckets(made.message, nodes, latency, 1e9, backward=backward, count=count)
+        assert formula == pytest.approx(seen, rel=1e-9)
 
 
 @pytest.mark.parametrize("nodes", [16, 512, 4096, 16_384])
