@@ -15,7 +15,6 @@ from ba_dist.comm import Comm
 from ba_dist.config import Augment, Config
 from ba_dist.data.batch import Batch, Instances
 from ba_dist.data.sources import ImageInfo
-from ba_dist.models.precision import set_precision
 from ba_dist.rules.layout import Layout
 
 Floats = npt.NDArray[np.float64]
@@ -81,6 +80,8 @@ def step_seconds(comm: Comm, config: Config, size: int, budget: float) -> Floats
     Returns:
         [W, steps].
     """
+    from ba_dist.models.precision import set_precision  # it brings TensorFlow
+
     side = config.data.image_size
     set_precision(config.run.precision)
     layout = Layout(1, 1, size, ghost_batch_size=min(size, GHOST_BATCH))

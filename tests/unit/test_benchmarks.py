@@ -217,12 +217,19 @@ def test_only_reads_of_the_data_count_each_for_its_mode():
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_help_names_every_flag_with_a_text(name):
-    # In this process: each of its own would import TensorFlow.
     done = CliRunner().invoke(importlib.import_module(name).main, ["--help"])
     assert done.exit_code == 0 and not done.stderr
     assert "--output" in done.stdout and "[default:" in done.stdout
     # Every flag has a text beside it, or in the line below.
     assert not re.search(r"^  -\S+( [A-Z,.|\[\]a-z0-9]+)*\n(  -|\Z)", done.stdout, re.MULTILINE)
+
+
+def test_no_benchmark_brings_tensorflow_before_it_is_needed():
+    """It would take seconds of each --help, and come before it is told to be quiet."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+    code += "\n".join(f"import {name}; assert 'tensorflow' not in sys.modules, {name!r}"
+                      for name in BENCHMARKS)  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_lists_of_numbers():
