@@ -127,7 +127,7 @@ def correlation(
     type=click.IntRange(2),
     default=8,
     show_default=True,
-    help="independent estimates, of 8 ghost batches each",
+    help="independent estimates, of 8 ghost batches each; fewer where samples are few",
 )
 @_SEED
 @DATA_DIR
@@ -163,6 +163,13 @@ def variance(
             run, which, data_dir, copies=copies, repeats=repeats, seed=seed, done=done
         )
     say_once(to_json({"run": str(run), **found.as_dict()}) if as_json else found.table())
+    if found.repeats < repeats and is_first():
+        click.echo(
+            f"note: --repeats {repeats}, but the training samples are enough for {found.repeats} of"
+            f" {found.ghosts} ghost batches of {found.ghost_batch}; an estimate is of other samples"
+            " than every other one",
+            err=True,
+        )
     if output and is_first():
         from ba_dist.reports.gradients import plot_variances
 

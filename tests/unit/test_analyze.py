@@ -242,7 +242,7 @@ def test_the_variance_is_that_of_a_reference(run, source, monkeypatch):
         table = []
         for ghost in range(ghosts):
             first = (repeat * ghosts + ghost) * GHOST
-            ids = order((first + np.arange(GHOST)) % len(source))
+            ids = order(first + np.arange(GHOST))
             images, labels = zip(*(source.decode(source.read(int(i))) for i in ids), strict=True)
             for copy in range(copies):
                 keys = analysis_keys(SEED, ids, copy)
@@ -287,8 +287,33 @@ def test_it_foretells_the_norm_that_training_finds(run, tmp_path, monkeypatch):
     norms = [event["grad_norm"] for event in map(json.loads, lines) if event["event"] == "step"]
     assert len(norms) == 96
     seen = np.sqrt(np.mean(np.square(norms)))
-    found = measure_variance(run, repeats=12).measured[0].split
+    found = measure_variance(run, repeats=3).measured[0].split
     assert found.norm(16, 2) == pytest.approx(seen, rel=0.05)
+
+
+def test_no_sample_is_in_two_estimates(ba_dist, run, monkeypatch):
+    """200 samples are three times 8 ghost batches of 8: a fourth would be of the first ones."""
+    drawn = []
+    sample = OpenRun.sample
+
+    def note(opened, number):
+        drawn.append(number)
+        return sample(opened, number)
+
+    monkeypatch.setattr(OpenRun, "sample", note)
+    status, out, err = ba_dist("analyze", "variance", run, "--copies", 2)
+    assert status == 0 and len(drawn) == len(set(drawn)) == 3 * 8 * GHOST and "(±" in out
+    assert err.startswith("note: --repeats 8, but the training samples are enough for 3 of 8 ghost")
+
+
+def test_one_estimate_has_no_error(ba_dist, run, monkeypatch):
+    monkeypatch.setattr("ba_dist.analysis.variance._GHOSTS", 25)  # all samples are in one
+    status, out, err = ba_dist("analyze", "variance", run, "--repeats", 2)
+    assert status == 0 and "±" not in out and "nan" not in out.lower() and "for 1 of 25" in err
+    status, out, _ = ba_dist("analyze", "variance", run, "--repeats", 2, "--json")
+    found = json.loads(out)
+    assert status == 0 and found["repeats"] == 1
+    assert found["measured"][0]["variance_of_copies_error"] is None
 
 
 # --- the command ----------------------------------------------------------------------------------
