@@ -85,8 +85,8 @@ class OpenRun:
         assert isinstance(dataset.info, ImageInfo)  # as the task of the run wants them
         self.info = dataset.info
         self.made = comm.together(lambda: trained.network(config, self._facts, self.info))
-        if config.model.init_from:
-            experiment.start_from(self.made, self.info, comm)
+        if config.model.init_from and INITIAL in self._names:
+            self._start_from()
         alike = variables.alike(self.made.model)
         self._initial = {name: variable.numpy() for name, variable in alike.items()}
 
@@ -158,6 +158,26 @@ class OpenRun:
         whole = comm.world.gather_all(table)
         found: npt.NDArray[np.float64] = whole[rows % comm.world_size, rows]
         return found
+
+    def _start_from(self) -> None:
+        """Sets the network to the weights of --init-from, where they are those of the beginning."""
+        here, _ = experiment.start_from(self.made, self.info, self.comm)
+        place = checkpoint.folder_of(self._folder)
+
+        def of_run() -> str | None:
+            found, _ = checkpoint.newest(place)
+            return None if found is None else found.facts["config"]["model"]["init_from"]
+
+        comm = self.comm
+        there = comm.world.share_object(comm.together(of_run if comm.rank == 0 else lambda: None))
+        if there not in (None, here):  # None: nothing was saved yet
+            raise agreed(
+                DataError(
+                    f"the weights in {self.config.model.init_from} are not those that"
+                    f" {self._folder} began with: their digest is {here}, the run's {there}; bring"
+                    f" them back, or leave --checkpoint {INITIAL} out"
+                )
+            )
 
     def _restore(self, name: str) -> int:
         comm = self.comm

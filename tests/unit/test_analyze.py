@@ -22,6 +22,8 @@ from ba_dist.config import override
 from ba_dist.data.batch import make
 from ba_dist.data.catalog import open_source
 from ba_dist.errors import ConfigError, DataError, UserError
+from ba_dist.models import variables
+from ba_dist.models.weights import digest
 from ba_dist.recipes import recipe
 from ba_dist.recipes.quickstart import on_digits
 from ba_dist.rules.keys import Purpose, analysis_keys, integers
@@ -224,6 +226,37 @@ def test_the_initial_network_is_that_of_the_seed(run, config):
     first = weights(run, 1)["head/bias"] - opened.made.model.get_layer("head").bias.numpy()
     rate = config.optimizer.warmup_from
     assert 0 < np.abs(first).max() < 2 * rate
+
+
+def begun_from(run, folder, weights, digest):
+    """A run that says it began with the weights of a file, and its checkpoints their digest."""
+    for name in (run / "metrics.jsonl", run.parent / "net.py"):
+        (folder / name.name).symlink_to(name)
+    facts = json.loads((run / "config.json").read_text())
+    facts["config"]["model"]["init_from"] = str(weights)
+    (folder / "config.json").write_text(json.dumps(facts))
+    found = checkpoint.choose(checkpoint.folder_of(run))
+    found.facts["config"]["model"]["init_from"] = digest
+    checkpoint.save(checkpoint.folder_of(folder), found, 1)
+    return folder
+
+
+def test_the_start_of_a_run_from_weights_is_that_of_their_file(run, tmp_path):
+    saved = checkpoint.choose(checkpoint.folder_of(run), "2").arrays
+    arrays = {n: a for n, a in variables.of_network(saved).items() if a.dtype.kind == "f"}
+    file = tmp_path / "weights.npz"
+    np.savez(file, **arrays)
+    begun = begun_from(run, tmp_path, file, digest(arrays))
+    opened = OpenRun(begun, ["initial"])
+    assert [s.name for s in opened.states()] == ["initial"]
+    kernel = opened.made.model.get_layer("conv").kernel.numpy()
+    np.testing.assert_array_equal(kernel, arrays["conv/kernel"])
+    np.savez(file, **{**arrays, "conv/kernel": arrays["conv/kernel"] + 1})
+    for which in ("initial", "all"):
+        with pytest.raises(DataError, match=f"npz are not those .*, the run's {digest(arrays)};"):
+            OpenRun(begun, [which])
+    file.unlink()
+    assert [s.step for s in OpenRun(begun, ["newest"]).states()] == [3]
 
 
 # --- variance -------------------------------------------------------------------------------------
