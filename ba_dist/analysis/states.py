@@ -210,19 +210,21 @@ def _config(folder: Path, data_dir: str | None) -> tuple[Config, dict[str, Any]]
 
 def _names(folder: Path, which: Sequence[str]) -> list[str]:
     """The states in order, without `all`; those that are not there are refused at once."""
-    there = checkpoint.names(checkpoint.folder_of(folder))
+    place = checkpoint.folder_of(folder)
+    there = checkpoint.names(place)
+    steps = [name for name in there if name != "best"]
     found: list[str] = []
     for name in which:
         known = name in ("newest", "best", INITIAL, ALL) or name.isdecimal()
         if not known:
             raise ConfigError(
                 f"--checkpoint {name} is none of {INITIAL}, {ALL}, newest, best or a step; steps"
-                f" that are there: {', '.join(n for n in there if n != 'best') or 'none'}"
+                f" that are there: {', '.join(steps) or 'none'}"
             )
         if name == ALL:
-            found += [INITIAL, *(step for step in there if step != "best")]
+            found += [INITIAL, *steps]
         else:
-            if name != INITIAL and name not in there:
-                checkpoint.choose(checkpoint.folder_of(folder), name)  # raises, or it is `newest`
+            if name not in {INITIAL, *there} and not (name == "newest" and steps):
+                checkpoint.choose(place, name)  # raises
             found.append(name)
     return list(dict.fromkeys(found))

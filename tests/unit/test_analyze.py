@@ -233,7 +233,7 @@ def begun_from(run, folder, weights, digest):
     for name in (run / "metrics.jsonl", run.parent / "net.py"):
         (folder / name.name).symlink_to(name)
     facts = json.loads((run / "config.json").read_text())
-    facts["config"]["model"]["init_from"] = str(weights)
+    facts["config"]["model"]["init_from"] = weights and str(weights)
     (folder / "config.json").write_text(json.dumps(facts))
     found = checkpoint.choose(checkpoint.folder_of(run))
     found.facts["config"]["model"]["init_from"] = digest
@@ -257,6 +257,13 @@ def test_the_start_of_a_run_from_weights_is_that_of_their_file(run, tmp_path):
             OpenRun(begun, [which])
     file.unlink()
     assert [s.step for s in OpenRun(begun, ["newest"]).states()] == [3]
+
+
+def test_an_older_checkpoint_is_told_once(run, tmp_path, capsys):
+    begun = begun_from(run, tmp_path, None, None)
+    (checkpoint.folder_of(begun) / "step-00000009.safetensors").write_bytes(b"torn")
+    assert [(s.name, s.step) for s in OpenRun(begun, ["newest"]).states()] == [("newest", 3)]
+    assert capsys.readouterr().err.count("warning: ") == 1
 
 
 # --- variance -------------------------------------------------------------------------------------
