@@ -1,6 +1,7 @@
 """What a run has left in its folder, read for all that people look at."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +84,8 @@ class History:
 
     @property
     def steps(self) -> int:
-        """That are written down."""
-        return max((event["step"] for event in self.events), default=0)
+        """That are written down; a straggler may be named between two of them."""
+        return max((e["step"] for e in self.events if e["event"] != "straggler"), default=0)
 
     @property
     def judged(self) -> Judged:
@@ -124,6 +125,17 @@ class History:
         points = [(e["step"], e[name]) for e in self.of(kind) if e.get(name) is not None]
         steps, values = np.array(points, float).reshape(-1, 2).T
         return steps, values
+
+    @property
+    def final(self) -> float | None:
+        """What it is judged by, as the last evaluation found it; None before the first one.
+
+        NaN where it was not finite.
+        """
+        found = [event[self.judged.by] for event in self.of("epoch") if self.judged.by in event]
+        if not found:
+            return None
+        return math.nan if found[-1] is None else float(found[-1])
 
 
 def read(folder: Path) -> History:
