@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ba_dist.errors import UserError
 from ba_dist.run.names import common_name
+from ba_dist.run.run_dir import entry_of
 
 Floats = npt.NDArray[np.float64]
 Event = Mapping[str, Any]
@@ -148,17 +149,9 @@ def read(folder: Path) -> History:
     if not path.is_file():
         raise UserError(f"{folder} is not a run directory: it has no metrics.jsonl")
     with path.open(encoding="utf-8", errors="replace") as lines:
-        events = [event for line in lines if (event := _event(line)) is not None]
+        entries = [entry for line in lines if (entry := entry_of(line))]
+    events = [entry for entry in entries if {"event", "step"} <= entry.keys()]
     return History(folder, _read(folder / "config.json"), _read(folder / "summary.json"), events)
-
-
-def _event(line: str) -> Event | None:
-    """An event; None of a line that is torn, because the run writes it just now or was killed."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and {"event", "step"} <= event.keys() else None
 
 
 def _read(path: Path) -> dict[str, Any]:
