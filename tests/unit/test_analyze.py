@@ -26,6 +26,7 @@ from ba_dist.models import variables
 from ba_dist.models.weights import digest
 from ba_dist.recipes import recipe
 from ba_dist.recipes.quickstart import on_digits
+from ba_dist.reports import confusion
 from ba_dist.rules.keys import Purpose, analysis_keys, integers
 from ba_dist.rules.order import Permutation
 from ba_dist.rules.pairs import choose_pairs
@@ -371,6 +372,17 @@ def test_the_command_prints_a_table_and_draws(ba_dist, run, tmp_path):
     status, out, err = ba_dist(*words)
     assert status == 0, err
     assert "<- the run's M" in out and (tmp_path / "v.png").stat().st_size > 10_000
+
+
+def test_a_picture_of_confusions_is_called_as_its_run(
+    ba_dist, run, tmp_path, monkeypatch, figures_of
+):
+    drawn = figures_of(confusion)
+    monkeypatch.chdir(run)
+    for _ in range(2):  # the second one takes the place of the first
+        status, out, err = ba_dist("plot", "confusion", ".", "--output", tmp_path / "c.png")
+        assert (status, out) == (0, f"{tmp_path / 'c.png'}\n"), err
+    assert drawn[0].axes[0].get_title().startswith("run, step 3 ")
 
 
 def test_json_holds_all_of_it(ba_dist, run):
