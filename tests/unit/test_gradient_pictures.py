@@ -41,6 +41,18 @@ def test_each_kind_of_pair_has_a_colour_and_a_marker(tmp_path, drawn):
     assert list(points[1].get_ydata()) == [0.7] * 3 and "correlation" in axis.get_ylabel()
 
 
+def test_pairs_that_have_no_correlation_are_told():
+    def table(*undefined):
+        names = ("(x, T(x)) crop", SAME, DIFFERENT)
+        rows = tuple(Row(n, (), Spread(0.5, 0.1, u)) for n, u in zip(names, undefined, strict=True))
+        return Correlations(9, 0, "moving", (), ((STATES[0], rows),)).table()
+
+    assert "left out" not in table(0, 0, 0)
+    assert table(2, 0, 1).endswith(
+        "\nleft out: 3 pairs, of which a gradient was zero or not finite"
+    )
+
+
 def test_each_state_has_a_colour_and_a_marker_and_nothing_is_cut_off(tmp_path, drawn):
     splits = [Split(2.0 / (i + 1), 1.5 * (i + 1), 0.5) for i in range(3)]
     measured = tuple(Measured(s, found, found) for s, found in zip(STATES, splits, strict=True))
