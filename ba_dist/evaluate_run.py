@@ -164,7 +164,11 @@ def evaluate_run(
     made = comm.together(lambda: trained.network(config, facts, dataset.info))
     comm.together(lambda: trained.restore(made, found))
     if classes and "classes" not in made.task.facts:
-        raise ConfigError(f"{folder} has learned something else than classes")
+        raise ConfigError(
+            f"{folder} has learned something else than classes: none is taken for another."
+            f" `ba-dist eval {folder}` without --per-class and `ba-dist plot curves {folder}` tell"
+            " how good it is"
+        )
     if bleu_pairs and not isinstance(made.task, Translation):
         raise ConfigError(f"{folder} has learned something else than translation: no --bleu-pairs")
     if tta is not None:

@@ -30,6 +30,7 @@ from scipy import stats
 
 from ba_dist.errors import UserError
 from ba_dist.run.run_dir import read_json
+from ba_dist.sweep.grid import run_name
 
 RATE = 0.2  # the peak, as in quickstart
 
@@ -86,13 +87,12 @@ def experiments(most: int, copies: list[int], epochs: int, mixup: float) -> list
     ]
 
 
-def train(experiment: Experiment, shared: list[str], folder: Path) -> list[dict[str, Any]]:
-    """What every seed's run of an experiment tells in its summary; trains what is not finished.
+def train(experiment: Experiment, shared: list[str], home: Path) -> None:
+    """Trains what is not finished of every seed's run of an experiment.
 
     Raises:
         UserError: when a run failed, with the command that did.
     """
-    home = folder / experiment.folder
     command = [
         *(sys.executable, "-m", "ba_dist", "sweep", "quickstart", f"--output={home}"),
         *(*shared, *experiment.flags),
@@ -100,7 +100,26 @@ def train(experiment: Experiment, shared: list[str], folder: Path) -> list[dict[
     print(f"--- {experiment.name}", flush=True)
     if subprocess.run(command).returncode:
         raise UserError(f"an experiment failed; the same command goes on: {shlex.join(command)}")
-    return [read_json(path) for path in sorted(home.glob("*/summary.json"))]
+
+
+def finished(home: Path, seeds: list[int], dataset: str) -> list[dict[str, Any]]:
+    """The summaries of these seeds' runs; the folder of the sweep may hold more, of other seeds.
+
+    Raises:
+        UserError: when a run has learned something else: quickstart takes digits of a wheel where
+            its dataset is not there.
+    """
+    runs = []
+    for seed in seeds:
+        run = home / run_name({"seed": seed} if len(seeds) > 1 else {})
+        learned = read_json(run / "config.json")["config"]["data"]["dataset"]
+        if learned != dataset:
+            raise UserError(
+                f"{run} was trained on {learned}, not on {dataset}, which could not be opened:"
+                f" `ba-dist data prepare {dataset}`, then choose another --output"
+            )
+        runs.append(read_json(run / "summary.json"))
+    return runs
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -112,7 +131,9 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(stats.t.ppf(0.975, count - 1)) * error
 
 
-def row(name: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> dict[str, Any]:
+def row(
+    name: str, seeds: list[int], runs: list[dict[str, Any]], first: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The line of an experiment; differences are taken seed by seed."""
     accuracy = [100 * run["val_top1"] for run in runs]
     gained = [a - 100 * run["val_top1"] for a, run in zip(accuracy, first, strict=True)]
@@ -124,6 +145,7 @@ def row(name: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> d
         "batch_size": runs[0]["batch_size"],
         "updates": runs[0]["steps"],
         "instances": runs[0]["instances"],
+        "seeds": seeds,
         "accuracy": accuracy,
         "mean": mean,
         "interval": half,
@@ -131,6 +153,20 @@ def row(name: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> d
         "difference_interval": difference_half,
         "seconds": sum(run["seconds"] for run in runs),
     }
+
+
+def _check(samples: int, largest: int, epochs: int, most: int) -> None:
+    """Refuses what gives other numbers of updates; `largest` is the B·M of `most` copies."""
+    if epochs % most or epochs % 2:
+        raise UserError(
+            f"--epochs {epochs} must be a multiple of the largest of --copies, {most}, for"
+            " fixed-compute, and even, for half the steps"
+        )
+    if samples % largest:
+        raise UserError(
+            f"--samples {samples} must be a multiple of B·M, {largest}: otherwise fixed-samples"
+            " drops the rest of each epoch, and makes fewer updates"
+        )
 
 
 def _shown(mean: float, half: float, sign: str = "") -> str:
@@ -142,7 +178,13 @@ def _shown(mean: float, half: float, sign: str = "") -> str:
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="B.")
 @click.option("--epochs", type=click.IntRange(2), default=24, show_default=True, help="Even.")
 @click.option("--copies", type=Numbers(), default="2,4,8", show_default=True, help="M of BA.")
-@click.option("--seeds", default="0,1,2", show_default=True, help="Of the runs of each line.")
+@click.option(
+    "--seeds",
+    type=Numbers(0),
+    default="0,1,2",
+    show_default=True,
+    help="Of the runs of each line.",
+)
 @click.option("--cutout", type=click.IntRange(0), default=14, show_default=True, help="Pixels.")
 @click.option(
     "--mixup",
@@ -164,35 +206,29 @@ def main(
     Runs are kept beside the JSON: the same command with the same --output goes on.
     """
     most = max(copies)
-    if epochs % most:
-        raise UserError(
-            f"--epochs {epochs} must be a multiple of the largest of --copies, {most}, for"
-            " fixed-compute"
-        )
-    if samples % (batch_size * most):
-        raise UserError(
-            f"--samples {samples} must be a multiple of B·M, {batch_size * most}: otherwise"
-            " fixed-samples drops the rest of each epoch, and makes fewer updates"
-        )
+    _check(samples, batch_size * most, epochs, most)
     path = output_path("accuracy", output)
+    listed = ",".join(map(str, seeds))
     shared = [
         *(f"--dataset={dataset}", f"--train-samples={samples}", f"--batch-size={batch_size}"),
         f"--cutout={cutout}",
-        *(f"--seeds={seeds}", f"--ranks={ranks}"),
+        *(f"--seeds={listed}", f"--ranks={ranks}"),
         *([f"--data-dir={data_dir}"] if data_dir else []),
     ]
     settings = {"samples": samples, "batch_size": batch_size, "epochs": epochs, "copies": copies}
-    settings |= {"seeds": seeds, "cutout": cutout, "mixup": mixup, "dataset": dataset}
+    settings |= {"seeds": listed, "cutout": cutout, "mixup": mixup, "dataset": dataset}
     report = Report("accuracy", settings, {"ranks": ranks})
     table = Table(
-        f"Final accuracy in % (95 % intervals over seeds {seeds}), {samples:,} samples",
+        f"Final accuracy in % (95 % intervals over seeds {listed}), {samples:,} samples",
         ["experiment", "B", "M", "updates", "instances", "accuracy", "to fixed-steps", "minutes"],
     )
     first = None
     for experiment in experiments(most, copies, epochs, mixup):
-        runs = train(experiment, shared, path.parent / "accuracy-runs")
+        home = path.parent / "accuracy-runs" / experiment.folder
+        train(experiment, shared, home)
+        runs = finished(home, seeds, dataset)
         first = first or runs
-        line = row(experiment.name, runs, first)
+        line = row(experiment.name, seeds, runs, first)
         shorter = 2 if experiment.folder == "half" else 1
         if shorter * line["updates"] != first[0]["steps"]:
             raise UserError(

@@ -23,6 +23,7 @@ import click
 from ba_dist import comm as ba_comm
 from ba_dist import runtime
 from ba_dist.errors import UserError
+from ba_dist.run.run_dir import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 MPIRUN = ROOT / "launch" / "mpirun.sh"
@@ -243,7 +244,7 @@ class Report:
             "notes": self.notes,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(to_json(content, indent=2) + "\n")
         header = "\n".join(f"    {line}" for line in self.header().splitlines())
         parts = [f"# {self.name}", header, *(table.markdown() for table in self.tables)]
         notes = "\n".join(f"- {note}" for note in self.notes)
@@ -281,9 +282,16 @@ def output_path(name: str, output: str | None) -> Path:
 
 
 class Numbers(click.ParamType):
-    """Whole numbers from 1 up with commas between them, none twice."""
+    """Whole numbers with commas between them, none twice.
+
+    Args:
+        least: that one of them may be.
+    """
 
     name = "N,N,..."
+
+    def __init__(self, least: int = 1):
+        self.least = least
 
     def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
         """The list of numbers, in the order given."""
@@ -293,8 +301,9 @@ class Numbers(click.ParamType):
             numbers = [int(part) for part in value.split(",")]
         except ValueError:
             self.fail(f"{value!r} is no list of whole numbers such as 1,2,4", param, ctx)
-        if min(numbers) < 1 or len(set(numbers)) < len(numbers):
-            self.fail(f"{value!r} must hold numbers from 1 up, none of them twice", param, ctx)
+        if min(numbers) < self.least or len(set(numbers)) < len(numbers):
+            message = f"{value!r} must hold numbers from {self.least} up, none of them twice"
+            self.fail(message, param, ctx)
         return numbers
 
 

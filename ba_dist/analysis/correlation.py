@@ -120,7 +120,10 @@ class Correlations:
             cells = [f"{part.median:.2f} ± {part.deviation:.2f}" for part in spreads]
             lines.append(_line(name, cells, width))
         cells = ["holds" if ordered(rows) else "does not" for _, rows in self.states]
-        return "\n".join([*lines, _line("(x, T(x)) > (x, y) > (z, w)", cells, width)])
+        lines.append(_line("(x, T(x)) > (x, y) > (z, w)", cells, width))
+        if lost := sum(row.spread.undefined for _, rows in self.states for row in rows):
+            lines.append(f"left out: {lost} pairs, of which a gradient was zero or not finite")
+        return "\n".join(lines)
 
 
 def ordered(rows: Sequence[Row]) -> bool:

@@ -85,8 +85,8 @@ class OpenRun:
         assert isinstance(dataset.info, ImageInfo)  # as the task of the run wants them
         self.info = dataset.info
         self.made = comm.together(lambda: trained.network(config, self._facts, self.info))
-        if config.model.init_from:
-            experiment.start_from(self.made, self.info, comm)
+        if config.model.init_from and INITIAL in self._names:
+            self._start_from()
         alike = variables.alike(self.made.model)
         self._initial = {name: variable.numpy() for name, variable in alike.items()}
 
@@ -159,6 +159,26 @@ class OpenRun:
         found: npt.NDArray[np.float64] = whole[rows % comm.world_size, rows]
         return found
 
+    def _start_from(self) -> None:
+        """Sets the network to the weights of --init-from, where they are those of the beginning."""
+        here, _ = experiment.start_from(self.made, self.info, self.comm)
+        place = checkpoint.folder_of(self._folder)
+
+        def of_run() -> str | None:
+            found, _ = checkpoint.newest(place)
+            return None if found is None else found.facts["config"]["model"]["init_from"]
+
+        comm = self.comm
+        there = comm.world.share_object(comm.together(of_run if comm.rank == 0 else lambda: None))
+        if there not in (None, here):  # None: nothing was saved yet
+            raise agreed(
+                DataError(
+                    f"the weights in {self.config.model.init_from} are not those that"
+                    f" {self._folder} began with: their digest is {here}, the run's {there}; bring"
+                    f" them back, or leave --checkpoint {INITIAL} out"
+                )
+            )
+
     def _restore(self, name: str) -> int:
         comm = self.comm
         place = checkpoint.folder_of(self._folder)
@@ -190,19 +210,21 @@ def _config(folder: Path, data_dir: str | None) -> tuple[Config, dict[str, Any]]
 
 def _names(folder: Path, which: Sequence[str]) -> list[str]:
     """The states in order, without `all`; those that are not there are refused at once."""
-    there = checkpoint.names(checkpoint.folder_of(folder))
+    place = checkpoint.folder_of(folder)
+    there = checkpoint.names(place)
+    steps = [name for name in there if name != "best"]
     found: list[str] = []
     for name in which:
         known = name in ("newest", "best", INITIAL, ALL) or name.isdecimal()
         if not known:
             raise ConfigError(
                 f"--checkpoint {name} is none of {INITIAL}, {ALL}, newest, best or a step; steps"
-                f" that are there: {', '.join(n for n in there if n != 'best') or 'none'}"
+                f" that are there: {', '.join(steps) or 'none'}"
             )
         if name == ALL:
-            found += [INITIAL, *(step for step in there if step != "best")]
+            found += [INITIAL, *steps]
         else:
-            if name != INITIAL and name not in there:
-                checkpoint.choose(checkpoint.folder_of(folder), name)  # raises, or it is `newest`
+            if name not in {INITIAL, *there} and not (name == "newest" and steps):
+                checkpoint.choose(place, name)  # raises
             found.append(name)
     return list(dict.fromkeys(found))

@@ -9,6 +9,7 @@ it is, and it also works for a run with one copy, whose steps do not tell two co
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +44,7 @@ class Measured:
     Args:
         state: of the network.
         split: mean of the estimates.
-        error: standard error of each of its numbers.
+        error: standard error of each of its numbers; NaN of one estimate.
     """
 
     state: State
@@ -122,9 +123,9 @@ class Variances:
         found, error = part.split, part.error
         lines = [
             part.state.title(),
-            f"variance of one instance's gradient: between samples {found.samples:.4g}"
-            f" (± {error.samples:.1g}), between copies of a sample {found.copies:.4g}"
-            f" (± {error.copies:.1g})",
+            f"variance of one instance's gradient: between samples"
+            f" {_with_error(found.samples, error.samples)}, between copies of a sample"
+            f" {_with_error(found.copies, error.copies)}",
             f"{'M':>6}{'variance at B = ' + str(self.batch_size):>24}{'of that with M = 1':>22}"
             f"{'share of copies':>18}{'gradient norm':>16}",
         ]
@@ -170,7 +171,8 @@ def measure_variance(
         which: states of the network, as `OpenRun` has them.
         data_dir: where the data is now; None for where it was in training.
         copies: C of each sample; 2 or more.
-        repeats: independent estimates, of 8 ghost batches each (fewer where samples are few).
+        repeats: independent estimates, of 8 ghost batches each (fewer where samples are few); no
+            more are made than the run has samples for, because each is of other ones.
         seed: of samples and copies.
         done: is called with the number of estimates that this rank has made since the last time.
 
@@ -185,6 +187,7 @@ def measure_variance(
             f"{len(run.source)} training samples are less than two ghost batches of {size}: nothing"
             " tells how samples differ"
         )
+    repeats = min(repeats, len(run.source) // (ghosts * size))
     layout = Layout(1, copies, size, 1, size)
     local = experiment.local_gradient(run.made, layout)
     hyper = experiment.hyperparameters(run.config, run.steps_per_epoch)
@@ -213,7 +216,7 @@ def measure_variance(
 def _estimate(
     run: OpenRun, local: Any, number: int, *, layout: Layout, ghosts: int, seed: int, step: int
 ) -> tuple[float, float, float]:
-    """The numbers of one `Split`, of other samples than the next one where there are so many."""
+    """The numbers of one `Split`, of other samples than every other one."""
     batches = _batches(run, layout, number * ghosts, ghosts, seed=seed, step=step)
     found = split((_means(local, batch) for batch in batches), layout.batch_size)
     return found.samples, found.copies, found.signal
@@ -223,12 +226,12 @@ def _batches(
     run: OpenRun, layout: Layout, first: int, count: int, *, seed: int, step: int
 ) -> Iterator[Batch]:
     """Ghost batches first … first + count - 1 of a random order, with all their copies."""
-    samples, size = len(run.source), layout.batch_size
-    order = Permutation(samples, seed, 3, Purpose.PROBE)
+    size = layout.batch_size
+    order = Permutation(len(run.source), seed, 3, Purpose.PROBE)
     copies = np.repeat(np.arange(layout.multiplicity), size)
     with workers(io_threads(run.config, run.source)) as pool:
         for ghost in range(first, first + count):
-            ids = order((ghost * size + np.arange(size)) % samples)
+            ids = order(ghost * size + np.arange(size))
             images, labels = zip(*pool.map(run.sample, ids.tolist()), strict=True)
             rows = np.tile(ids, layout.multiplicity)
             keys = analysis_keys(seed, rows, copies)
@@ -247,6 +250,11 @@ def _means(local: Any, batch: Batch) -> Iterator[npt.NDArray[np.float64]]:
     """The mean gradient of each copy of a ghost batch."""
     for gradient, weight in local.of_copies(local.tensors(batch)):
         yield gradient.astype(np.float64) / weight
+
+
+def _with_error(value: float, error: float) -> str:
+    """`57.5 (± 3)`; one estimate has no error."""
+    return f"{value:.4g}" if math.isnan(error) else f"{value:.4g} (± {error:.1g})"
 
 
 def _digits(value: float) -> float:

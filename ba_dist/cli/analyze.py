@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from ba_dist.cli.reports import plot_mark
 from ba_dist.cli.runs import DATA_DIR, RUN
 from ba_dist.cli.saying import is_first, say_once
 
@@ -96,6 +97,7 @@ def correlation(
     from ba_dist.analysis.correlation import correlate
     from ba_dist.run.run_dir import to_json
 
+    mark = plot_mark("analyze correlation", run, output) if output else ""
     with _bar("pair") as done:
         found = correlate(
             run, which, data_dir, pairs=pairs, seed=seed, normalised=normalised, done=done
@@ -109,7 +111,7 @@ def correlation(
     if output and is_first():
         from ba_dist.reports.gradients import plot_correlations
 
-        click.echo(plot_correlations(found, run.resolve().name, output), err=as_json)
+        click.echo(plot_correlations(found, run.resolve().name, output, mark), err=as_json)
 
 
 @analyze.command()
@@ -127,7 +129,7 @@ def correlation(
     type=click.IntRange(2),
     default=8,
     show_default=True,
-    help="independent estimates, of 8 ghost batches each",
+    help="independent estimates, of 8 ghost batches each; fewer where samples are few",
 )
 @_SEED
 @DATA_DIR
@@ -158,15 +160,23 @@ def variance(
     from ba_dist.analysis.variance import measure_variance
     from ba_dist.run.run_dir import to_json
 
+    mark = plot_mark("analyze variance", run, output) if output else ""
     with _bar("estimate") as done:
         found = measure_variance(
             run, which, data_dir, copies=copies, repeats=repeats, seed=seed, done=done
         )
     say_once(to_json({"run": str(run), **found.as_dict()}) if as_json else found.table())
+    if found.repeats < repeats and is_first():
+        click.echo(
+            f"note: --repeats {repeats}, but the training samples are enough for {found.repeats} of"
+            f" {found.ghosts} ghost batches of {found.ghost_batch}; an estimate is of other samples"
+            " than every other one",
+            err=True,
+        )
     if output and is_first():
         from ba_dist.reports.gradients import plot_variances
 
-        click.echo(plot_variances(found, run.resolve().name, output), err=as_json)
+        click.echo(plot_variances(found, run.resolve().name, output, mark), err=as_json)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ba_dist.cli.flags import RecipeCommand, given, settings_flags
-from ba_dist.cli.reports import RUNS, begun
+from ba_dist.cli.reports import RUNS, begun, plot_mark
 from ba_dist.cli.runs import CHECKPOINT, DATA_DIR, RUN
 from ba_dist.cli.saying import is_first
 from ba_dist.cli.settings import Settings
@@ -147,13 +147,15 @@ def plot_confusion(run: Path, which: str, data_dir: str | None, output: Path | N
     runtime.quiet()
     from ba_dist.evaluate_run import evaluate_run
 
+    output = output or run / "confusion.png"
+    mark = plot_mark("plot confusion", run, output)
     result = evaluate_run(run, which, data_dir, classes=True)
     assert result.counts is not None
     if is_first():
         from ba_dist.reports.confusion import plot_confusion as draw
 
-        title = f"{run.name}, {result.line()}"
-        click.echo(draw(result.counts, result.class_names, title, output or run / "confusion.png"))
+        title = f"{run.resolve().name}, {result.line()}"
+        click.echo(draw(result.counts, result.class_names, title, output=output, mark=mark))
 
 
 NAMED: dict[str, click.Command] = {

@@ -31,6 +31,20 @@ def begun(runs: Sequence[Path]) -> list[Path]:
     return found
 
 
+def plot_mark(kind: str, run: Path, output: Path) -> str:
+    """The mark of a picture of a run; collective over the world, before there is any work.
+
+    Raises:
+        UserError: on all ranks, where another file is there.
+    """
+    from ba_dist.comm import start
+    from ba_dist.reports.files import check_replaceable, mark_of
+
+    comm, mark = start(), mark_of(kind, [run], output)
+    comm.together(lambda: check_replaceable(output, mark, "plot") if comm.rank == 0 else None)
+    return mark
+
+
 @click.command()
 @RUNS
 @click.option(

@@ -5,6 +5,7 @@ first, with MPI_THREAD_MULTIPLE, because the reader exchanges records in a threa
 """
 
 import atexit
+import ctypes
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
@@ -192,6 +194,7 @@ def start() -> Comm:
     quiet()
     for name, value in _OPEN_MPI.items():
         os.environ.setdefault(name, value)
+    _look_symbols_up()
     from mpi4py import MPI
 
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
@@ -202,6 +205,17 @@ def start() -> Comm:
     comm = Comm(MPI.COMM_WORLD)
     _end_job_on_exceptions(comm)
     return comm
+
+
+def _look_symbols_up() -> None:
+    """Finds all functions that set-up's MPI calls, which mpi4py's wheel leaves for their first call.
+
+    By then TensorFlow has brought an hwloc of its own. MPI_Finalize of an MPICH that takes the
+    system's would free by one what the other has made, and the rank end with a segmentation fault.
+    """
+    if library := os.environ.get("MPI4PY_LIBMPI"):  # launch/horovod.sh
+        with suppress(OSError):  # mpi4py says what is wrong with it
+            ctypes.CDLL(library, mode=os.RTLD_NOW)
 
 
 _TOGETHER_SECONDS = 10.0  # in which all ranks come to raise an error that they have agreed on

@@ -23,8 +23,9 @@ def compare(runs: Sequence[Path], to: float | None = None) -> dict[str, Any]:
     Returns:
         `measure`, `less_is_better`, `unit`, `to` (None where a run has no result yet), `differs`
         (names of settings) and for each of `runs`: `run`, `finished`, `steps`, `epochs`, `seconds`,
-        `final`, `best`, `best_step`, `reached` (None, or `step`, `epochs`, `seconds`),
-        `per_second` and `settings`, of those that differ. What is not known is None.
+        `final` (NaN where it was not finite), `best`, `best_step`, `reached` (None, or `step`,
+        `epochs`, `seconds`), `per_second` and `settings`, of those that differ. What is not known
+        is None.
 
     Raises:
         UserError: when a folder has no metrics.
@@ -85,7 +86,7 @@ def _row(
         "steps": history.steps,
         "epochs": _at(history, history.steps, "epoch"),
         "seconds": _seconds(history, history.steps),
-        "final": found[-1][1] if found else None,
+        "final": history.final,
         "best": best,
         "best_step": best_step,
         "reached": {
@@ -176,7 +177,13 @@ def duration(seconds: float | None) -> str:
 
 def _form(measure: str) -> Any:
     form = ".2%" if is_share(measure) else ".4g"
-    return lambda value: "-" if value is None else f"{value:{form}}"
+
+    def shown(value: float | None) -> str:
+        if value is None:
+            return "-"
+        return f"{value:{form}}" if math.isfinite(value) else "not finite"
+
+    return shown
 
 
 def _count(value: float | None, form: str = ".6g") -> str:

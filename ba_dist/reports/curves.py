@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ba_dist.errors import UserError
 from ba_dist.reports.files import mark_of
-from ba_dist.reports.history import History, printable, read
+from ba_dist.reports.history import printable, read
 from ba_dist.reports.lines import (
     X_LABELS,
     Curve,
@@ -28,9 +28,24 @@ from ba_dist.reports.style import color_of, look_of
 from ba_dist.reports.terminal import Drawn, chart
 
 _Look = dict[str, Any]
+_Pair = tuple[Curve, Curve]  # training, validation
 _TRAINING: _Look = {"linestyle": (0, (4, 2)), "linewidth": 1.3, "markerfacecolor": "white"}
 _VALIDATION: _Look = {"linewidth": 1.9}
 _BAND, _RAW = 0.2, 0.25  # how much of its colour a band has, and what lies under a smoothed line
+
+
+class _End(NamedTuple):
+    """What was found last: by evaluations, of a metric that they have.
+
+    Args:
+        mean: over seeds; NaN where there is nothing yet.
+        deviation: 0 of one seed.
+        early: the step that it is of, where the runs have not come to their end.
+    """
+
+    mean: float
+    deviation: float
+    early: int | None
 
 
 def plot_curves(runs: Sequence[Path], x: X, name: str | None, output: Path | None) -> str:
@@ -51,24 +66,15 @@ def plot_curves(runs: Sequence[Path], x: X, name: str | None, output: Path | Non
         UserError: when a folder has no metrics, or the plot cannot be written.
         ConfigError: when no run has such a metric.
     """
-    histories, lines = _read(runs)
+    histories = [read(run) for run in dict.fromkeys(runs)]
     metric = metric_of(histories, name)
+    lines = lines_of(histories, metric.places)
     found = [(_training(line, metric, x), _validation(line, metric, x)) for line in lines]
     if not any(len(c.x) for pair in found for c in pair):
         raise UserError(f"no run has written down any {metric.name} yet")
-    ends = [_end(v if len(v.x) else t) for t, v in found]
+    ends = [_end(line, metric, pair) for line, pair in zip(lines, found, strict=True)]
     if output is None:
-        drawn = [
-            Drawn(f"{line.label}, {kind}", c.x, c.mean, group, hollow=kind == "training")
-            for group, (line, pair) in enumerate(zip(lines, found, strict=True))
-            for kind, c in zip(("training", "validation"), pair, strict=True)
-            if len(c.x)
-        ]
-        table = [
-            f"{printable(line.label)}: {_told(end, metric)}"
-            for line, end in zip(lines, ends, strict=True)
-        ]
-        return "\n".join([chart(drawn, X_LABELS[x], metric.title, metric.log), "", *table])
+        return _on_terminal(lines, found, ends, metric, x=x)
     figure, (axis, bars) = plt.subplots(
         1, 2, width_ratios=(3.2, min(1.6, 0.3 + 0.28 * len(lines))), layout="constrained"
     )
@@ -89,13 +95,30 @@ def plot_curves(runs: Sequence[Path], x: X, name: str | None, output: Path | Non
     return str(save(figure, output, mark_of("plot curves", runs, output)))
 
 
+def _on_terminal(
+    lines: list[Line], found: list[_Pair], ends: list[_End], metric: Metric, *, x: X
+) -> str:
+    drawn = [
+        Drawn(f"{line.label}, {kind}", c.x, c.mean, group, hollow=kind == "training")
+        for group, (line, pair) in enumerate(zip(lines, found, strict=True))
+        for kind, c in zip(("training", "validation"), pair, strict=True)
+        if len(c.x)
+    ]
+    table = [
+        f"{printable(line.label)}: {_told(end, metric)}"
+        for line, end in zip(lines, ends, strict=True)
+    ]
+    return "\n".join([chart(drawn, X_LABELS[x], metric.title, metric.log), "", *table])
+
+
 def plot_gradient_norm(runs: Sequence[Path], x: X, output: Path | None) -> str:
     """Draws the norm of the gradient at every step that was written down, and its running mean.
 
     Args, returns and errors as of `plot_curves`.
     """
-    histories, lines = _read(runs)
+    histories = [read(run) for run in dict.fromkeys(runs)]
     metric = metric_of(histories, "grad_norm")
+    lines = lines_of(histories, metric.places)
     found = [curve(line, "step", "grad_norm", x) for line in lines]
     window = window_of(max(len(c.x) for c in found))
     smoothed = [smooth(c.mean, window) for c in found]
@@ -125,11 +148,6 @@ def plot_gradient_norm(runs: Sequence[Path], x: X, output: Path | None) -> str:
     return str(save(figure, output, mark_of("plot gradient-norm", runs, output)))
 
 
-def _read(runs: Sequence[Path]) -> tuple[list[History], list[Line]]:
-    histories = [read(run) for run in dict.fromkeys(runs)]
-    return histories, lines_of(histories)
-
-
 _NOTHING = Curve(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
@@ -156,16 +174,26 @@ def _changed(found: Curve, change: Callable[[Any], Any]) -> Curve:
     return Curve(found.x, mean, np.abs(change(found.mean + found.deviation) - mean))
 
 
-def _end(found: Curve) -> tuple[float, float]:
-    """(mean, deviation) of what was found last."""
-    return (found.mean[-1], found.deviation[-1]) if len(found.x) else (math.nan, 0.0)
+def _end(line: Line, metric: Metric, pair: _Pair) -> _End:
+    training, validation = pair
+    last = validation if metric.validation else training
+    if not len(last.x):
+        return _End(math.nan, 0.0, None)
+    kind = "epoch" if metric.validation else training_kind(line, metric.training)
+    name = metric.validation or metric.training
+    step = int(curve(line, kind, name, "step").x[-1])
+    furthest = max(e["step"] for run in line.runs for e in run.of(kind) if name in e)
+    ended = step == furthest and all(run.summary for run in line.runs)
+    return _End(last.mean[-1], last.deviation[-1], None if ended else step)
 
 
-def _told(end: tuple[float, float], metric: Metric) -> str:
-    mean, deviation = end
+def _told(end: _End, metric: Metric) -> str:
+    if math.isnan(end.mean):
+        return f"no {metric.name} yet"
     form = ".2f" if metric.change else ".4g"
-    more = f" ± {deviation:{form}}" if deviation else ""
-    return f"{mean:{form}}{more}{' %' if metric.change else ''} {metric.name} at the end"
+    more = f" ± {end.deviation:{form}}" if end.deviation else ""
+    when = "at the end" if end.early is None else f"at step {end.early}, not at the end"
+    return f"{end.mean:{form}}{more}{' %' if metric.change else ''} {metric.name} {when}"
 
 
 def _draw(axis: Any, found: Curve, number: int, look: _Look) -> None:
@@ -176,15 +204,19 @@ def _draw(axis: Any, found: Curve, number: int, look: _Look) -> None:
         axis.fill_between(found.x, low, high, color=color, alpha=_BAND, linewidth=0)
 
 
-def _bars(axis: Any, ends: list[tuple[float, float]], metric: Metric) -> None:
-    """A bar for each line, with its number; a whisker of a deviation where there are seeds."""
-    for place, (mean, deviation) in enumerate(ends):
+def _bars(axis: Any, ends: list[_End], metric: Metric) -> None:
+    """A bar for each line, with its number; a whisker of a deviation where there are seeds.
+
+    One of runs that have not come to their end says at which step it is.
+    """
+    for place, (mean, deviation, early) in enumerate(ends):
         if not math.isfinite(mean):
             continue
         axis.bar(place, mean, color=color_of(place), width=0.7)
         if deviation:
             axis.errorbar(place, mean, deviation, color="black", capsize=4, linewidth=1)
         text = f"{mean:.2f}" if metric.change else f"{mean:.3g}"
+        text += "" if early is None else f"\nstep {early}"
         above = {"xytext": (0, 3), "textcoords": "offset points"}
         size = 9 if len(ends) <= 4 else 7
         axis.annotate(text, (place, mean + deviation), ha="center", fontsize=size, **above)
@@ -202,7 +234,7 @@ def _marks_below(axis: Any, number: int) -> None:
         axis.plot(place, -0.04, markersize=6, **look_of(place), **below)
 
 
-def _kinds(axis: Any, found: list[tuple[Curve, Curve]], seeds: bool) -> None:
+def _kinds(axis: Any, found: list[_Pair], seeds: bool) -> None:
     """What dashes and bands are, beside the colours."""
     handles: list[Any] = []
     texts = []

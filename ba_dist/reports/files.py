@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ba_dist.errors import UserError
+from ba_dist.errors import UserError, reason
 
 _NAMED = 3  # runs that the name of a file has
 
@@ -46,10 +46,13 @@ def check_replaceable(output: Path, mark: str, kind: str) -> None:
         kind: what the file is: plot, report.
 
     Raises:
-        UserError: where another file is there.
-        OSError: where it cannot be read.
+        UserError: where another file is there, or one that cannot be read.
     """
-    if output.exists() and mark.encode() not in output.read_bytes():
+    try:
+        other = output.exists() and mark.encode() not in output.read_bytes()
+    except OSError as error:
+        raise UserError(f"the {kind} cannot be written: {reason(error)}") from None
+    if other:
         raise UserError(
             f"{output} is there and is not a {kind} of the same; remove it, or choose another"
             " file by --output"

@@ -10,13 +10,14 @@ from ba_dist.reports.plots import plt, save
 from ba_dist.reports.style import color_of, look_of
 
 
-def plot_correlations(found: Correlations, name: str, output: Path) -> Path:
+def plot_correlations(found: Correlations, name: str, output: Path, mark: str) -> Path:
     """Draws the median correlation of each kind of pair in each state, with its deviation.
 
     Args:
         found: what was measured.
         name: of the run.
         output: the file to write; its suffix chooses the format.
+        mark: that an earlier picture of the same run holds.
 
     Raises:
         UserError: when the plot cannot be written.
@@ -39,16 +40,17 @@ def plot_correlations(found: Correlations, name: str, output: Path) -> Path:
     axis.axhline(0, color="black", linewidth=0.8)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9)
-    return save(figure, output, "ba-dist analyze correlation")
+    return save(figure, output, mark)
 
 
-def plot_variances(found: Variances, name: str, output: Path) -> Path:
+def plot_variances(found: Variances, name: str, output: Path, mark: str) -> Path:
     """Draws what is left of the variance, and the norm of the gradient, for each M.
 
     Args:
         found: what was measured.
         name: of the run.
         output: the file to write; its suffix chooses the format.
+        mark: that an earlier picture of the same run holds.
 
     Raises:
         UserError: when the plot cannot be written.
@@ -76,4 +78,4 @@ def plot_variances(found: Variances, name: str, output: Path) -> Path:
     left.legend(fontsize=9)
     title = f"{name}: variance of the gradient, B = {found.batch_size}"
     figure.suptitle(title, fontsize=11, parse_math=False)
-    return save(figure, output, "ba-dist analyze variance")
+    return save(figure, output, mark)

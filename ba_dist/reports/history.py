@@ -1,6 +1,7 @@
 """What a run has left in its folder, read for all that people look at."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ba_dist.errors import UserError
 from ba_dist.run.names import common_name
+from ba_dist.run.run_dir import entry_of
 
 Floats = npt.NDArray[np.float64]
 Event = Mapping[str, Any]
@@ -83,8 +85,8 @@ class History:
 
     @property
     def steps(self) -> int:
-        """That are written down."""
-        return max((event["step"] for event in self.events), default=0)
+        """That are written down; a straggler may be named between two of them."""
+        return max((e["step"] for e in self.events if e["event"] != "straggler"), default=0)
 
     @property
     def judged(self) -> Judged:
@@ -125,6 +127,17 @@ class History:
         steps, values = np.array(points, float).reshape(-1, 2).T
         return steps, values
 
+    @property
+    def final(self) -> float | None:
+        """What it is judged by, as the last evaluation found it; None before the first one.
+
+        NaN where it was not finite.
+        """
+        found = [event[self.judged.by] for event in self.of("epoch") if self.judged.by in event]
+        if not found:
+            return None
+        return math.nan if found[-1] is None else float(found[-1])
+
 
 def read(folder: Path) -> History:
     """Reads a run directory; what is missing beside metrics.jsonl is missing in what is shown.
@@ -136,17 +149,9 @@ def read(folder: Path) -> History:
     if not path.is_file():
         raise UserError(f"{folder} is not a run directory: it has no metrics.jsonl")
     with path.open(encoding="utf-8", errors="replace") as lines:
-        events = [event for line in lines if (event := _event(line)) is not None]
+        entries = [entry for line in lines if (entry := entry_of(line))]
+    events = [entry for entry in entries if {"event", "step"} <= entry.keys()]
     return History(folder, _read(folder / "config.json"), _read(folder / "summary.json"), events)
-
-
-def _event(line: str) -> Event | None:
-    """An event; None of a line that is torn, because the run writes it just now or was killed."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and {"event", "step"} <= event.keys() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

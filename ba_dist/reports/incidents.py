@@ -7,8 +7,7 @@ from typing import Any
 
 from ba_dist.health.nonfinite import FOLDER
 from ba_dist.reports.history import History
-
-_NOTABLE_WAIT = 0.1  # share of the time waiting for input from which it is said
+from ba_dist.run.report import waiting
 
 
 def incidents(run: History) -> list[str]:
@@ -34,11 +33,8 @@ def _records(run: History) -> Iterator[str]:
     read = run.summary.get("input", {})
     if skipped := read.get("records_skipped"):
         yield f"{many(skipped, 'corrupt record')} skipped; another sample took the place of each."
-    if read.get("wait_share", 0) > _NOTABLE_WAIT:
-        yield (
-            f"Training waited for input {read['wait_share']:.0%} of the time; more cores a rank,"
-            " --io-threads or faster storage would speed it up."
-        )
+    if words := waiting(read.get("wait_share", 0)):
+        yield f"{words.capitalize()}."
 
 
 def _updates(run: History) -> Iterator[str]:

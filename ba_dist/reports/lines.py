@@ -22,6 +22,7 @@ X_LABELS: dict[str, str] = {
 _LETTERS = {"multiplicity": "M", "batch_size": "B"}
 _TOLD = 4  # settings that a name holds in any case
 _FIRST = ("recipe", "baseline", "multiplicity", "batch_size")
+Places = Sequence[tuple[str, str]]  # kind of event, name in it
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Metric:
     change: str = ""
     log: bool = False
 
+    @property
+    def places(self) -> Places:
+        """Where events have it, that of evaluations first."""
+        return [("epoch", self.validation), ("step", self.training), ("epoch", self.training)]
+
     def of(self, values: Floats, training: bool = False) -> Floats:
         """The numbers to show, of those that a run has written down."""
         if training and self.training == "token_loss" and self.name == "perplexity":
@@ -80,10 +86,15 @@ class Curve:
     deviation: Floats
 
 
-def lines_of(histories: Sequence[History]) -> list[Line]:
+def lines_of(histories: Sequence[History], places: Places = ()) -> list[Line]:
     """Puts runs together that differ in the seed alone; those of few copies come first.
 
     Two runs of one seed are two lines: they are not two results.
+
+    Args:
+        histories: of runs.
+        places: of what is drawn. Where some seeds of a line have it at the first of these places
+            that any of them has, the others are left out, and the label says so.
     """
     groups: dict[tuple[Any, ...], list[History]] = {}
     for history in histories:
@@ -99,8 +110,23 @@ def lines_of(histories: Sequence[History]) -> list[Line]:
     labels = labels_of([group[0] for group in runs])
     if len(runs) == 1 and len(runs[0]) > 1:
         labels = [text(runs[0][0].settings()["recipe"])]
-    seeds = [f" ({len(group)} seeds)" if len(group) > 1 else "" for group in runs]
-    return [Line(a + b, tuple(g)) for a, b, g in zip(labels, seeds, runs, strict=True)]
+    shown = [_having(group, places) for group in runs]
+    seeds = [_seeds(len(mine), len(group)) for mine, group in zip(shown, runs, strict=True)]
+    return [Line(a + b, tuple(g)) for a, b, g in zip(labels, seeds, shown, strict=True)]
+
+
+def _having(group: list[History], places: Places) -> list[History]:
+    """Those that have a number, at the first place where any of them has one; else all."""
+    for kind, name in places:
+        if found := [run for run in group if len(run.series(kind, name)[0])]:
+            return found
+    return group
+
+
+def _seeds(shown: int, of: int) -> str:
+    if of == 1:
+        return ""
+    return f" ({of} seeds)" if shown == of else f" ({shown} of {of} seeds)"
 
 
 def labels_of(runs: Sequence[History], seeds: bool = False) -> list[str]:
@@ -149,7 +175,10 @@ def metric_of(histories: Sequence[History], name: str | None) -> Metric:
         ConfigError: naming those that there are.
     """
     training, validation = _found(histories)
-    judged = common_name(histories[0].judged.by)
+    by = histories[0].judged.by
+    judged = common_name(by)
+    for told in (by, "val_loss"):  # also before the first evaluation
+        validation.setdefault(common_name(told), told)
     share = judged if is_share(judged) else next((n for n in validation if is_share(n)), "")
     if name is None:
         name = "error" if is_share(judged) else judged

@@ -1,5 +1,6 @@
 """report.html: a run, or several side by side, on one page that needs nothing else."""
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -114,9 +115,10 @@ def _result(run: History) -> dict[str, str]:
     judged, summary, settings = run.judged, run.summary, run.settings()
     steps, values = run.series("epoch", judged.by)
     found: dict[str, str] = {}
+    if (final := run.final) is not None:
+        found[judged.headline] = _value(judged.by, final)
     if len(values):
         best = int(values.argmin() if judged.less_is_better else values.argmax())
-        found[judged.headline] = _value(judged.by, values[-1])
         found["best"] = f"{_value(judged.by, values[best])}, at step {int(steps[best])}"
     for name in (key for key in summary if key.startswith("val_") and key != judged.by):
         if summary[name] is not None:
@@ -136,6 +138,8 @@ def _result(run: History) -> dict[str, str]:
 
 
 def _value(name: str, value: float) -> str:
+    if not math.isfinite(value):
+        return "not finite"
     return f"{value:.2%}" if is_share(name) else f"{value:.4g}"
 
 

@@ -74,7 +74,8 @@ def plot_runs(runs: list[Path], output: Path | None = None) -> Path:
     """
     output = output or default_output(runs, "curves.png")
     drawn = [_read(run, number) for number, run in enumerate(runs)]
-    judged = _judged(drawn)
+    by = (common_name(run.history.judged.by) for run in drawn)
+    judged = next((name for name in by if name != "loss"), "accuracy")
     panels: list[tuple[str, str, str]] = [
         ("loss", "loss", "log"),
         (judged, judged, "linear"),
@@ -181,14 +182,6 @@ def _validations(run: _Run, name: str) -> Iterator[str]:
     """What evaluations have found that is to be compared with a number of training."""
     names = dict.fromkeys(key for e in run.history.events if e["event"] == "epoch" for key in e)
     return (key for key in names if key.startswith("val_") and common_name(key) == name)
-
-
-def _judged(runs: list[_Run]) -> str:
-    """The first number beside the loss that an evaluation has found."""
-    names = (
-        common_name(key) for run in runs for e in run.history.events for key in e if "val_" in key
-    )
-    return next((name for name in names if name != "loss"), "accuracy")
 
 
 def _axis(runs: list[_Run]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ safetensors holds plain arrays and text, and never runs code when it is read.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -114,7 +115,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def newest_good(folder: Path) -> Checkpoint:
-    """The newest checkpoint that can be read.
+    """The newest checkpoint that can be read; newer ones that cannot are told on stderr.
 
     Raises:
         CheckpointError: when there is none.
@@ -122,6 +123,8 @@ def newest_good(folder: Path) -> Checkpoint:
     found, complaints = newest(folder)
     if found is None:
         raise CheckpointError("; ".join(complaints) or f"{folder} holds no checkpoint")
+    for complaint in complaints:
+        print(f"warning: {complaint}; trying the one before", file=sys.stderr, flush=True)
     return found
 
 

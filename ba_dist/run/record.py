@@ -56,6 +56,8 @@ def describe(
 ) -> None:
     """Writes config.json and says once what is about to run, both on rank 0.
 
+    The summary of an earlier job, which was told to do fewer steps, goes: the run goes on.
+
     Args:
         folder: the run directory.
         config: of the run.
@@ -70,6 +72,7 @@ def describe(
     hosts = comm.hosts  # collective when it is first asked for
     if comm.rank != 0:
         return
+    (folder / "summary.json").unlink(missing_ok=True)
     path = folder / "config.json"
     layouts = add_layout(path, done, layout)
     known = facts(config, dataset, layouts, steps_per_epoch=plan.steps_per_epoch, hosts=hosts)

@@ -13,7 +13,7 @@ from ba_dist.tasks import Task
 
 REPORT = "report.html"  # of a run directory, for a browser
 
-# Share of the time waiting for input from which the end of a run says so.
+# Share of the time waiting for input from which the end of a run and its report say so.
 _NOTABLE_WAIT = 0.1
 
 
@@ -101,13 +101,20 @@ def table(result: dict[str, Any], task: Task, run_dir: Path) -> str:
         rows["report"] = str(short(run_dir / REPORT))
     if read["records_skipped"]:
         rows["corrupt records"] = f"{read['records_skipped']}, another sample in the place of each"
-    if read["wait_share"] > _NOTABLE_WAIT:
-        rows["hint"] = (
-            f"training waited for input {read['wait_share']:.0%} of the time; more cores a rank,"
-            " --io-threads or faster storage would speed it up"
-        )
+    if hint := waiting(read["wait_share"]):
+        rows["hint"] = hint
     width = max(map(len, rows))
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows.items()), ""])
+
+
+def waiting(share: float) -> str:
+    """What is said of a share of the time that training waited for input; empty of a small one."""
+    if share <= _NOTABLE_WAIT:
+        return ""
+    return (
+        f"training waited for input {share:.0%} of the time; more cores a rank, --io-threads or"
+        " faster storage would speed it up"
+    )
 
 
 def _speed(value: float | None) -> str:

@@ -97,6 +97,15 @@ def _stays(name: str) -> bool:
     return name == JOB_FOLDER or name.startswith(_LOCK)
 
 
+def entry_of(line: str) -> dict[str, Any] | None:
+    """What a line of a JSON-lines file holds; None of one that is torn, as the last one may be."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
 def cut_back(path: Path, steps: int) -> None:
     """Drops the lines of a JSON-lines file that a resumed run will write again.
 
@@ -108,9 +117,8 @@ def cut_back(path: Path, steps: int) -> None:
         return
     kept = []
     for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
+        entry = entry_of(line)
+        if entry is None:
             continue
         # A step of a trace counts from 0; all others tell the steps that are done.
         traced = "sample_ids" in entry and "finite" not in entry
@@ -124,15 +132,15 @@ def epoch_event(path: Path, step: int) -> dict[str, Any] | None:
     """What metrics.jsonl says of the epoch that ended after so many steps, if it was ended.
 
     Args:
-        path: of the file, cut back before; it may be missing.
+        path: of the file; it may be missing, and its last line may be torn.
         step: steps that are done.
     """
     if not path.exists():
         return None
     found: dict[str, Any] | None = None
-    with path.open() as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            event = json.loads(line)
+            event = entry_of(line) or {}
             if event.get("event") == "epoch" and event.get("step") == step:
                 found = event
     return found

@@ -243,7 +243,7 @@ def cut_back(folder: Path, done: int, comm: Comm) -> dict[str, Any] | None:
 def is_finished(folder: Path, plan: Plan, done: int, comm: Comm) -> bool:
     """Whether an earlier job has done all steps and written the summary; collective.
 
-    The summary may be that of an earlier job that was told to do fewer steps.
+    The summary may be that of fewer steps: earlier versions kept it when a run went on.
     """
     path = folder / "summary.json"
     there = comm.rank == 0 and path.exists() and run_dir.read_json(path)["steps"] == done

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ba_dist.reports.compare import aligned
 from ba_dist.run.names import is_share
 from ba_dist.run.run_dir import read_json, write_json
 from ba_dist.storage import whole_file
@@ -104,12 +105,7 @@ _FOOT = "mean ± deviation over seeds (n - 1), at the end of each run"
 
 
 def _text(title: str, cells: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
-    return "\n".join([title, "", *lines, "", _FOOT])
+    return "\n".join([title, "", *aligned(cells), "", _FOOT])
 
 
 def _markdown(title: str, cells: list[list[str]]) -> str:

@@ -9,7 +9,7 @@ from tests.parallel.ranks import program, warm
 
 @pytest.mark.mpi
 def test_gradients_are_the_same_on_any_number_of_ranks(tmp_path):
-    """Samples, pairs, copies and mixing; 3 ranks share neither 7 pairs nor 5 estimates evenly."""
+    """Samples, pairs, copies and mixing; 3 ranks share neither 7 pairs nor 4 estimates evenly."""
     printed = [program("analyzing.py", ranks, tmp_path, run=warm) for ranks in (2, 1, 3)]
     found = [json.loads(text.splitlines()[-1]) for text in printed]
     for *_, messages in found:

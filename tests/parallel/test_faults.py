@@ -225,7 +225,7 @@ def test_a_run_that_is_made_longer(tmp_path):
     warm(1, *shallow(run, *words, 3))
     short = (run / "summary.json").read_text()
     warm(1, *shallow(run, *words, 4))
-    # As if the job before had been killed in its last evaluation.
+    # As if the job before, of a version that kept it, had been killed in its last evaluation.
     (run / "summary.json").write_text(short)
     warm(1, *shallow(run, *words, 4))
     assert json.loads((run / "summary.json").read_text())["steps"] == 4

@@ -22,8 +22,11 @@ from ba_dist.config import override
 from ba_dist.data.batch import make
 from ba_dist.data.catalog import open_source
 from ba_dist.errors import ConfigError, DataError, UserError
+from ba_dist.models import variables
+from ba_dist.models.weights import digest
 from ba_dist.recipes import recipe
 from ba_dist.recipes.quickstart import on_digits
+from ba_dist.reports import confusion
 from ba_dist.rules.keys import Purpose, analysis_keys, integers
 from ba_dist.rules.order import Permutation
 from ba_dist.rules.pairs import choose_pairs
@@ -226,6 +229,44 @@ def test_the_initial_network_is_that_of_the_seed(run, config):
     assert 0 < np.abs(first).max() < 2 * rate
 
 
+def begun_from(run, folder, weights, digest):
+    """A run that says it began with the weights of a file, and its checkpoints their digest."""
+    for name in (run / "metrics.jsonl", run.parent / "net.py"):
+        (folder / name.name).symlink_to(name)
+    facts = json.loads((run / "config.json").read_text())
+    facts["config"]["model"]["init_from"] = weights and str(weights)
+    (folder / "config.json").write_text(json.dumps(facts))
+    found = checkpoint.choose(checkpoint.folder_of(run))
+    found.facts["config"]["model"]["init_from"] = digest
+    checkpoint.save(checkpoint.folder_of(folder), found, 1)
+    return folder
+
+
+def test_the_start_of_a_run_from_weights_is_that_of_their_file(run, tmp_path):
+    saved = checkpoint.choose(checkpoint.folder_of(run), "2").arrays
+    arrays = {n: a for n, a in variables.of_network(saved).items() if a.dtype.kind == "f"}
+    file = tmp_path / "weights.npz"
+    np.savez(file, **arrays)
+    begun = begun_from(run, tmp_path, file, digest(arrays))
+    opened = OpenRun(begun, ["initial"])
+    assert [s.name for s in opened.states()] == ["initial"]
+    kernel = opened.made.model.get_layer("conv").kernel.numpy()
+    np.testing.assert_array_equal(kernel, arrays["conv/kernel"])
+    np.savez(file, **{**arrays, "conv/kernel": arrays["conv/kernel"] + 1})
+    for which in ("initial", "all"):
+        with pytest.raises(DataError, match=f"npz are not those .*, the run's {digest(arrays)};"):
+            OpenRun(begun, [which])
+    file.unlink()
+    assert [s.step for s in OpenRun(begun, ["newest"]).states()] == [3]
+
+
+def test_an_older_checkpoint_is_told_once(run, tmp_path, capsys):
+    begun = begun_from(run, tmp_path, None, None)
+    (checkpoint.folder_of(begun) / "step-00000009.safetensors").write_bytes(b"torn")
+    assert [(s.name, s.step) for s in OpenRun(begun, ["newest"]).states()] == [("newest", 3)]
+    assert capsys.readouterr().err.count("warning: ") == 1
+
+
 # --- variance -------------------------------------------------------------------------------------
 
 
@@ -242,7 +283,7 @@ def test_the_variance_is_that_of_a_reference(run, source, monkeypatch):
         table = []
         for ghost in range(ghosts):
             first = (repeat * ghosts + ghost) * GHOST
-            ids = order((first + np.arange(GHOST)) % len(source))
+            ids = order(first + np.arange(GHOST))
             images, labels = zip(*(source.decode(source.read(int(i))) for i in ids), strict=True)
             for copy in range(copies):
                 keys = analysis_keys(SEED, ids, copy)
@@ -287,8 +328,33 @@ def test_it_foretells_the_norm_that_training_finds(run, tmp_path, monkeypatch):
     norms = [event["grad_norm"] for event in map(json.loads, lines) if event["event"] == "step"]
     assert len(norms) == 96
     seen = np.sqrt(np.mean(np.square(norms)))
-    found = measure_variance(run, repeats=12).measured[0].split
+    found = measure_variance(run, repeats=3).measured[0].split
     assert found.norm(16, 2) == pytest.approx(seen, rel=0.05)
+
+
+def test_no_sample_is_in_two_estimates(ba_dist, run, monkeypatch):
+    """200 samples are three times 8 ghost batches of 8: a fourth would be of the first ones."""
+    drawn = []
+    sample = OpenRun.sample
+
+    def note(opened, number):
+        drawn.append(number)
+        return sample(opened, number)
+
+    monkeypatch.setattr(OpenRun, "sample", note)
+    status, out, err = ba_dist("analyze", "variance", run, "--copies", 2)
+    assert status == 0 and len(drawn) == len(set(drawn)) == 3 * 8 * GHOST and "(±" in out
+    assert err.startswith("note: --repeats 8, but the training samples are enough for 3 of 8 ghost")
+
+
+def test_one_estimate_has_no_error(ba_dist, run, monkeypatch):
+    monkeypatch.setattr("ba_dist.analysis.variance._GHOSTS", 25)  # all samples are in one
+    status, out, err = ba_dist("analyze", "variance", run, "--repeats", 2)
+    assert status == 0 and "±" not in out and "nan" not in out.lower() and "for 1 of 25" in err
+    status, out, _ = ba_dist("analyze", "variance", run, "--repeats", 2, "--json")
+    found = json.loads(out)
+    assert status == 0 and found["repeats"] == 1
+    assert found["measured"][0]["variance_of_copies_error"] is None
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -306,6 +372,17 @@ def test_the_command_prints_a_table_and_draws(ba_dist, run, tmp_path):
     status, out, err = ba_dist(*words)
     assert status == 0, err
     assert "<- the run's M" in out and (tmp_path / "v.png").stat().st_size > 10_000
+
+
+def test_a_picture_of_confusions_is_called_as_its_run(
+    ba_dist, run, tmp_path, monkeypatch, figures_of
+):
+    drawn = figures_of(confusion)
+    monkeypatch.chdir(run)
+    for _ in range(2):  # the second one takes the place of the first
+        status, out, err = ba_dist("plot", "confusion", ".", "--output", tmp_path / "c.png")
+        assert (status, out) == (0, f"{tmp_path / 'c.png'}\n"), err
+    assert drawn[0].axes[0].get_title().startswith("run, step 3 ")
 
 
 def test_json_holds_all_of_it(ba_dist, run):

@@ -228,3 +228,14 @@ def test_a_corrupt_best_one_is_told_and_does_not_stand_for_the_newest(tmp_path):
     assert checkpoint.choose(tmp_path).step == 10
     with pytest.raises(CheckpointError, match="best.safetensors cannot be read"):
         checkpoint.choose(tmp_path, "best")
+
+
+def test_an_older_one_is_not_taken_without_a_word(tmp_path, capsys):
+    save(tmp_path, 10)
+    assert checkpoint.choose(tmp_path).step == 10 and capsys.readouterr().err == ""
+    (tmp_path / "step-00000020.safetensors").write_bytes(b"torn")
+    assert checkpoint.choose(tmp_path).step == 10
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(f"warning: {tmp_path / 'step-00000020.safetensors'} cannot be read")
+    assert err.endswith("; trying the one before\n")

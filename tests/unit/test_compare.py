@@ -1,6 +1,7 @@
 """`ba-dist compare`: when each run has come how far, and in what they differ."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,31 @@ def test_runs_that_are_not_finished_and_results_that_are_none(runs):
     assert (fast["finished"], fast["best"], fast["reached"]) == (False, None, None)
     assert (good["finished"], good["reached"]) == (True, None)
     text = run(*runs).output
-    assert "fast (not finished)  -" in text and "nan" not in text.lower()
+    assert "fast (not finished)  not finite" in text and "nan" not in text.lower()
+    change_events(runs[0], lambda event: event if event["event"] == "step" else None)
+    assert compare(runs)["runs"][0]["final"] is None
+    assert "fast (not finished)  -" in run(*runs).output
+
+
+def test_a_last_result_that_is_not_finite_is_not_the_one_before_it(runs):
+    def end(event):
+        return {**event, "val_top1": None} if event["step"] == 30 else event
+
+    change_events(runs[0], end)
+    fast, _ = compare(runs)["runs"]
+    assert math.isnan(fast["final"]) and (fast["best"], fast["best_step"]) == (0.7, 20)
+    assert run(*runs).output.splitlines()[1].split()[:4] == ["fast", "not", "finite", "70.00%"]
+    assert json.loads(run(*runs, "--json").output)["runs"][0]["final"] is None
+    text = CliRunner().invoke(cli.cli, ["report", str(runs[0])]).output.strip()
+    page = Path(text).read_text()
+    assert "not finite" in page and "70.00%, at step 20" in page
+
+
+def test_a_slow_rank_is_no_step(runs):
+    before = compare(runs)["runs"][0]
+    with (runs[0] / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "straggler", "step": 33, "rank": 1}) + "\n")
+    assert compare(runs)["runs"][0] == before and before["seconds"] == 30 * 36
 
 
 def test_runs_of_an_earlier_version_have_no_seconds(runs):

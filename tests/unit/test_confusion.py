@@ -6,7 +6,9 @@ import pytest
 from ba_dist.config import Augment
 from ba_dist.data.augment import Augmentation
 from ba_dist.data.sources import ImageInfo
+from ba_dist.reports import confusion as confusion_plot
 from ba_dist.reports.confusion import plot_confusion
+from ba_dist.reports.files import mark_of
 from ba_dist.rules.confusion import confusion, per_class, table
 from ba_dist.tasks.classification import Classification
 
@@ -40,8 +42,34 @@ def test_the_table_has_a_line_for_each_class():
 @pytest.mark.parametrize("classes", [4, 30, 200])
 def test_the_picture_is_drawn_for_few_and_many_classes(tmp_path, classes):
     counts = confusion(ANSWERS, classes)
-    path = plot_confusion(counts, ["cat", "dog"], "a run", tmp_path / "c.png")
+    output = tmp_path / "c.png"
+    path = plot_confusion(counts, ["cat", "dog"], "a run", output=output, mark="mark")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_name_with_a_dollar_is_no_formula(tmp_path, figures_of):
+    drawn = figures_of(confusion_plot)
+    names = ["$x_{$", "$y$", "a$"]
+    title, output = "lr$_{a$, step 3", tmp_path / "c.svg"
+    confusion_plot.plot_confusion(np.eye(3, dtype=int), names, title, output=output, mark="mark")
+    axis = drawn[0].axes[0]
+    assert axis.get_title() == title
+    assert [text.get_text() for text in axis.get_xticklabels()] == names
+
+
+@pytest.mark.parametrize(
+    "words", [("plot", "confusion"), ("analyze", "correlation"), ("analyze", "variance")]
+)
+def test_a_picture_of_another_run_is_not_replaced_and_refused_at_once(ba_dist, tmp_path, words):
+    """Before the run is opened, which is not there; before, there was one mark for all runs."""
+    output = tmp_path / "c.png"
+    mark = mark_of(" ".join(words), [tmp_path / "first"], output)
+    counts = confusion(ANSWERS, 3)
+    plot_confusion(counts, [], "as such a picture of the first", output=output, mark=mark)
+    status, out, err = ba_dist(*words, tmp_path / "second", "--output", output)
+    assert (status, out) == (1, "") and f"{output} is there and is not a plot of the same" in err
+    status, out, err = ba_dist(*words, tmp_path / "first", "--output", output)
+    assert "is not a run directory" in err
 
 
 def task_of(classes):

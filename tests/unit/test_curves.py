@@ -86,6 +86,69 @@ def test_a_seed_that_has_not_come_so_far_shortens_the_line(runs, tmp_path, drawn
     plot("curves", *runs, "--output", tmp_path / "x.png")
     one, four = solid(drawn[0].axes[0])
     assert list(one.get_xdata()) == [1] and list(four.get_xdata()) == [1, 2]
+    # Errors after one epoch are not what was found at the end.
+    assert [text.get_text() for text in drawn[0].axes[1].texts] == ["55.00\nstep 10", "20.00"]
+    told = plot("curves", *runs).output.splitlines()
+    assert "M = 1 (3 seeds): 55.00 ± 5.00 % error at step 10, not at the end" in told
+
+
+def still_running(run, steps, *, evaluated):
+    """What a run has written after so many steps, which are less than its epochs are."""
+
+    def edit(event):
+        if not evaluated:
+            event = {k: v for k, v in event.items() if not k.startswith("val_")}
+        return event if event["step"] <= steps else None
+
+    change_events(run, edit)
+    (run / "summary.json").unlink()
+
+
+@pytest.mark.parametrize("steps", [0, 5, 10])
+def test_a_seed_without_an_evaluation_yet_is_left_out(runs, tmp_path, drawn, steps):
+    still_running(runs[2], steps, evaluated=False)
+    plot("curves", *runs, "--output", tmp_path / "x.png")
+    axis, bars = drawn[0].axes
+    np.testing.assert_allclose(solid(axis)[0].get_ydata(), [55, 37.5])
+    np.testing.assert_allclose(dashed(axis)[0].get_ydata(), [45, 27.5])
+    assert [text.get_text() for text in bars.texts] == ["37.50", "20.00"]
+    assert drawn[0].legends[0].get_texts()[0].get_text() == "M = 1 (2 of 3 seeds)"
+    plot("gradient-norm", *runs, "--output", tmp_path / "y.png")
+    label = drawn[1].legends[0].get_texts()[0].get_text()
+    assert label == ("M = 1 (3 seeds)" if steps else "M = 1 (2 of 3 seeds)")
+
+
+@pytest.mark.parametrize("metric", [None, "error", "accuracy", "loss"])
+def test_before_the_first_evaluation_there_is_no_result(runs, tmp_path, drawn, metric):
+    words = ["--metric", metric] if metric else []
+    still_running(runs[-1], 10, evaluated=False)
+    plot("curves", runs[-1], *words, "--output", tmp_path / "x.png")
+    axis, bars = drawn[0].axes
+    assert [len(line.get_xdata()) for line in (*dashed(axis), *solid(axis))] == [1, 0]
+    assert not bars.patches and not bars.texts
+    told = plot("curves", runs[-1], *words).output.splitlines()[-1]
+    assert told == f"four: no {metric or 'error'} yet"
+
+
+def test_before_its_first_evaluation_a_language_model_has_a_curve(tmp_path, drawn):
+    run = into_perplexity(leave(tmp_path / "run"))
+    still_running(run, 10, evaluated=False)
+    plot("curves", run, "--output", tmp_path / "x.png")
+    np.testing.assert_allclose(dashed(drawn[0].axes[0])[0].get_ydata(), np.exp(1.5))
+
+
+def test_a_result_that_is_not_finite_is_not_that_before_it(runs, tmp_path, drawn):
+    def edit(event):
+        return {**event, "val_top1": None} if "val_top1" in event and event["step"] > 10 else event
+
+    change_events(runs[-1], edit)
+    plot("curves", runs[-1], "--output", tmp_path / "x.png")
+    assert [text.get_text() for text in drawn[0].axes[1].texts] == ["30.00\nstep 10"]
+
+
+def test_the_end_of_a_number_of_training_alone(runs, tmp_path, drawn):
+    plot("curves", runs[-1], "--metric", "lr", "--output", tmp_path / "x.png")
+    assert [text.get_text() for text in drawn[0].axes[1].texts] == ["0.1"]
 
 
 def test_lines_are_in_order_of_m(tmp_path):

@@ -32,7 +32,7 @@ def test_each_kind_of_pair_has_a_colour_and_a_marker(tmp_path, drawn):
         for name, view, median in zip(names, views, medians, strict=True)
     )
     found = Correlations(100, 0, "moving", (), tuple((state, rows) for state in STATES))
-    gradients.plot_correlations(found, "run", tmp_path / "a.png")
+    gradients.plot_correlations(found, "run", tmp_path / "a.png", "mark")
     (axis,) = drawn[0].axes
     points = [container.lines[0] for container in axis.containers]
     assert looks(points) == EVERY[:5]
@@ -41,11 +41,23 @@ def test_each_kind_of_pair_has_a_colour_and_a_marker(tmp_path, drawn):
     assert list(points[1].get_ydata()) == [0.7] * 3 and "correlation" in axis.get_ylabel()
 
 
+def test_pairs_that_have_no_correlation_are_told():
+    def table(*undefined):
+        names = ("(x, T(x)) crop", SAME, DIFFERENT)
+        rows = tuple(Row(n, (), Spread(0.5, 0.1, u)) for n, u in zip(names, undefined, strict=True))
+        return Correlations(9, 0, "moving", (), ((STATES[0], rows),)).table()
+
+    assert "left out" not in table(0, 0, 0)
+    assert table(2, 0, 1).endswith(
+        "\nleft out: 3 pairs, of which a gradient was zero or not finite"
+    )
+
+
 def test_each_state_has_a_colour_and_a_marker_and_nothing_is_cut_off(tmp_path, drawn):
     splits = [Split(2.0 / (i + 1), 1.5 * (i + 1), 0.5) for i in range(3)]
     measured = tuple(Measured(s, found, found) for s, found in zip(STATES, splits, strict=True))
     found = Variances(64, 8, 8, 8, 4, 8, 0, measured)
-    gradients.plot_variances(found, "run", tmp_path / "a.png")
+    gradients.plot_variances(found, "run", tmp_path / "a.png", "mark")
     left, right = drawn[0].axes
     assert looks(line for line in left.get_lines() if line.get_linestyle() == "-") == EVERY[:3]
     assert looks(right.get_lines()) == EVERY[:3]

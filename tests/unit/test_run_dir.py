@@ -191,6 +191,16 @@ def test_the_epoch_that_was_ended_at_a_step(tmp_path):
     assert run_dir.epoch_event(path, 3) is None
 
 
+@pytest.mark.parametrize("torn", TORN)
+def test_an_epoch_is_found_before_a_torn_line(tmp_path, torn):
+    """A run that goes on is looked at while it writes."""
+    path = tmp_path / "metrics.jsonl"
+    write_lines(path, [{"event": "epoch", "step": 4, "val_top1": 0.4}], torn)
+    found = run_dir.epoch_event(path, 4)
+    assert found is not None and found["val_top1"] == 0.4
+    assert run_dir.epoch_event(path, 99) is None
+
+
 def test_lines_go_on_after_a_torn_one(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write_lines(path, [{"event": "step", "step": 1}], '{"event": "st')

@@ -33,7 +33,7 @@ found = {
     way: correlate(run, pairs=7, normalised=way, done=done.append).as_dict()
     for way in ("moving", "ghost")
 }
-variances = measure_variance(run, ["initial", "newest"], repeats=5)
+variances = measure_variance(run, ["initial", "newest"], repeats=4)
 parts = [dataclasses.asdict(part) for part in variances.measured]
 counts = comm.sum([sum(done)]).tolist()
 messages = []
