@@ -208,7 +208,7 @@ def start() -> Comm:
 
 
 def _look_symbols_up() -> None:
-    """Finds all functions that set-up's MPI calls, which mpi4py's wheel leaves for their first call.
+    """Finds the functions that set-up's MPI calls; mpi4py's wheel leaves that for their first call.
 
     By then TensorFlow has brought an hwloc of its own. MPI_Finalize of an MPICH that takes the
     system's would free by one what the other has made, and the rank end with a segmentation fault.
