@@ -86,7 +86,7 @@ def plot_curves(runs: Sequence[Path], x: X, name: str | None, output: Path | Non
     axis.set(xlabel=X_LABELS[x], ylabel=metric.title)
     _bars(bars, ends, metric)
     short = [line.label.split(" (")[0] for line in lines]
-    if max(map(len, short)) <= 60 // len(lines) <= 30:
+    if max(map(len, short)) <= min(9, 44 // len(lines)):  # letters that have room below a bar
         bars.set_xticks(range(len(lines)), short, fontsize=8, parse_math=False)
     else:
         _marks_below(bars, len(lines))

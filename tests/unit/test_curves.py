@@ -166,6 +166,27 @@ def test_two_runs_of_one_seed_are_two_lines_with_their_names(tmp_path):
     assert [line.label for line in lines_of(found)] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("names", "below"),
+    [
+        (["quickstart-20261128-233454", "first"], False),
+        (["WWWWWWWWWW", "b"], False),
+        (["long-name", "nine-more"], True),
+        (["long-name", "nine-more", "and-third", "a-fourth."], True),
+        ([f"run{number}" for number in range(8)], True),
+    ],
+)
+def test_names_below_bars_do_not_lie_upon_each_other(tmp_path, drawn, names, below):
+    found = [leave(tmp_path / name) for name in names]
+    assert plot("curves", *found, "--output", tmp_path / "x.png").exit_code == 0
+    drawn[0].draw_without_rendering()
+    labels = drawn[0].axes[1].get_xticklabels()
+    assert bool(labels) == below
+    boxes = [label.get_window_extent() for label in labels]
+    for left, right in zip(boxes, boxes[1:], strict=False):
+        assert left.x1 < right.x0
+
+
 def test_lines_are_named_by_what_differs(tmp_path):
     many = {"epochs": 2, "momentum": 0.8, "flip": False, "weight_decay": 1e-3}
     found = [
