@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date, which takes a moment when it is.
 # Variables: ARGS (extra flags), TESTS (of `test`), RANKS (of `run` and `bench`), TENSORFLOW, PYTHON, MPICXX, GPU=1, CUDA_HOME (of `setup`).
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster test-gpu-build tour bench lint docs clean
+.PHONY: help setup run test test-faults test-wide test-loggers smoke test-cluster test-gpu-build test-image tour bench lint docs clean
 
 RANKS ?= 2
 ARGS ?=
@@ -9,7 +9,7 @@ TESTS ?= tests
 SCRIPTS := $(wildcard launch/*.sh slurm/*.sh slurm/*.sbatch benchmarks/*.sh tests/*.sh tests/cluster/*.sh .ci/run)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup:  ## make .venv: Python packages, MPI, Horovod (GPU=1 for CUDA, PYTHON= and TENSORFLOW= to choose)
 	@bash launch/setup.sh
@@ -66,6 +66,9 @@ test-cluster: setup  ## run the tests that need a Slurm cluster, on one made for
 
 test-gpu-build: setup  ## compile Horovod for CUDA and NCCL, without a GPU (5 minutes)
 	@bash tests/gpu_build.sh
+
+test-image:  ## run the steps of the Apptainer image in a bare Debian (root, Debian)
+	@bash tests/image.sh
 
 tour: setup  ## do what a new user would, word by word as the docs have it (1 minute)
 	@bash tests/tour.sh
