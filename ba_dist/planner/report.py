@@ -131,7 +131,10 @@ def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:
         spread = [best.steps_per_second * best.deviation for _, best in rows]
         left.errorbar([n for n, _ in rows], rates, yerr=spread, capsize=4, **look_of(number),
                       label=f"M = {copies}")  # fmt: skip
-    left.set(title="Steps per second", ylabel="steps/s", ylim=(0, None))
+    left.set(title="Steps per second", ylabel="steps/s")
+    left.set_ylim(
+        bottom=0, top=1.05 * max(b.steps_per_second * (1 + b.deviation) for _, b in found)
+    )
     left.set(xlabel="nodes", xscale="log")
     nodes = sorted({plan.nodes for plan, _ in found})
     left.set_xticks(nodes, [f"{n}" for n in nodes])
@@ -139,6 +142,8 @@ def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:
     left.grid(alpha=0.3)
     left.legend()
     _stack(right, found)
+    handles, parts = right.get_legend_handles_labels()
+    figure.legend(handles, parts, loc="outside right upper", reverse=True)  # as they lie
     figure.suptitle(title)
     try:
         figure.savefig(output, dpi=120)
@@ -159,5 +164,3 @@ def _stack(axes: Any, found: list[tuple[Plan, Prediction]]) -> None:
     names = [f"{plan.nodes}\nM={plan.multiplicity}" for plan, _ in found]
     axes.set_xticks(places, names, fontsize=8)
     axes.set(title="What a step's time is spent on", ylabel="ms a step", xlabel="nodes")
-    axes.set_ylim(0, 1.4 * max(bottom))  # room for the legend
-    axes.legend(reverse=True)  # as they lie

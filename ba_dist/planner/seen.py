@@ -11,7 +11,7 @@ from typing import Any
 from ba_dist.config import Config, from_dict, layout_of
 from ba_dist.errors import UserError
 from ba_dist.planner.machine import Machine
-from ba_dist.planner.prediction import Prediction, Way, predict
+from ba_dist.planner.prediction import Prediction, Way, predict, step_time
 from ba_dist.planner.report import aligned
 from ba_dist.planner.workload import Workload, workload_of
 from ba_dist.rules.layout import Layout
@@ -64,7 +64,7 @@ def compare(run: Path, machine: Machine, shards: int = 0) -> str:
     work = workload_of(done.config, done.samples, shards)
     world = done.layout.world_size
     nodes = done.hosts or -(-world // machine.node.ranks)
-    ranks, notes = -(-world // nodes), list[str]()
+    ranks, notes = -(-world // nodes), step_time(work, machine)[1]
     if ranks != machine.node.ranks:
         notes.append(
             f"the run had {ranks} ranks a node, the machine has {machine.node.ranks}: cores, memory"

@@ -95,6 +95,11 @@ def test_a_finished_run_beside_its_prediction(ba_dist, tmp_path, io, way, began)
     )
 
 
+def test_a_run_of_a_network_that_the_machine_has_no_line_for(ba_dist, tmp_path):
+    run = finished(tmp_path / "run", model="resnet44", image_size=32)
+    assert "note: resnet44 takes " in compared(ba_dist, run)[1]
+
+
 def test_a_run_with_other_ranks_a_node_than_the_machine_has(ba_dist, tmp_path):
     """Four ranks on two hosts: groups of two lie on one node, and the sum is over four ranks."""
     run = finished(tmp_path / "run", hosts="aabb")
