@@ -31,7 +31,8 @@ make_tree() {
   (cd "$FOLDER/tool" && apt-get download -qq debootstrap && dpkg-deb -x debootstrap_*.deb .)
   DEBOOTSTRAP_DIR=$FOLDER/tool/usr/share/debootstrap "$FOLDER/tool/usr/sbin/debootstrap" \
     --variant=minbase "$suite" "$TREE" "$uri" >"$FOLDER/debootstrap.log"
-  for from in /etc/apt /etc/resolv.conf /etc/pip.conf /root/.config/pip /etc/ssl/certs; do
+  for from in /etc/apt /etc/resolv.conf /etc/pip.conf /root/.config/pip \
+    /usr/local/share/ca-certificates; do
     if [ -e "$from" ]; then
       mkdir -p "$TREE${from%/*}"
       cp -rLT "$from" "$TREE$from"
