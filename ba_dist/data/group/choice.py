@@ -27,8 +27,8 @@ _PREFETCH = 2
 # otherwise be made while nothing else is, and look too fast.
 _WARM_UP, _TIMED = 2, 3
 # Both ways take turns. The first turn of all is slow, whichever way it is: threads and connections
-# begin with it. Where the least of each tells them apart, that is enough. Elsewhere the median counts:
-# one lucky turn is not what a run has.
+# begin with it. Where the least of each tells them apart, that is enough. Elsewhere the median
+# counts: one lucky turn is not what a run has.
 _FEWEST_TURNS, _MOST_TURNS, _CLEAR = 2, 4, 1.5
 
 
