@@ -67,7 +67,7 @@ test-cluster: setup  ## run the tests that need a Slurm cluster, on one made for
 test-gpu-build: setup  ## compile Horovod for CUDA and NCCL, without a GPU (5 minutes)
 	@bash tests/gpu_build.sh
 
-test-image:  ## run the steps of the Apptainer image in a bare Debian (root, Debian)
+test-image:  ## run the steps of the Apptainer image in a bare Debian (root, Debian; 2 minutes)
 	@bash tests/image.sh
 
 tour: setup  ## do what a new user would, word by word as the docs have it (1 minute)
