@@ -28,7 +28,7 @@ def test_what_is_written_is_there(tmp_path, data, alone):
 @BOTH
 def test_the_folder_is_flushed_after_the_rename(tmp_path, monkeypatch, alone):
     """Otherwise a crash of the machine can undo the rename."""
-    done, fsync, replace = [], os.fsync, os.replace
+    done, fsync, replace = [], os.fsync, Path.replace
 
     def note_fsync(number):
         done.append(("fsync", str(Path(f"/proc/self/fd/{number}").readlink())))
@@ -39,7 +39,7 @@ def test_the_folder_is_flushed_after_the_rename(tmp_path, monkeypatch, alone):
         replace(old, new)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(os, "replace", note_replace)
+    monkeypatch.setattr(Path, "replace", note_replace)
     whole_file.write(tmp_path / "file", "new", alone)
     temporary = done[0][1]
     assert Path(temporary).parent == tmp_path
