@@ -132,9 +132,7 @@ def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:
         left.errorbar([n for n, _ in rows], rates, yerr=spread, capsize=4, **look_of(number),
                       label=f"M = {copies}")  # fmt: skip
     left.set(title="Steps per second", ylabel="steps/s")
-    left.set_ylim(
-        bottom=0, top=1.05 * max(b.steps_per_second * (1 + b.deviation) for _, b in found)
-    )
+    left.set_ylim(0, 1.05 * max(b.steps_per_second * (1 + b.deviation) for _, b in found))
     left.set(xlabel="nodes", xscale="log")
     nodes = sorted({plan.nodes for plan, _ in found})
     left.set_xticks(nodes, [f"{n}" for n in nodes])

@@ -1,6 +1,5 @@
 """A finished run beside what was predicted of it."""
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -146,10 +145,7 @@ def _steps(path: Path) -> Iterable[dict[str, Any]]:
     if not path.exists():
         return
     for line in path.read_text().splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
+        event = run_dir.entry_of(line) or {}
         if event.get("event") == "step":
             yield event
 
