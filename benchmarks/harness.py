@@ -23,6 +23,7 @@ import click
 from ba_dist import comm as ba_comm
 from ba_dist import runtime
 from ba_dist.errors import UserError
+from ba_dist.reports.columns import aligned
 from ba_dist.run.run_dir import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,13 +115,7 @@ class Table:
     def text(self) -> str:
         """Columns aligned by spaces: the first to the left, the others to the right."""
         lines = [list(self.columns), *self._cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-
-        def aligned(line: list[str]) -> str:
-            rest = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-            return "  ".join([line[0].ljust(widths[0]), *rest]).rstrip()
-
-        return "\n".join([self.title, *(aligned(line) for line in lines)])
+        return "\n".join([self.title, *aligned(lines, right=slice(1, None))])
 
     def markdown(self) -> str:
         """The same as a Markdown table under a heading."""

@@ -181,7 +181,7 @@ hydra_options() {
 run() {
   case $MPI_KIND in
     openmpi5) supervise prterun USR2 TERM "$@" ;;
-    openmpi4) supervise plain USR2 TERM "$@" ;;
+    openmpi4) supervise orterun USR2 TERM "$@" ;;
     *) supervise plain TERM KILL "$@" ;;
   esac
 }

@@ -2,8 +2,8 @@
 
     python supervise.py NAME KIND STOP_SIGNAL END_SIGNAL COMMAND [ARGUMENT ...]
 
-NAME begins its own messages. KIND is `prterun` (Open MPI 5), `srun`, or `plain` for a launcher
-whose own status is that of the ranks, and whose errors need not be read.
+NAME begins its own messages. KIND is `prterun` (Open MPI 5), `orterun` (Open MPI 4), `srun`, or
+`plain` for a launcher whose own status is that of the ranks, and whose errors need not be read.
 
 A request to stop (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) is passed on as STOP_SIGNAL; a second
 one, or BA_DIST_STOP_SECONDS, ends the launcher with END_SIGNAL. The exit status is the ranks'.
@@ -31,19 +31,32 @@ STOP_SECONDS = float(os.environ.get("BA_DIST_STOP_SECONDS") or 60)
 # A launcher whose processes have all ended has so long to end, too; 10 s when it has said so.
 LINGER_SECONDS = float(os.environ.get("BA_DIST_LINGER_SECONDS") or 30)
 
-# What Open MPI 5 prints when ranks have ended by themselves with a status that is not 0, by line.
+# What Open MPI prints when ranks have ended by themselves with a status that is not 0, by line.
 DASHES = b"-{74}"
-BANNER = (
-    DASHES,
-    b"prterun detected that one or more processes exited with non-zero status,",
-    b"thus causing the job to be terminated. The first process to do so was:",
+FIRST = (
+    b"the job to be terminated. The first process to do so was:",
     b"",
     rb" *Process name: \[.*\]",
     rb" *Exit code: +\d+",
     DASHES,
 )
+BANNER_5 = (
+    DASHES,
+    b"prterun detected that one or more processes exited with non-zero status,",
+    b"thus causing " + FIRST[0],
+    *FIRST[1:],
+)
+BANNER_4 = (
+    DASHES,
+    rb"Primary job  terminated normally, but \d+ process(es)? returned",
+    b"a non-zero exit code. Per user-direction, the job has been aborted.",
+    DASHES,
+    DASHES,
+    b"mpirun detected that one or more processes exited with non-zero status, thus causing",
+    *FIRST,
+)
 
-# What it may print beside that: the first rank that ended is already out of its reach.
+# What Open MPI 5 may print beside that: the first rank that ended is already out of its reach.
 UNREACHABLE = rb"\[[^\]]+:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file \S+ at line \d+\n"
 
 
@@ -51,6 +64,7 @@ class Plain:
     """Reads nothing; the launcher's own status is right."""
 
     status = 0
+    banner: tuple[bytes, ...] = ()
 
     def read(self, line: str) -> None:
         """Looks at a line of the launcher's errors."""
@@ -74,38 +88,51 @@ class Srun(Plain):
             self.status = 1
 
 
-class Prterun(Plain):
+class Orterun(Plain):
+    """Open MPI prints a banner with the status of the first rank that ended."""
+
+    banner = BANNER_4
+    failed = False
+
+    def read(self, line: str) -> None:
+        if re.match(
+            "(mpirun|prterun) detected that one or more processes exited with non-zero", line
+        ):
+            self.failed = True
+        elif self.failed and not self.status and (found := re.match(r" *Exit code: +(\d+)$", line)):
+            self.status = int(found[1])
+
+
+class Prterun(Orterun):
     """Open MPI 5 ends with 0 when it has lost a host.
 
     And it releases a job that several ranks end with a status once for each of them, so that it
     crashes or hangs in one of ten such ends on four nodes. But before that it prints the status.
     """
 
-    failed = False
+    banner = BANNER_5
 
     def read(self, line: str) -> None:
-        if self.status:
-            return
-        if "lost communication with a remote daemon" in line:
+        if not self.status and "lost communication with a remote daemon" in line:
             self.status = 1
-        elif line == BANNER[1].decode():
-            self.failed = True
-        elif self.failed and (found := re.match(r" *Exit code: +(\d+)$", line)):
-            self.status = int(found[1])
+        super().read(line)
+
+
+KINDS = {"prterun": Prterun, "orterun": Orterun, "srun": Srun, "plain": Plain}
 
 
 class Errors:
     """Passes the launcher's errors on, each byte as it comes, and has them read line by line.
 
     Zero bytes, with which Open MPI ends some messages, are left out: to grep they make a log a
-    binary file. Only what may become BANNER is held back, for a second at most, and left out where
-    the ranks themselves have said why they ended.
+    binary file. Only what may become the banner is held back, for a second at most, and left out
+    where the ranks themselves have said why they ended.
     """
 
     def __init__(self, kind: Plain) -> None:
         self.kind = kind
         self.line = b""  # what has come of the line that is not complete
-        self.held = b""  # the beginning of BANNER
+        self.held = b""  # the beginning of the banner
         self.since = 0.0
         self.unreachable = b""
         self.unreachable_since = 0.0
@@ -118,7 +145,7 @@ class Errors:
             if fresh and re.fullmatch(UNREACHABLE, piece):
                 self.unreachable_since = time.monotonic()
                 self.unreachable += piece
-            elif (self.held or fresh) and _begins_banner(self.held + piece):
+            elif (self.held or fresh) and self._begins_banner(self.held + piece):
                 self.since = self.since if self.held else time.monotonic()
                 self.held += piece
             else:
@@ -129,7 +156,7 @@ class Errors:
                 self.told = self.told or self.line.startswith(b"ba-dist: ")
                 self.kind.read(self.line[:-1].decode(errors="replace"))
                 self.line = b""
-            if self.held.count(b"\n") == len(BANNER):
+            if 0 < len(self.kind.banner) == self.held.count(b"\n"):
                 self._leave_out()
 
     def let_go(self, after: float = 0) -> None:
@@ -151,15 +178,15 @@ class Errors:
             self.held = b""
         self._print_held()
 
+    def _begins_banner(self, text: bytes) -> bool:
+        *lines, rest = text.split(b"\n")
+        known = zip(self.kind.banner, lines, strict=False)
+        begun = bool(lines) or not rest.strip(b"-")
+        return begun and bool(self.kind.banner) and all(re.fullmatch(*pair) for pair in known)
+
     def _why_is_known(self) -> bool:
         # A stop on request; a mistake of the user, or a failure of ba-dist, once it is said.
         return {75: True, 2: self.spoken, 1: self.told}.get(self.kind.status, False)
-
-
-def _begins_banner(text: bytes) -> bool:
-    *lines, rest = text.split(b"\n")
-    known = zip(BANNER, lines, strict=False)
-    return all(re.fullmatch(*pair) for pair in known) and (bool(lines) or not rest.strip(b"-"))
 
 
 def _print(data: bytes) -> None:
@@ -193,7 +220,7 @@ class Launcher:
 
     def __init__(self, name: str, kind: str, stop: str, end: str, command: list[str]) -> None:
         self.name, self.command = name, command
-        self.kind = {"prterun": Prterun, "srun": Srun, "plain": Plain}[kind]()
+        self.kind = KINDS[kind]()
         self.lingers = kind == "prterun"
         self.folder = self.own_folder() if kind == "prterun" else None
         self.stop, self.end = signal.Signals[f"SIG{stop}"], signal.Signals[f"SIG{end}"]

@@ -1,6 +1,6 @@
 """A plan as text and as a picture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,14 @@ from ba_dist.planner.choice import Plan
 from ba_dist.planner.machine import Machine
 from ba_dist.planner.prediction import Prediction, step_time
 from ba_dist.planner.workload import Workload
+from ba_dist.reports.columns import aligned
 from ba_dist.reports.style import bar_look, look_of
 
 _HEAD = (
     *("nodes", "M", "R", "K", "n", "steps/s", "images/s", "hours", "node-hours"),
     *("read MB/s", "opens/s", "read TB", "opens", "GB/rank", "bound by", "take"),
 )
+NUMBERS = slice(1, -1)  # the columns of a table that are
 PARTS = ("compute", "overhead", "waiting", "allreduce", "input")
 
 
@@ -27,9 +29,11 @@ def text(works: Sequence[Workload], machine: Machine, plans: Sequence[Plan]) -> 
         f"{work.samples:,} samples, B = {work.config.batch.batch_size},"
         f" {work.steps:,} steps; images/s are instances; n: instances of a rank",
         "",
-        *aligned([_HEAD, *(_row(plan, plan.best) for plan in found if plan.best)]),
+        *aligned([_HEAD, *(_row(plan, plan.best) for plan in found if plan.best)], NUMBERS),
         "",
-        *aligned([("ms of a step", "", *PARTS), *(_parts(p, p.best) for p in found if p.best)]),
+        *aligned(
+            [("ms of a step", "", *PARTS), *(_parts(p, p.best) for p in found if p.best)], NUMBERS
+        ),
         "",
     ]
     for plan in plans:
@@ -89,17 +93,6 @@ def _reasons(plan: Plan) -> list[str]:
         f" {best.expected / 3600:.3g} hours to expect ({lost:+.2%})",
         *(f"    note: {note}" for note in plan.notes),
     ]
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns aligned by spaces: the first and the last one to the left, numbers to the right."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:-1], row[-1]]).rstrip())
-    return lines
 
 
 def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:

@@ -11,8 +11,9 @@ from ba_dist.config import Config, from_dict, layout_of
 from ba_dist.errors import UserError
 from ba_dist.planner.machine import Machine
 from ba_dist.planner.prediction import Prediction, Way, predict, step_time
-from ba_dist.planner.report import aligned
+from ba_dist.planner.report import NUMBERS
 from ba_dist.planner.workload import Workload, workload_of
+from ba_dist.reports.columns import aligned
 from ba_dist.rules.layout import Layout
 from ba_dist.run import run_dir
 
@@ -75,7 +76,7 @@ def compare(run: Path, machine: Machine, shards: int = 0) -> str:
     cells = [
         (name, _form(a), _form(b), _ratio(a, b)) for name, a, b in _rows(run, done, made, work)
     ]
-    table = aligned([("", "predicted", "seen", "seen / predicted"), *cells])
+    table = aligned([("", "predicted", "seen", "seen / predicted"), *cells], NUMBERS)
     head = f"{run} ({done.config.title}, {world} ranks) on {machine.name}; bound by {made.bound}"
     return "\n".join([head, "", *table, *(f"note: {note}" for note in notes)])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ba_dist.errors import ConfigError, UserError
+from ba_dist.reports.columns import aligned
 from ba_dist.reports.history import History, differing, printable, read, text
 from ba_dist.reports.lines import positions
 from ba_dist.run.names import is_share
@@ -152,15 +153,6 @@ def table(compared: dict[str, Any]) -> str:
             shown.append([setting.replace("_", "-"), *values])
         lines += ["", *aligned(shown)]
     return "\n".join(lines)
-
-
-def aligned(cells: list[list[str]]) -> list[str]:
-    """Lines of cells in columns."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
 
 
 def duration(seconds: float | None) -> str:

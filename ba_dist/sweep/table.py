@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ba_dist.reports.compare import aligned
+from ba_dist.reports.columns import aligned
 from ba_dist.run.names import is_share
 from ba_dist.run.run_dir import read_json, write_json
 from ba_dist.storage import whole_file

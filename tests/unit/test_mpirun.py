@@ -1,4 +1,4 @@
-"""launch/mpirun.sh with an Open MPI 5 that behaves as it has been seen to do now and then."""
+"""launch/mpirun.sh with an Open MPI that behaves as it has been seen to do now and then."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 CLONE = Path(__file__).parents[2]
 HANGS = """\
 #!/bin/bash
-if [ "$1" = --version ]; then echo "mpirun (Open MPI) 5.0.11"; exit; fi
+if [ "$1" = --version ]; then echo "mpirun (Open MPI) {version}"; exit; fi
 trap '' TERM USR2
 {said}
 while :; do sleep 0.1; done
@@ -24,6 +24,19 @@ thus causing the job to be terminated. The first process to do so was:
 
    Process name: [prterun-node1-120@1,3]
    Exit code:    75
+{"-" * 74}
+"""
+BANNER_4 = f"""\
+{"-" * 74}
+Primary job  terminated normally, but 1 process returned
+a non-zero exit code. Per user-direction, the job has been aborted.
+{"-" * 74}
+{"-" * 74}
+mpirun detected that one or more processes exited with non-zero status, thus causing
+the job to be terminated. The first process to do so was:
+
+  Process name: [[20354,1],0]
+  Exit code:    75
 {"-" * 74}
 """
 UNREACHABLE = "[node1:26611] PMIX ERROR: PMIX_ERR_UNREACH in file /a/pmix_server.c at line 3146\n"
@@ -39,8 +52,8 @@ def start(tmp_path):
     mpirun = tmp_path / "mpirun"
     (tmp_path / ".venv" / ".setup-mpi").write_text(f"{mpirun}\ncpu\n")
 
-    def start(said, **env):
-        mpirun.write_text(HANGS.format(said=said))
+    def start(said, version="5.0.11", **env):
+        mpirun.write_text(HANGS.format(said=said, version=version))
         mpirun.chmod(0o755)
         words = [tmp_path / "launch" / "mpirun.sh", "-n", "2", "--", "train", "quickstart"]
         env = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), **env}
@@ -98,6 +111,7 @@ def test_what_a_launcher_leaves_behind_when_it_dies_is_ended(start, tmp_path):
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
+@pytest.mark.parametrize(("version", "banner"), [("5.0.11", BANNER), ("4.1.4", BANNER_4)])
 @pytest.mark.parametrize(
     ("before", "status", "after"),
     [
@@ -109,10 +123,12 @@ def test_what_a_launcher_leaves_behind_when_it_dies_is_ended(start, tmp_path):
         ("ba-dist: no such recipe\n", 9, "{banner}"),
     ],
 )
-def test_the_banner_is_left_out_where_the_ranks_have_spoken(start, before, status, after):
-    banner = BANNER.replace("75", str(status))
+def test_the_banner_is_left_out_where_the_ranks_have_spoken(
+    start, version, banner, before, status, after
+):
+    banner = banner.replace("75", str(status))
     rest = f"{'-' * 74}\nprterun has lost its way.\n\tno newline"
-    job = start(f"cat >&2 <<'END'\n{before}{banner}{rest}\nEND\nexit {status}")
+    job = start(f"cat >&2 <<'END'\n{before}{banner}{rest}\nEND\nexit {status}", version)
     _, said = job.communicate(timeout=60)
     assert (job.returncode, said) == (status, f"{before}{after.format(banner=banner)}{rest}\n")
 
