@@ -33,38 +33,32 @@ LINGER_SECONDS = float(os.environ.get("BA_DIST_LINGER_SECONDS") or 30)
 
 # What Open MPI prints when ranks have ended by themselves with a status that is not 0, by line.
 DASHES = b"-{74}"
-FIRST = (
-    b"the job to be terminated. The first process to do so was:",
+BANNER = (
+    DASHES,
+    rb"(mpirun|prterun) detected that .* exited with non-zero status,( thus causing)?",
+    b"(thus causing )?the job to be terminated. The first process to do so was:",
     b"",
     rb" *Process name: \[.*\]",
     rb" *Exit code: +\d+",
     DASHES,
 )
-BANNER_5 = (
-    DASHES,
-    b"prterun detected that one or more processes exited with non-zero status,",
-    b"thus causing " + FIRST[0],
-    *FIRST[1:],
-)
-BANNER_4 = (
+
+# What it may print before or after that: version 5 that the first rank that ended is already out of
+# its reach, version 4 that one has ended.
+UNREACHABLE = (rb"\[[^\]]+:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file \S+ at line \d+",)
+PRIMARY = (
     DASHES,
     rb"Primary job  terminated normally, but \d+ process(es)? returned",
     b"a non-zero exit code. Per user-direction, the job has been aborted.",
     DASHES,
-    DASHES,
-    b"mpirun detected that one or more processes exited with non-zero status, thus causing",
-    *FIRST,
 )
-
-# What Open MPI 5 may print beside that: the first rank that ended is already out of its reach.
-UNREACHABLE = rb"\[[^\]]+:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file \S+ at line \d+\n"
 
 
 class Plain:
     """Reads nothing; the launcher's own status is right."""
 
     status = 0
-    banner: tuple[bytes, ...] = ()
+    banners: tuple[tuple[bytes, ...], ...] = ()
 
     def read(self, line: str) -> None:
         """Looks at a line of the launcher's errors."""
@@ -89,9 +83,9 @@ class Srun(Plain):
 
 
 class Orterun(Plain):
-    """Open MPI prints a banner with the status of the first rank that ended."""
+    """Open MPI 4 prints the status of the first rank that ended."""
 
-    banner = BANNER_4
+    banners = BANNER, PRIMARY
     failed = False
 
     def read(self, line: str) -> None:
@@ -110,7 +104,7 @@ class Prterun(Orterun):
     crashes or hangs in one of ten such ends on four nodes. But before that it prints the status.
     """
 
-    banner = BANNER_5
+    banners = BANNER, UNREACHABLE
 
     def read(self, line: str) -> None:
         if not self.status and "lost communication with a remote daemon" in line:
@@ -125,68 +119,76 @@ class Errors:
     """Passes the launcher's errors on, each byte as it comes, and has them read line by line.
 
     Zero bytes, with which Open MPI ends some messages, are left out: to grep they make a log a
-    binary file. Only what may become the banner is held back, for a second at most, and left out
-    where the ranks themselves have said why they ended.
+    binary file. Only what may become a banner is held back, and left out where the ranks themselves
+    have said why they ended.
     """
 
     def __init__(self, kind: Plain) -> None:
         self.kind = kind
         self.line = b""  # what has come of the line that is not complete
-        self.held = b""  # the beginning of the banner
+        self.held = b""  # the beginning of a banner, for a second at most
         self.since = 0.0
-        self.unreachable = b""
-        self.unreachable_since = 0.0
+        self.aside = b""  # whole banners, until the ranks' status is known, or for ten seconds
+        self.aside_since = 0.0
         self.spoken = False
         self.told = False  # by ba-dist itself
 
     def take(self, data: bytes) -> None:
         for piece in re.findall(rb"[^\n]*\n|[^\n]+", data.replace(b"\0", b"")):
             fresh, self.line = not self.line, (self.line + piece)[-4096:]
-            if fresh and re.fullmatch(UNREACHABLE, piece):
-                self.unreachable_since = time.monotonic()
-                self.unreachable += piece
-            elif (self.held or fresh) and self._begins_banner(self.held + piece):
+            if self.held and not self._begun(self.held + piece):
+                self._print_held()
+            if (self.held or fresh) and self._begun(self.held + piece):
                 self.since = self.since if self.held else time.monotonic()
                 self.held += piece
             else:
-                self._print_held()
                 self.spoken = True
                 _print(piece)
             if self.line.endswith(b"\n"):
                 self.told = self.told or self.line.startswith(b"ba-dist: ")
                 self.kind.read(self.line[:-1].decode(errors="replace"))
                 self.line = b""
-            if 0 < len(self.kind.banner) == self.held.count(b"\n"):
-                self._leave_out()
+            if self.held.count(b"\n") in map(len, self._begun(self.held)):
+                self.aside_since = self.aside_since if self.aside else time.monotonic()
+                self.aside, self.held = self.aside + self.held, b""
+            if self.kind.status:
+                self._decide()
 
-    def let_go(self, after: float = 0) -> None:
-        """Prints what has been held back for so many seconds."""
+    def look(self) -> None:
+        """Prints what has been held back for too long."""
         now = time.monotonic()
-        if now - self.since >= after:
+        if now - self.since >= 1:
             self._print_held()
-        if now - self.unreachable_since >= after:
-            if not self._why_is_known():
-                _print(self.unreachable)
-            self.unreachable = b""
+        if now - self.aside_since >= 10:
+            self._decide()
+
+    def end(self, status: int) -> None:
+        """Prints all that is still held back; `status` is the launcher's own."""
+        self.kind.status = self.kind.status or max(status, 0)
+        self._decide()
+        self._print_held()
+
+    def _decide(self) -> None:
+        # A stop on request; a mistake of the user, or a failure of ba-dist, once it is said.
+        known = {75: True, 2: self.spoken, 1: self.told}
+        if not known.get(self.kind.status, False):
+            _print(self.aside)
+        self.aside = b""
 
     def _print_held(self) -> None:
         _print(self.held)
         self.held = b""
 
-    def _leave_out(self) -> None:
-        if self._why_is_known():
-            self.held = b""
-        self._print_held()
-
-    def _begins_banner(self, text: bytes) -> bool:
+    def _begun(self, text: bytes) -> list[tuple[bytes, ...]]:
+        """The banners that begin so."""
         *lines, rest = text.split(b"\n")
-        known = zip(self.kind.banner, lines, strict=False)
-        begun = bool(lines) or not rest.strip(b"-")
-        return begun and bool(self.kind.banner) and all(re.fullmatch(*pair) for pair in known)
-
-    def _why_is_known(self) -> bool:
-        # A stop on request; a mistake of the user, or a failure of ba-dist, once it is said.
-        return {75: True, 2: self.spoken, 1: self.told}.get(self.kind.status, False)
+        if not lines and rest.strip(b"-"):
+            return []
+        return [
+            banner
+            for banner in self.kind.banners
+            if len(lines) <= len(banner) and all(map(re.fullmatch, banner, lines))
+        ]
 
 
 def _print(data: bytes) -> None:
@@ -318,7 +320,7 @@ class Launcher:
                 self.errors.take(data)
             elif key.fd == self.reader:
                 self.selector.unregister(key.fd)
-        self.errors.let_go(after=1)
+        self.errors.look()
         self.reap()
 
     def reap(self) -> bool:
@@ -359,7 +361,7 @@ class Launcher:
         self.end_leftovers()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.errors.let_go()
+        self.errors.end(self.ended)
         # As Python ends it gives signals their own effect back, and that is an end without status.
         for request in REQUESTS:
             signal.signal(request, signal.SIG_IGN)

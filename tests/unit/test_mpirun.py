@@ -26,11 +26,13 @@ thus causing the job to be terminated. The first process to do so was:
    Exit code:    75
 {"-" * 74}
 """
-BANNER_4 = f"""\
+PRIMARY_4 = f"""\
 {"-" * 74}
 Primary job  terminated normally, but 1 process returned
 a non-zero exit code. Per user-direction, the job has been aborted.
 {"-" * 74}
+"""
+BANNER_4 = f"""\
 {"-" * 74}
 mpirun detected that one or more processes exited with non-zero status, thus causing
 the job to be terminated. The first process to do so was:
@@ -111,7 +113,9 @@ def test_what_a_launcher_leaves_behind_when_it_dies_is_ended(start, tmp_path):
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
-@pytest.mark.parametrize(("version", "banner"), [("5.0.11", BANNER), ("4.1.4", BANNER_4)])
+@pytest.mark.parametrize(
+    ("version", "banner"), [("5.0.11", BANNER), ("4.1.4", PRIMARY_4 + BANNER_4)]
+)
 @pytest.mark.parametrize(
     ("before", "status", "after"),
     [
@@ -139,7 +143,17 @@ def test_a_rank_out_of_reach_is_told_only_where_nobody_has_said_why_it_ended(sta
     spoken = "ba-dist: no such recipe\n"
     job = start(f"cat >&2 <<'END'\n{spoken}{UNREACHABLE}{banner}{UNREACHABLE}END\nexit {status}")
     _, said = job.communicate(timeout=60)
-    assert said == (spoken if status == 2 else spoken + banner + 2 * UNREACHABLE)
+    assert said == (spoken if status == 2 else spoken + UNREACHABLE + banner + UNREACHABLE)
+
+
+@pytest.mark.parametrize("status", [2, 9])
+def test_the_first_word_of_open_mpi_4_waits_until_all_ranks_have_ended(start, status):
+    job = start(
+        f"echo 'ba-dist: a typo' >&2; cat >&2 <<'END'\n{PRIMARY_4}END\nsleep 2; exit {status}",
+        "4.1.4",
+    )
+    _, said = job.communicate(timeout=60)
+    assert said == "ba-dist: a typo\n" + (PRIMARY_4 if status == 9 else "")
 
 
 def test_errors_come_byte_for_byte_and_at_once(start):
