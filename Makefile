@@ -29,8 +29,11 @@ test-wide: setup  ## the same on up to six ranks, and for networks of texts (3 m
 test-faults: setup  ## break runs on purpose, many times: kill, hang, corrupt, stop, go on (3 minutes)
 	.venv/bin/python -m pytest tests -m faults $(ARGS)
 
+# Set-up writes it where it makes the environment anew.
+.venv/.setup-base: setup ;
+
 # In a folder beside the environment, which a user's pip might leave without them, or with others.
-.loggers/.made: requirements/loggers.txt requirements/constraints.txt | setup
+.loggers/.made: requirements/loggers.txt requirements/constraints.txt .venv/.setup-base
 	rm -rf .loggers
 	.venv/bin/python -m pip install -q --target .loggers -c requirements/constraints.txt \
 	  -c requirements/tensorflow-$$(sed -n 8p .venv/.setup-base).txt -r requirements/loggers.txt
