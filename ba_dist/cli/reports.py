@@ -35,11 +35,12 @@ def plot_mark(kind: str, run: Path, output: Path) -> str:
     """The mark of a picture of a run; collective over the world, before there is any work.
 
     Raises:
-        UserError: on all ranks, where another file is there.
+        UserError: on all ranks, where another file is there, or its ending is unknown.
     """
     from ba_dist.comm import start
-    from ba_dist.reports.files import check_replaceable, mark_of
+    from ba_dist.reports.files import check_picture, check_replaceable, mark_of
 
+    check_picture(output)
     comm, mark = start(), mark_of(kind, [run], output)
     comm.together(lambda: check_replaceable(output, mark, "plot") if comm.rank == 0 else None)
     return mark

@@ -1,10 +1,11 @@
 """A plan as text and as a picture."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ba_dist.errors import UserError, reason
+from ba_dist.errors import UserError
 from ba_dist.planner.choice import Plan
 from ba_dist.planner.machine import Machine
 from ba_dist.planner.prediction import Prediction, step_time
@@ -104,17 +105,14 @@ def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:
         output: the file; its ending chooses the format.
 
     Raises:
-        UserError: where nothing can be drawn, or the file cannot be written.
+        UserError: where nothing can be drawn, or the file cannot be written or is another one.
     """
-    if output.suffix.lower() not in (".png", ".svg"):
-        raise UserError(f"--output {output}: expected a file that ends in .png or .svg")
     found = [(plan, plan.best) for plan in plans if plan.best]
     if not found:
         raise UserError("there is no layout to draw; the reasons are above")
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
+    from ba_dist.reports.plots import save
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     every = dict.fromkeys(plan.multiplicity for plan, _ in found)
@@ -136,13 +134,8 @@ def draw(title: str, plans: Sequence[Plan], output: Path) -> Path:
     handles, parts = right.get_legend_handles_labels()
     figure.legend(handles, parts, loc="outside right upper", reverse=True)  # as they lie
     figure.suptitle(title)
-    try:
-        figure.savefig(output, dpi=120)
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be written: {reason(error)}") from None
-    finally:
-        plt.close(figure)
-    return output
+    mark = hashlib.sha256(title.encode()).hexdigest()[:16]
+    return save(figure, output, f"ba-dist plan {mark}")
 
 
 def _stack(axes: Any, found: list[tuple[Plan, Prediction]]) -> None:

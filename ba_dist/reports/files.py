@@ -37,6 +37,19 @@ def mark_of(kind: str, runs: Sequence[Path], output: Path) -> str:
     return f"ba-dist {kind} " + hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16]
 
 
+def check_picture(output: Path) -> None:
+    """Refuses a format that keeps no mark.
+
+    Args:
+        output: the file.
+
+    Raises:
+        UserError: when it does not end in .png, .svg or .pdf.
+    """
+    if output.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--output {output}: expected a file that ends in .png, .svg or .pdf")
+
+
 def check_replaceable(output: Path, mark: str, kind: str) -> None:
     """Refuses to write over a file that is not an earlier one of the same.
 

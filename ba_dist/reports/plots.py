@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ba_dist.errors import UserError, reason
-from ba_dist.reports.files import check_replaceable, default_output, mark_of
+from ba_dist.reports.files import check_picture, check_replaceable, default_output, mark_of
 from ba_dist.reports.history import Floats, History, read
 from ba_dist.reports.lines import smooth, window_of
 from ba_dist.reports.style import color_of, look_of, marker_of
@@ -150,13 +150,12 @@ def save(figure: Any, output: Path, mark: str) -> Path:
         mark: what the plot shows, as the file itself keeps it.
 
     Raises:
-        UserError: when it cannot be written, or another file is there.
+        UserError: when it cannot be written, its suffix is unknown, or another file is there.
     """
     try:
+        check_picture(output)
         check_replaceable(output, mark, "plot")
-        # Other formats keep no words.
-        keeps = output.suffix.lower() in (".png", ".pdf", ".svg")
-        figure.savefig(output, dpi=130, metadata={"Title": mark} if keeps else None)
+        figure.savefig(output, dpi=130, metadata={"Title": mark})
     except (OSError, ValueError) as error:
         raise UserError(f"the plot cannot be written: {reason(error)}") from None
     finally:

@@ -372,6 +372,8 @@ def test_the_command_prints_a_table_and_draws(ba_dist, run, tmp_path):
     status, out, err = ba_dist(*words)
     assert status == 0, err
     assert "<- the run's M" in out and (tmp_path / "v.png").stat().st_size > 10_000
+    status, out, err = ba_dist(*words[:-1], tmp_path / "v.txt")  # before anything is measured
+    assert (status, out) == (1, "") and "expected a file that ends in .png, .svg or .pdf" in err
 
 
 def test_a_picture_of_confusions_is_called_as_its_run(

@@ -20,10 +20,12 @@ def test_text_and_picture(tmp_path):
     said = report.text(made, where, plans)
     assert "predicted, not measured" in said and "40 nodes, M = 1: no: --batch-size 256" in said
     assert "assumed: numbers of the machine: node.memory" in said
-    for name in ("plan.png", "plan.svg"):
+    for name in ("plan.png", "plan.svg", "plan.png"):  # an earlier one of the same is replaced
         assert report.draw("title", plans, tmp_path / name).stat().st_size > 5000
-    with pytest.raises(UserError, match=r"\.png or \.svg"):
-        report.draw("title", plans, tmp_path / "plan.pdf")
+    with pytest.raises(UserError, match="not a plot of the same"):
+        report.draw("another title", plans, tmp_path / "plan.png")
+    with pytest.raises(UserError, match=r"\.png, \.svg or \.pdf"):
+        report.draw("title", plans, tmp_path / "plan.webp")
     with pytest.raises(UserError, match="cannot be written"):
         report.draw("title", plans, tmp_path / "no" / "plan.png")
     with pytest.raises(UserError, match="no layout"):
