@@ -154,8 +154,6 @@ openmpi_options() {
   fi
   OPTIONS+=("${oversubscribe[@]}")
   if [ -z "$BINDING_GIVEN" ]; then OPTIONS+=("${place[@]}"); fi
-  # Otherwise a rank that waits spins, and takes the core from the rank that it waits for.
-  if [ "$GPUS" = 0 ]; then OPTIONS+=(--mca mpi_yield_when_idle 1); fi
   if [ -n "$HOSTS" ]; then OPTIONS+=(--host "$HOSTS"); fi
   if [ -n "$HOSTFILE" ]; then OPTIONS+=(--hostfile "$HOSTFILE"); fi
   for name in $(exported_names); do OPTIONS+=(-x "$name"); done
@@ -195,6 +193,7 @@ count_nodes
 choose_ranks
 share_cores
 export_threads
+export_yield
 OPTIONS=(-n "$RANKS")
 case $MPI_KIND in
   openmpi*) openmpi_options ;;

@@ -63,6 +63,16 @@ export_threads() {
   export BA_DIST_TERMINAL=${BA_DIST_TERMINAL:-none}
 }
 
+# On CPU a rank that waits otherwise spins, and takes the core from its own threads and from the rank
+# that it waits for. MPICH has nothing of the kind.
+export_yield() {
+  if [ "$DEVICE" = gpu ]; then return; fi
+  case $MPI_KIND in
+    intel) export I_MPI_THREAD_YIELD=${I_MPI_THREAD_YIELD:-2} ;;
+    openmpi*) export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1} ;;
+  esac
+}
+
 # Sets COMMAND, what each rank runs for these words; it ends with the process that starts it.
 choose_command() {
   # The environment's commands, for programs that start others.
@@ -73,10 +83,12 @@ choose_command() {
 
 # What --dry-run prints.
 show_line() {
-  printf 'OMP_NUM_THREADS=%s TF_NUM_INTRAOP_THREADS=%s TF_NUM_INTEROP_THREADS=%s' \
-    "$OMP_NUM_THREADS" "$TF_NUM_INTRAOP_THREADS" "$TF_NUM_INTEROP_THREADS"
-  printf ' %q' "$@"
-  printf '\n'
+  local name
+  for name in OMP_NUM_THREADS TF_NUM_{INTRA,INTER}OP_THREADS OMPI_MCA_mpi_yield_when_idle I_MPI_THREAD_YIELD; do
+    if [ -n "${!name:-}" ]; then printf '%s=%s ' "$name" "${!name}"; fi
+  done
+  printf '%q ' "${@:1:$#-1}"
+  printf '%q\n' "${!#}"
 }
 
 # Becomes the launcher of a command line, as supervise.py says. Usage: supervise KIND STOP_SIGNAL

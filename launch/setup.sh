@@ -190,6 +190,9 @@ logged() {
 # Ends with the log's telling lines and one line saying what to do. Usage: fail "what failed"
 fail() {
   rm -f "$RUNNING"
+  if grep -q CERTIFICATE_VERIFY_FAILED "$LOG"; then
+    die "$1: the certificate of the package index is not trusted here; name the file of your site's certificates: make setup PIP_CERT=/path/to/certificates.pem"
+  fi
   if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Network is unreachable|name resolution' "$LOG"; then
     die "$1: no network; the package index cannot be reached; run make setup where it can (a login node), or set the proxy"
   fi

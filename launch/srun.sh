@@ -101,10 +101,6 @@ share_cpus() {
 export_settings() {
   # A job submitted with --export=NONE would pass an empty environment on to its ranks.
   export SLURM_EXPORT_ENV=ALL
-  # Otherwise a rank that waits spins, and takes the core from the rank that it waits for.
-  if [ "$DEVICE" != gpu ]; then
-    export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
-  fi
   # Slurm's PMIx releases the ranks from MPI_Init one node after the other if it gathers them as a
   # tree, and Open MPI 5 crashes on a message from a rank that is ahead (open-mpi/ompi#13559): 25 of
   # 271 starts on four nodes; as a ring, none of 145.
@@ -126,6 +122,7 @@ command -v srun >/dev/null || die "there is no srun here; load the site's Slurm 
 find_mpi
 share_cpus
 export_threads
+export_yield
 export_settings
 choose_command "${WORDS[@]}"
 OPTIONS=(--kill-on-bad-exit=1)

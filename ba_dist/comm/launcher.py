@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -26,14 +27,17 @@ _VARIABLES = (
 )
 
 
-def launched() -> Launch | None:
-    """The rank and world size that the launcher has set in the environment.
+def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
+    """The rank and world size that the launcher has set.
 
     None without a launcher, and under one that is not known here.
+
+    Args:
+        environment: of the process.
     """
     for rank, size in _VARIABLES:
-        if rank in os.environ and size in os.environ:
-            return Launch(int(os.environ[rank]), int(os.environ[size]))
+        if rank in environment and size in environment:
+            return Launch(int(environment[rank]), int(environment[size]))
     return None
 
 

@@ -7,6 +7,7 @@ import time
 
 import psutil
 
+from ba_dist.comm.launcher import launched
 from tests.parallel.ranks import LAUNCHER, PROGRAMS
 
 # A small world in which a step takes some 20 ms, so that much happens in little time.
@@ -39,6 +40,7 @@ class Job:
 
     def __init__(self, ranks, words, run_dir):
         self.run_dir = run_dir
+        self._started = ranks
         command = [str(LAUNCHER), "-n", str(ranks), "--", *words]
         self._known = set()
         self._launcher = subprocess.Popen(
@@ -62,6 +64,8 @@ class Job:
                 raise AssertionError(f"step {step} was not reached: {self._launcher.communicate()}")
             time.sleep(0.02)
         self._ranks()
+        # Else `left` would find that all have ended.
+        assert len(self._known) >= self._started, "the processes of the ranks are not found"
 
     def last_step(self):
         """The newest step in the metrics."""
@@ -92,9 +96,10 @@ class Job:
             return found
         for process in psutil.Process(self._launcher.pid).children(recursive=True):
             try:
-                if str(self.run_dir) in process.cmdline():
-                    found[int(process.environ()["OMPI_COMM_WORLD_RANK"])] = process
-            except (psutil.Error, KeyError):
+                launch = launched(process.environ())
+                if launch and str(self.run_dir) in process.cmdline():
+                    found[launch.rank] = process
+            except psutil.Error:
                 continue
         self._known |= set(found.values())
         return found

@@ -31,7 +31,7 @@ VARIABLES = {
     "cray-ex": {"NCCL_NET": "AWS Libfabric", "MPICH_GPU_SUPPORT_ENABLED": "0"},
     "lumi": {"NCCL_SOCKET_IFNAME": "hsn0,hsn1,hsn2,hsn3", "OMP_NUM_THREADS": "7"},
     "gpu": {"NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": "8"},
-    "cpu": {"OMPI_MCA_mpi_yield_when_idle": "1"},
+    "cpu": {"OMPI_MCA_mpi_yield_when_idle": "1", "I_MPI_THREAD_YIELD": "2"},
 }
 
 
