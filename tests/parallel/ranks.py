@@ -33,7 +33,7 @@ def mpirun(
     return done
 
 
-def _hydra() -> bool:
+def hydra() -> bool:
     """Whether Hydra starts ranks: by open files, which the children of a template do not have."""
     made_for = ROOT / ".venv" / ".setup-base"  # its sixth line names the MPI: launch/setup.sh
     lines = made_for.read_text().splitlines() if made_for.exists() else []
@@ -48,7 +48,7 @@ def warm(
     For programs that need it and end by themselves: `mpirun` where the start, a signal or an end by
     force is what a test is about.
     """
-    if _hydra():
+    if hydra():
         return mpirun(ranks, *words, timeout=timeout, check=check)
     if not TEMPLATE:
         TEMPLATE.append(Template())
