@@ -155,7 +155,7 @@ def evaluate_run(
     mine = comm.together(lambda: checkpoint.choose(place, which) if comm.rank == 0 else None)
     found = checkpoint.share(mine, comm)
     assert found is not None  # rank 0 had one, or all ranks have raised
-    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, comm.cores))
     devices.check(comm)
     dataset = open_dataset(config.data, comm)
     comm.together(

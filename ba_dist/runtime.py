@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -91,15 +91,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def prepare(local_rank: int, local_size: int, threads: int | None = None) -> Any:
+def share_of(mine: frozenset[int], of_node: Sequence[frozenset[int]]) -> int:
+    """How many cores are a rank's own: all where it is bound to them, else its share.
+
+    Args:
+        mine: numbers of the cores that the rank may use.
+        of_node: the same for all ranks of the node.
+    """
+    return max(1, len(mine) // of_node.count(mine))
+
+
+def prepare(local_rank: int, local_size: int, share: int, threads: int | None = None) -> Any:
     """Sets TensorFlow up for one rank and returns it.
 
-    One GPU a rank by local rank, memory growth on; threads as the launcher says, else the node's
-    cores shared by its ranks; operations that give the same bits every time.
+    One GPU a rank by local rank, memory growth on; threads as the launcher says, else as many as
+    the rank has cores; operations that give the same bits every time.
 
     Args:
         local_rank: of this rank on its node.
         local_size: ranks of the node.
+        share: cores of this rank.
         threads: of an operation on the CPU, whatever the launcher says. The last bits of a gradient
             depend on their number.
 
@@ -112,8 +123,7 @@ def prepare(local_rank: int, local_size: int, threads: int | None = None) -> Any
             importlib.import_module("keras")  # and with it TensorFlow
     import tensorflow as tf
 
-    shared = max(1, cores() // local_size)
-    threads = threads or int(os.environ.get("TF_NUM_INTRAOP_THREADS", shared))
+    threads = threads or int(os.environ.get("TF_NUM_INTRAOP_THREADS", share))
     # TensorFlow refuses to be set once it is in use: in a notebook, by a second run in a process.
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)

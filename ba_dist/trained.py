@@ -61,7 +61,7 @@ def load(folder: Path, which: str = "newest") -> Trained:
     found = checkpoint.choose(checkpoint.folder_of(folder), which)
     # A script that has TensorFlow already has set it up as it likes.
     if "tensorflow" not in sys.modules:
-        runtime.prepare(0, 1)
+        runtime.prepare(0, 1, runtime.cores())
     info = read_info(folder, config, facts)
     made = network(config, facts, info)
     restore(made, found)

@@ -142,7 +142,7 @@ def train(config: Config, faults: list[inject.Fault] | None = None) -> Outcome:
 
 def _start_devices(config: Config, layout: Layout, comm: Comm) -> Layout:
     """TensorFlow and Horovod on all ranks, and the layout with what fits on a device at once."""
-    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, comm.cores))
     devices.check(comm)
     comm.together(comm.start_horovod)
     if config.placement.microbatch is not None:

@@ -138,7 +138,7 @@ def open_contenders(
     settings: Settings, comm: Comm, source: Source, pool: Workers
 ) -> dict[str, Any]:
     """All contenders, on every rank; collective over the world."""
-    threads, batch = my_threads(comm.node.size), settings.batch_size
+    threads, batch = my_threads(comm), settings.batch_size
     layout = Layout(comm.world_size, comm.world_size, batch)
     opened: dict[str, Any] = {}
     for name in settings.contenders:
@@ -192,7 +192,7 @@ def measure_group(settings: Settings, comm: Comm) -> dict[str, list[float]]:
     from ba_dist.data.catalog import open_dataset
 
     source = open_dataset(Data("pictures", f"{settings.data_dir}"), comm).train
-    with workers(my_threads(comm.node.size)) as pool:
+    with workers(my_threads(comm)) as pool:
         contenders = open_contenders(settings, comm, source, pool)
         rates = take_turns(contenders, comm, settings)
         # Not in a finally: to close is collective, and a rank that has failed is elsewhere.
@@ -204,7 +204,7 @@ def measure_group(settings: Settings, comm: Comm) -> dict[str, list[float]]:
 def join() -> Comm:
     """Joins the group, with TensorFlow kept to this rank's cores."""
     comm = ba_comm.start()
-    threads = my_threads(comm.node.size)
+    threads = my_threads(comm)
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)

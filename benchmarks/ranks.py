@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import MPIRUN
 
-from ba_dist import runtime
+from ba_dist.comm import Comm
 from ba_dist.errors import UserError
 
 
@@ -46,10 +46,9 @@ def patient_barrier() -> None:
         time.sleep(0.001)
 
 
-def my_threads(node_ranks: int) -> int:
-    """Threads of this rank: as the launcher sets them, else its share of the node's cores."""
-    threads = os.environ.get("TF_NUM_INTRAOP_THREADS")
-    return int(threads) if threads else max(1, runtime.cores() // node_ranks)
+def my_threads(comm: Comm) -> int:
+    """Threads of this rank: as the launcher sets them, else one for each of its cores."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or comm.cores)
 
 
 class Helper:

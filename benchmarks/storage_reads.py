@@ -94,7 +94,7 @@ def main() -> None:
     comm = ba_comm.start()
     layout = Layout(comm.world_size, comm.world_size, int(batch_size))
     source = open_dataset(Data("pictures", data_dir), comm).train
-    with workers(my_threads(comm.node.size)) as pool:
+    with workers(my_threads(comm)) as pool:
         for mode in modes:
             comm.world.barrier()
             if comm.rank == 0:

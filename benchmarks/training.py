@@ -28,7 +28,7 @@ def join(seed: int = 0, fused: bool = False) -> Comm:
         fused: with Horovod's fusion, which plain Horovod counts on and ba_dist leaves off.
     """
     comm = ba_comm.start()
-    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+    comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, comm.cores))
     runtime.seed(seed)
     comm.together(lambda: comm.start_horovod(fused))
     return comm

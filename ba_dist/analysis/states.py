@@ -70,7 +70,9 @@ class OpenRun:
             comm.together(lambda: _names(folder, which) if comm.rank == 0 else None)
         )
         # One thread: a gradient's sums must not depend on the cores that a rank has for itself.
-        comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, threads=1))
+        comm.together(
+            lambda: runtime.prepare(comm.node.rank, comm.node.size, comm.cores, threads=1)
+        )
         devices.check(comm)
         dataset = open_dataset(config.data, comm)
         self.source: Source = dataset.train

@@ -79,7 +79,7 @@ def calibrate(wishes: Wishes, output: Path) -> str:
     comm = ba_comm.start()
     comm.together(lambda: _check_writable(output) if comm.rank == 0 else None)
     comm.together(lambda: check(wishes.storage))
-    tf = comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size))
+    tf = comm.together(lambda: runtime.prepare(comm.node.rank, comm.node.size, comm.cores))
     comm.together(comm.start_horovod)
     device = "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
     parts = _measure(comm, wishes, device)

@@ -26,7 +26,7 @@ from ba_dist.comm.leaving import end_job
 from ba_dist.comm.links import link_seconds
 from ba_dist.errors import UserError
 from ba_dist.rules.layout import Layout
-from ba_dist.runtime import quiet
+from ba_dist.runtime import quiet, share_of
 
 T = TypeVar("T")
 
@@ -57,6 +57,12 @@ class Comm:
         first = self.node.rank == 0
         chosen = self._mpi.Split(0 if first else MPI.UNDEFINED, self.rank)
         return Channel(chosen) if first else None
+
+    @cached_property
+    def cores(self) -> int:
+        """Cores that this rank has to itself; collective over the node when it is first used."""
+        mine = frozenset(os.sched_getaffinity(0))
+        return share_of(mine, self.node.gather_objects(mine))
 
     @cached_property
     def hosts(self) -> list[str]:

@@ -25,7 +25,7 @@ def outlook(config: Config, ranks: int) -> str:
     config = adapted(config)
     layout = layout_of(config, ranks)
     experiment.check(config)
-    runtime.prepare(0, 1)
+    runtime.prepare(0, 1, runtime.cores())
     dataset = open_alone(config.data)
     plan = plan_steps(config, len(dataset.train), ranks)
     if config.placement.microbatch is None:

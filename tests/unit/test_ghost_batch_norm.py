@@ -168,7 +168,7 @@ DIGESTS = """
 import os, sys
 os.environ["TF_NUM_INTRAOP_THREADS"] = sys.argv[1]
 from ba_dist import runtime
-tf = runtime.prepare(0, 1)
+tf = runtime.prepare(0, 1, 1)
 import hashlib
 import numpy as np
 from ba_dist import runtime

@@ -12,9 +12,9 @@ from ba_dist.runtime import QUIET
 PROGRAM = """
 import gc, sys
 from ba_dist import runtime
-runtime.prepare(0, 1)
+runtime.prepare(0, 1, 1)
 kept = gc.get_freeze_count()
-runtime.prepare(0, 1)  # of a second run in this process, whose garbage is not kept
+runtime.prepare(0, 1, 1)  # of a second run in this process, whose garbage is not kept
 assert gc.isenabled() and gc.get_freeze_count() <= kept > 100_000
 from ba_dist.data import augment
 print(sorted({"matplotlib", "scipy", "sklearn", "keras"} & set(sys.modules)))
@@ -84,3 +84,21 @@ def test_a_log_level_of_a_persons_own_is_respected():
             [sys.executable, "-c", program], env=clean | given, capture_output=True, text=True
         )
         assert (done.returncode, done.stdout.strip()) == (0, waiting), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "share"),
+    [
+        ("0-7", ["8-15"], 8),  # each is bound, as by a bare srun --cpu-bind=cores
+        ("0-15", ["0-15"], 8),
+        ("0-15", ["0-15", "0-15"], 5),
+        ("0", ["0", "1", "1"], 1),
+        ("0-3", ["0-3", "4-7", "4-7"], 2),  # two ranks to a socket
+    ],
+)
+def test_cores_are_divided_among_the_ranks_that_may_use_the_same(mine, others, share):
+    def numbers(text):
+        first, _, last = text.partition("-")
+        return frozenset(range(int(first), int(last or first) + 1))
+
+    assert runtime.share_of(numbers(mine), [numbers(text) for text in (mine, *others)]) == share

@@ -26,7 +26,7 @@ run, comm = Path(sys.argv[1]) / "run", start()
 if not run.exists():
     comm.world.barrier()
     # What is set first in a process stays; where nothing is trained the measuring sets it.
-    runtime.prepare(comm.node.rank, comm.node.size, threads=1)
+    runtime.prepare(comm.node.rank, comm.node.size, comm.cores, threads=1)
     train(override(recipe("quickstart"), {**SMALL, "run_dir": str(run)}))
 done: list[int] = []
 found = {

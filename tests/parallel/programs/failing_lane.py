@@ -8,7 +8,7 @@ from ba_dist import runtime
 from ba_dist.comm import start
 
 comm = start()
-runtime.prepare(comm.node.rank, comm.node.size)  # loads TensorFlow as a training does, faster
+runtime.prepare(comm.node.rank, comm.node.size, comm.cores)  # faster than by itself
 
 from ba_dist.config import Augment, Batch, Config, layout_of  # noqa: E402
 from ba_dist.data.augment import Augmentation  # noqa: E402

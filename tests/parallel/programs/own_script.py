@@ -17,7 +17,7 @@ from ba_dist import runtime
 from ba_dist.comm import start
 
 comm = start()
-runtime.prepare(comm.node.rank, comm.node.size)  # loads TensorFlow as a training does, faster
+runtime.prepare(comm.node.rank, comm.node.size, comm.cores)  # faster than by itself
 
 # After TensorFlow is there: what ba_dist makes public loads it.
 import ba_dist  # noqa: E402

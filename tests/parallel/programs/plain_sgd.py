@@ -29,7 +29,7 @@ STEPS, BATCH, RATE, MOMENTUM, DECAY = 4, 32, 0.1, 0.9, 1e-4
 
 out = Path(sys.argv[1])
 comm = start()
-runtime.prepare(comm.node.rank, comm.node.size)
+runtime.prepare(comm.node.rank, comm.node.size, comm.cores)
 comm.start_horovod()
 import horovod.tensorflow as hvd  # noqa: E402
 

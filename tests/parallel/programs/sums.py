@@ -12,7 +12,7 @@ from ba_dist import runtime
 from ba_dist.comm import start
 
 comm = start()
-runtime.prepare(comm.node.rank, comm.node.size)
+runtime.prepare(comm.node.rank, comm.node.size, comm.cores)
 comm.start_horovod()
 
 import tensorflow as tf  # noqa: E402
