@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ba_dist.comm.channel import Channel
 from ba_dist.comm.installed import import_horovod
-from ba_dist.comm.leaving import end_job
+from ba_dist.comm.leaving import abort, end_job
 from ba_dist.comm.links import link_seconds
 from ba_dist.errors import UserError
 from ba_dist.rules.layout import Layout
@@ -170,12 +170,6 @@ class Comm:
             time.sleep(0.01)
         return True
 
-    def abort(self, status: int = 1) -> NoReturn:
-        """Ends the whole job now, wherever the other ranks are."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._mpi.Abort(status)
-        os._exit(status)
 
 
 # Components of Open MPI that are left out, unless these variables are set.
@@ -236,7 +230,7 @@ def _end_job_on_exceptions(comm: Comm) -> None:
     def report(kind: type[BaseException], error: BaseException | None, trace: Any) -> NoReturn:
         text = "".join(traceback.format_exception(kind, error, trace))
         print(f"\nrank {comm.rank} on {comm.host} failed:\n{text}", file=sys.stderr, flush=True)
-        comm.abort()
+        abort(1)
 
     def report_of_main(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if not isinstance(error, UserError):

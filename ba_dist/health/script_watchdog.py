@@ -8,6 +8,7 @@ while others have taken more batches.
 import time
 
 from ba_dist.comm import Comm
+from ba_dist.comm.leaving import abort
 from ba_dist.health.watchdog import ACTIVITIES, Sign, Watchdog
 
 _TURN_SECONDS, _LAST_TURN = 0.5, 10  # a rank judges so much later than the one before it
@@ -58,7 +59,7 @@ class ScriptWatchdog(Watchdog):
             f" {'; '.join(names)}{more}. All ranks must take the same steps, or leave after the"
             f" same one. The job ends; stall_timeout is {self._timeout:g} s."
         )
-        self._comm.abort()
+        abort(1)
 
 
 def astray(

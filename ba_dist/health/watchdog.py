@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ba_dist.comm import Comm
+from ba_dist.comm.leaving import abort
 
 ACTIVITIES = ("starting", "waiting for input", "in the step", "evaluating", "saving", "leaving")
 _ASK, _ANSWER = 0, 1
@@ -135,7 +136,7 @@ class Watchdog:
                 f" {self._timeout:g} s: rank {self._comm.rank} on {self._comm.host} ends the job."
                 f" {missing}"
             )
-            self._comm.abort()
+            abort(1)
 
     def _who_is_missing(self, answers: dict[int, Sign], age: float) -> str:
         return missing(answers, self._comm.rank, self._beat[1], hosts=self._hosts, age=age)
