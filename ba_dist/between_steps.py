@@ -100,7 +100,7 @@ def _average_from_here(run: Run, writer: Writer) -> None:
     if run.position.no_longer_betters(result, after, task.less_is_better):
         average.begin()
         writer.say(
-            f"{task.headline} is no better than more than {after} evaluations ago: the weights are"
+            f"{task.headline} is worse than the best of more than {after} evaluations ago: the weights are"
             f" averaged from step {run.position.step} on"
         )
 

@@ -256,7 +256,7 @@ def main(
     """Measure training images per second for each batch size (the paper's Table 5).
 
     Start several ranks with launch/mpirun.sh; totals are sums over all of them. Baselines always
-    train on a fixed batch. On two cores ResNet-50 at 224 pixels does about 5 images a second, so
+    train on a fixed batch. On two cores ResNet-50 at 224 pixels does 8 to 15 images a second, so
     the default takes hours there:
 
         python benchmarks/throughput.py --batch-sizes 1,8 --trials 5 --warm-up 1

@@ -134,9 +134,15 @@ def _points(base: Settings, axes: dict[str, list[Any]]) -> "list[Point]":
     return points(values, configs)
 
 
-def _check(points: "list[Point]", ranks: int | None) -> dict[str, int]:
-    """Looks at all that can be told before data is opened; run → ranks, where they are limited."""
+def _check(
+    points: "list[Point]", ranks: int | None, *, all_of_them: bool = False
+) -> dict[str, int]:
+    """Looks at all that can be told before data is opened; run → ranks, where they are limited.
+
+    A task of Slurm has all of them, whether its run can be divided so or not.
+    """
     from ba_dist import experiment
+    from ba_dist.config import layout_of
     from ba_dist.errors import ConfigError
     from ba_dist.sweep.grid import ranks_within
 
@@ -144,6 +150,8 @@ def _check(points: "list[Point]", ranks: int | None) -> dict[str, int]:
     for point in points:
         try:
             experiment.check(point.config)
+            if ranks and all_of_them:
+                layout_of(point.config, ranks)
             if ranks:
                 counts[point.run] = ranks_within(point.config, ranks)
         except ConfigError as error:
@@ -212,7 +220,7 @@ def _submit(
 
     template = slurm.template(site)
     ranks = wishes.pop("ranks_per_node") or job_script.ranks_per_node(template)
-    counts = _check(points, nodes * ranks)
+    counts = _check(points, nodes * ranks, all_of_them=True)
     for run in sorted(run for run, count in counts.items() if count < nodes * ranks):
         click.echo(
             f"note: {run} has whole ghost batches on {counts[run]} ranks, not on {nodes * ranks};"

@@ -171,7 +171,6 @@ class Comm:
         return True
 
 
-
 # Components of Open MPI that are left out, unless these variables are set.
 _OPEN_MPI = {
     # Shared windows use the shared-memory component; the one for UCX prints warnings on every rank.

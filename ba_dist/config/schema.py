@@ -254,7 +254,7 @@ class Optimizer:
     )
     average_after: int | None = setting(
         None,
-        "evaluate and export the mean of the weights from the evaluation on that is no better than"
+        "evaluate and export the mean of the weights from the evaluation on that is worse than"
         " the best of those more than so many before it (AWD-LSTM: 5)",
         low=1,
     )

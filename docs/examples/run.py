@@ -1,6 +1,6 @@
 """A short training, and what is done with its run: the names of `ba_dist` for runs.
 
-launch/mpirun.sh -n 2 -- python docs/examples/run.py
+launch/mpirun.sh -n 2 -- python docs/examples/run.py runs/example
 """
 
 import sys

@@ -298,3 +298,23 @@ def test_a_job_array_has_a_task_for_each_run_that_is_not_finished(ba_dist, tmp_p
     )
     assert other.returncode == 2 and "no such task" in other.stderr
     assert not list(tmp_path.rglob("pwned")) and HOME.exists()
+
+
+def test_a_run_that_cannot_have_all_ranks_of_its_task_is_refused(ba_dist, tmp_path):
+    words = [
+        *QUICK,
+        "--batch-size",
+        64,
+        "--multiplicity",
+        "1,4",
+        "--slurm",
+        "cpu",
+        "--output",
+        tmp_path,
+    ]
+    status, _, err = ba_dist(*words, "--nodes", 3, "--ranks-per-node", 4, "--dry-run")
+    assert (
+        status == 2 and "multiplicity=1: --batch-size 64 must divide by the number of groups" in err
+    )
+    status, _, err = ba_dist(*words, "--nodes", 2, "--ranks-per-node", 4, "--dry-run")
+    assert status == 0 and "multiplicity=1 has whole ghost batches on 2 ranks, not on 8" in err
