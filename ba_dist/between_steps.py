@@ -100,8 +100,8 @@ def _average_from_here(run: Run, writer: Writer) -> None:
     if run.position.no_longer_betters(result, after, task.less_is_better):
         average.begin()
         writer.say(
-            f"{task.headline} is worse than the best of more than {after} evaluations ago: the weights are"
-            f" averaged from step {run.position.step} on"
+            f"{task.headline} is worse than the best of more than {after} evaluations ago: the"
+            f" weights are averaged from step {run.position.step} on"
         )
 
 

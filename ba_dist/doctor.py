@@ -148,7 +148,9 @@ def _ranks(world: communication.Comm) -> list[Finding]:
         advice = "use the mpirun of this MPI, or srun with an --mpi that it speaks (pmix, pmi2 …)"
         return [Finding("ranks", text, advice)]
     here, cores = world.node.size, runtime.cores()
-    threads = int(os.environ.get("OMP_NUM_THREADS") or world.cores)
+    share = world.cores  # asked for on all ranks, as it is collective
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    threads = int(given) if given.isdecimal() else share
     findings = [Finding("ranks", f"{world.world_size}, of which {here} on {world.host}")]
     in_node = os.cpu_count() or 1
     crowded = here * threads > in_node

@@ -62,7 +62,7 @@ def main():
     if device not in SIZES:
         sys.exit(f"check_allreduce.py: {device} is neither CPU nor GPU")
     world = comm.start()
-    tf = world.together(lambda: runtime.prepare(world.node.rank, world.node.size))
+    tf = world.together(lambda: runtime.prepare(world.node.rank, world.node.size, world.cores))
 
     def ready():
         if not tf.config.list_logical_devices(device):

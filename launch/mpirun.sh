@@ -43,7 +43,7 @@ END
 # ---------------------------------------------------------------- reading the command line
 
 RANKS="" HOSTS="" HOSTFILE="" DRY_RUN="" BINDING_GIVEN=""
-MPI_OPTIONS=() WORDS=()
+MPI_OPTIONS=() WORDS=() GIVEN_NAMES=()
 
 parse() {
   local separator=""
@@ -64,6 +64,11 @@ parse() {
       --np=*) RANKS=${1#*=} ;;
       --host=* | --hosts=*) HOSTS=${1#*=} ;;
       --hostfile=* | --machinefile=*) HOSTFILE=${1#*=} ;;
+      -x)
+        [ $# -gt 1 ] && [ "$2" != -- ] || die "$1 needs a value; see $PROGRAM --help"
+        GIVEN_NAMES+=("${2%%=*}") MPI_OPTIONS+=("$1" "$2")
+        shift
+        ;;
       *)
         case $1 in *bind-to* | *map-by* | *cpu-set* | *rankfile*) BINDING_GIVEN=1 ;; esac
         MPI_OPTIONS+=("$1")
@@ -79,7 +84,8 @@ parse() {
 # from the hosts, the host file or Slurm.
 count_nodes() {
   local entry slots entries=()
-  NODES=${SLURM_JOB_NUM_NODES:-1} SLOTS=${SLURM_NTASKS:-0} FULLEST=0
+  NODES=${SLURM_JOB_NUM_NODES:-1} SLOTS=${SLURM_NTASKS:-0} FULLEST=${SLURM_TASKS_PER_NODE:-0}
+  FULLEST=${FULLEST%%[(,]*}  # such as 4(x2)
   if [ -n "$HOSTS" ]; then
     IFS=, read -r -a entries <<<"$HOSTS"
   elif [ -n "$HOSTFILE" ]; then
@@ -88,10 +94,10 @@ count_nodes() {
   else
     return 0
   fi
-  NODES=${#entries[@]} SLOTS=0
+  NODES=${#entries[@]} SLOTS=0 FULLEST=0
   [ "$NODES" -gt 0 ] || die "no host in ${HOSTFILE:-the list of -H}"
   for entry in "${entries[@]}"; do
-    slots=$(sed -nE 's/.*(:|slots *= *)([0-9]+).*/\2/p' <<<"$entry")
+    slots=$(sed -E 's/max[-_]slots *= *[0-9]+//' <<<"$entry" | sed -nE 's/.*(:|slots *= *)([0-9]+).*/\2/p')
     SLOTS=$((SLOTS + ${slots:-0}))
     FULLEST=$((${slots:-0} > FULLEST ? slots : FULLEST))
   done
@@ -137,7 +143,7 @@ share_cores() {
 
 # Environment variables that the ranks on other hosts need as well.
 exported_names() {
-  compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|PYTHON[A-Z]*|OMP_.*|TF_.*|TFDS_.*|XLA_.*|CUDA_VISIBLE_DEVICES|GLIBC_TUNABLES|HOROVOD_.*|NCCL_.*|FI_.*|BA_DIST_.*|XDG_.*_HOME)$'
+  compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|PYTHON[A-Z]*|OMP_.*|TF_.*|TFDS_.*|XLA_.*|CUDA_VISIBLE_DEVICES|GLIBC_TUNABLES|HOROVOD_.*|NCCL_.*|FI_.*|UCX_.*|BA_DIST_.*|XDG_.*_HOME)$'
 }
 
 openmpi_options() {
@@ -156,7 +162,39 @@ openmpi_options() {
   if [ -z "$BINDING_GIVEN" ]; then OPTIONS+=("${place[@]}"); fi
   if [ -n "$HOSTS" ]; then OPTIONS+=(--host "$HOSTS"); fi
   if [ -n "$HOSTFILE" ]; then OPTIONS+=(--hostfile "$HOSTFILE"); fi
-  for name in $(exported_names); do OPTIONS+=(-x "$name"); done
+  # Of two -x of one name Open MPI 5 takes the first.
+  for name in $(exported_names); do
+    if [[ " ${GIVEN_NAMES[*]} " != *" $name "* ]]; then OPTIONS+=(-x "$name"); fi
+  done
+}
+
+intel_options() {
+  OPTIONS+=(-genvall)
+  # Its mpirun is a shell script, which a signal ends before the ranks have saved their state. What
+  # that finds out about Slurm, PBS and LSF stands here; SGE and LoadLeveler still need it.
+  if [ -z "${PE_HOSTFILE:-}${LOADL_HOSTFILE:-}" ] && [ -x "${MPIRUN%/*}/mpiexec.hydra" ]; then
+    MPIRUN=${MPIRUN%/*}/mpiexec.hydra
+    export I_MPI_ROOT=${I_MPI_ROOT:-${MPIRUN%/bin/*}}
+    if [ -n "${SLURM_JOB_ID:-}" ]; then export I_MPI_HYDRA_BOOTSTRAP=${I_MPI_HYDRA_BOOTSTRAP:-slurm}; fi
+    if [ -n "${PBS_ENVIRONMENT:-}" ]; then export I_MPI_HYDRA_RMK=${I_MPI_HYDRA_RMK:-pbs}; fi
+    if [ -n "${LSB_JOBID:-}" ]; then export I_MPI_HYDRA_RMK=${I_MPI_HYDRA_RMK:-lsf}; fi
+  fi
+  # It counts hardware threads.
+  if [ -z "${I_MPI_PIN_DOMAIN:-}${I_MPI_PIN:-}$BINDING_GIVEN" ]; then
+    if [ "$BIND" -gt 0 ]; then
+      export I_MPI_PIN_DOMAIN=$((BIND * PROCESSORS / CORES))
+    else
+      export I_MPI_PIN=off
+    fi
+  fi
+  # Its -hosts takes no numbers of ranks.
+  case $HOSTS in *:*)
+    [ $((NODES * FULLEST)) -eq "$SLOTS" ] ||
+      die "Intel MPI takes a number of ranks for each host from a file alone: --hostfile FILE"
+    OPTIONS+=(-ppn "$FULLEST")
+    HOSTS=$(sed -E 's/:[0-9]+//g' <<<"$HOSTS")
+    ;;
+  esac
 }
 
 # MPICH and Intel MPI share Hydra, which passes the environment on and lets ranks exceed cores.
@@ -164,10 +202,7 @@ hydra_options() {
   if [ -z "$BINDING_GIVEN" ] && [ "$MPI_KIND" = mpich ]; then
     if [ "$BIND" -gt 0 ]; then OPTIONS+=(-bind-to "core:$BIND"); else OPTIONS+=(-bind-to none); fi
   fi
-  if [ "$MPI_KIND" = intel ]; then
-    OPTIONS+=(-genvall)
-    if [ "$BIND" -gt 0 ]; then export I_MPI_PIN_DOMAIN=$BIND; else export I_MPI_PIN=off; fi
-  fi
+  if [ "$MPI_KIND" = intel ]; then intel_options; fi
   if [ -n "$HOSTS" ]; then OPTIONS+=(-hosts "$HOSTS"); fi
   if [ -n "$HOSTFILE" ]; then OPTIONS+=(-f "$HOSTFILE"); fi
 }

@@ -1,10 +1,11 @@
-"""What launch/mpirun.sh needs to know of this node, as one line: `CORES MAY_BIND SINGLE_COPY`.
+"""What launch/mpirun.sh needs to know of this node: `CORES MAY_BIND SINGLE_COPY PROCESSORS`.
 
 CORES: physical cores this process may run on, or as many as a container allows the processor time
 of. MAY_BIND: 0 where binding ranks to cores would be wrong: with such a limit, and where this
 process may use a part of the processors only (taskset). Open MPI does not look at that: it would
 bind to the first cores of the machine, those of another job perhaps. SINGLE_COPY: 1 where a process
-may read another's memory, which Open MPI otherwise tries and complains about.
+may read another's memory, which Open MPI otherwise tries and complains about. PROCESSORS: hardware
+threads that this process may run on.
 """
 
 import ctypes
@@ -73,4 +74,4 @@ limited = processor_quota() < cores
 if limited:
     cores = max(1, math.floor(processor_quota()))
 may_bind = not limited and os.sched_getaffinity(0) == all_processors()
-print(cores, int(may_bind), int(may_read_sibling()))
+print(cores, int(may_bind), int(may_read_sibling()), len(os.sched_getaffinity(0)))

@@ -40,10 +40,15 @@ find_installed_mpi() {
   if "$PYTHON" -c "import nvidia.cudnn" 2>/dev/null; then DEVICE=gpu; fi
 }
 
-# Sets CORES, MAY_BIND and SINGLE_COPY, as launch/probe.py explains, and cuts CORES to the allocation.
+# Sets CORES, MAY_BIND, SINGLE_COPY and PROCESSORS, as launch/probe.py explains, and cuts CORES to the allocation.
 count_cores() {
-  read -r CORES MAY_BIND SINGLE_COPY < <("$PYTHON" -IS "$ROOT/launch/probe.py")
-  if [ "${SLURM_CPUS_ON_NODE:-$CORES}" -lt "$CORES" ]; then CORES=$SLURM_CPUS_ON_NODE; fi
+  read -r CORES MAY_BIND SINGLE_COPY PROCESSORS < <("$PYTHON" -IS "$ROOT/launch/probe.py")
+  local here=${SLURM_CPUS_ON_NODE:-} on_nodes=${SLURM_JOB_CPUS_PER_NODE:-}
+  if [ -z "$here" ] && [ -n "$on_nodes" ]; then
+    CORES=${on_nodes%%[(,]*}  # a shell of salloc, which may be on another machine; such as 64(x2)
+  elif [ "${here:-$CORES}" -lt "$CORES" ]; then
+    CORES=$here
+  fi
 }
 
 # Tells the ranks how many threads to use, PER_RANK where nothing else was asked for.
@@ -84,7 +89,8 @@ choose_command() {
 # What --dry-run prints.
 show_line() {
   local name
-  for name in OMP_NUM_THREADS TF_NUM_{INTRA,INTER}OP_THREADS OMPI_MCA_mpi_yield_when_idle I_MPI_THREAD_YIELD; do
+  for name in OMP_NUM_THREADS TF_NUM_{INTRA,INTER}OP_THREADS OMPI_MCA_mpi_yield_when_idle \
+    I_MPI_{THREAD_YIELD,PIN,PIN_DOMAIN} SRUN_CPUS_PER_TASK; do
     if [ -n "${!name:-}" ]; then printf '%s=%s ' "$name" "${!name}"; fi
   done
   printf '%q ' "${@:1:$#-1}"

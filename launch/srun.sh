@@ -58,7 +58,9 @@ parse() {
       -h | --help) usage && exit 0 ;;
       --dry-run) DRY_RUN=1 && shift && continue ;;
       -n=* | --ntasks=*) RANKS=${option#*=} ;;
-      -n*) RANKS=${option#-n} ;;
+      -n[0-9]*) RANKS=${option#-n} ;;
+      -N[0-9]*) NODES=${option#-N} ;;
+      -c[0-9]*) CPUS=${option#-c} ;;
       -N=* | --nodes=*) NODES=${option#*=} ;;
       --ntasks-per-node=*) RANKS_PER_NODE=${option#*=} ;;
       -c=* | --cpus-per-task=*) CPUS=${option#*=} ;;
@@ -89,7 +91,10 @@ share_cpus() {
   count_cores
   PER_RANK=$((here < CORES ? CORES / here : 1))
   if [ -z "$cpus" ]; then
-    cpus=$((${SLURM_CPUS_ON_NODE:-1} / here))
+    # salloc tells the second alone, such as 64(x2).
+    cpus=${SLURM_CPUS_ON_NODE:-${SLURM_JOB_CPUS_PER_NODE:-1}}
+    cpus=${cpus%%[(,]*}
+    cpus=$((cpus / here))
     cpus=$((cpus > 0 ? cpus : 1))
   elif [ "$cpus" -lt "$PER_RANK" ]; then
     PER_RANK=$cpus

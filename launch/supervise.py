@@ -15,7 +15,6 @@ while a trap ran.
 import contextlib
 import ctypes
 import os
-import re
 import selectors
 import shutil
 import signal
@@ -25,189 +24,27 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True  # no files beside a person's scripts
+sys.path.insert(0, str(Path(__file__).parent))  # which `python -I` leaves out
+
+from launcher_errors import KINDS, Errors, write  # noqa: E402
+
 PR_SET_CHILD_SUBREAPER = 36  # from <sys/prctl.h>
 REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 STOP_SECONDS = float(os.environ.get("BA_DIST_STOP_SECONDS") or 60)
 # A launcher whose processes have all ended has so long to end, too; 10 s when it has said so.
 LINGER_SECONDS = float(os.environ.get("BA_DIST_LINGER_SECONDS") or 30)
 
-# What Open MPI prints when ranks have ended by themselves with a status that is not 0, by line.
-DASHES = b"-{74}"
-BANNER = (
-    DASHES,
-    rb"(mpirun|prterun) detected that .* exited with non-zero status,( thus causing)?",
-    b"(thus causing )?the job to be terminated. The first process to do so was:",
-    b"",
-    rb" *Process name: \[.*\]",
-    rb" *Exit code: +\d+",
-    DASHES,
-)
 
-# What it may print before or after that: version 5 that the first rank that ended is already out of
-# its reach, version 4 that one has ended.
-UNREACHABLE = (rb"\[[^\]]+:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file \S+ at line \d+",)
-PRIMARY = (
-    DASHES,
-    rb"Primary job  terminated normally, but \d+ process(es)? returned",
-    b"a non-zero exit code. Per user-direction, the job has been aborted.",
-    DASHES,
-)
-
-
-class Plain:
-    """Reads nothing; the launcher's own status is right."""
-
-    status = 0
-    banners: tuple[tuple[bytes, ...], ...] = ()
-
-    def read(self, line: str) -> None:
-        """Looks at a line of the launcher's errors."""
-
-
-class Srun(Plain):
-    """srun terminates the other ranks when one has failed, and its status is the highest of all.
-
-    Status 14 (MPI_ERR_UNKNOWN) is that of a rank that lost another one, and may be reported before
-    the cause. Where ranks could not even be started, srun 22.05 may end with 0.
-    """
-
-    def read(self, line: str) -> None:
-        if self.status not in (0, 14):
-            return
-        if found := re.match(
-            r"srun: error: .*: tasks? [\d,-]+: Exited with exit code (\d+)$", line
-        ):
-            self.status = int(found[1])
-        elif re.match(r"srun: error: tasks? [\d,-]+ launch failed: ", line):
-            self.status = 1
-
-
-class Orterun(Plain):
-    """Open MPI 4 prints the status of the first rank that ended."""
-
-    banners = BANNER, PRIMARY
-    failed = False
-
-    def read(self, line: str) -> None:
-        if re.match(
-            "(mpirun|prterun) detected that one or more processes exited with non-zero", line
-        ):
-            self.failed = True
-        elif self.failed and not self.status and (found := re.match(r" *Exit code: +(\d+)$", line)):
-            self.status = int(found[1])
-
-
-class Prterun(Orterun):
-    """Open MPI 5 ends with 0 when it has lost a host.
-
-    And it releases a job that several ranks end with a status once for each of them, so that it
-    crashes or hangs in one of ten such ends on four nodes. But before that it prints the status.
-    """
-
-    banners = BANNER, UNREACHABLE
-
-    def read(self, line: str) -> None:
-        if not self.status and "lost communication with a remote daemon" in line:
-            self.status = 1
-        super().read(line)
-
-
-KINDS = {"prterun": Prterun, "orterun": Orterun, "srun": Srun, "plain": Plain}
-
-
-class Errors:
-    """Passes the launcher's errors on, each byte as it comes, and has them read line by line.
-
-    Zero bytes, with which Open MPI ends some messages, are left out: to grep they make a log a
-    binary file. Only what may become a banner is held back, and left out where the ranks themselves
-    have said why they ended.
-    """
-
-    def __init__(self, kind: Plain) -> None:
-        self.kind = kind
-        self.line = b""  # what has come of the line that is not complete
-        self.held = b""  # the beginning of a banner, for a second at most
-        self.since = 0.0
-        self.aside = b""  # whole banners, until the ranks' status is known, or for ten seconds
-        self.aside_since = 0.0
-        self.spoken = False
-        self.told = False  # by ba-dist itself
-
-    def take(self, data: bytes) -> None:
-        for piece in re.findall(rb"[^\n]*\n|[^\n]+", data.replace(b"\0", b"")):
-            fresh, self.line = not self.line, (self.line + piece)[-4096:]
-            if self.held and not self._begun(self.held + piece):
-                self._print_held()
-            if (self.held or fresh) and self._begun(self.held + piece):
-                self.since = self.since if self.held else time.monotonic()
-                self.held += piece
-            else:
-                self.spoken = True
-                _print(piece)
-            if self.line.endswith(b"\n"):
-                self.told = self.told or self.line.startswith(b"ba-dist: ")
-                self.kind.read(self.line[:-1].decode(errors="replace"))
-                self.line = b""
-            if self.held.count(b"\n") in map(len, self._begun(self.held)):
-                self.aside_since = self.aside_since if self.aside else time.monotonic()
-                self.aside, self.held = self.aside + self.held, b""
-            if self.kind.status:
-                self._decide()
-
-    def look(self) -> None:
-        """Prints what has been held back for too long."""
-        now = time.monotonic()
-        if now - self.since >= 1:
-            self._print_held()
-        if now - self.aside_since >= 10:
-            self._decide()
-
-    def end(self, status: int) -> None:
-        """Prints all that is still held back; `status` is the launcher's own."""
-        self.kind.status = self.kind.status or max(status, 0)
-        self._decide()
-        self._print_held()
-
-    def _decide(self) -> None:
-        # A stop on request; a mistake of the user, or a failure of ba-dist, once it is said.
-        known = {75: True, 2: self.spoken, 1: self.told}
-        if not known.get(self.kind.status, False):
-            _print(self.aside)
-        self.aside = b""
-
-    def _print_held(self) -> None:
-        _print(self.held)
-        self.held = b""
-
-    def _begun(self, text: bytes) -> list[tuple[bytes, ...]]:
-        """The banners that begin so."""
-        *lines, rest = text.split(b"\n")
-        if not lines and rest.strip(b"-"):
-            return []
-        return [
-            banner
-            for banner in self.kind.banners
-            if len(lines) <= len(banner) and all(map(re.fullmatch, banner, lines))
-        ]
-
-
-def _print(data: bytes) -> None:
-    try:
-        while data:
-            data = data[os.write(2, data) :]
-    except OSError:
-        pass  # nobody reads it any more; the ranks are still to be ended
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that run."""
-    found = []
+def children(pid: int, *, ended: bool = False) -> list[int]:
+    """The processes that a process has started and that run, or that it has not collected yet."""
+    found: list[str] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            found += [child for child in path.read_text().split() if _runs(child)]
+            found += path.read_text().split()
         except OSError:
             continue  # a thread that has just ended
-    return [int(child) for child in found]
+    return [int(child) for child in found if ended or _runs(child)]
 
 
 def _runs(pid: str) -> bool:
@@ -229,7 +66,7 @@ class Launcher:
         self.errors = Errors(self.kind)
         self.ended: int | None = None  # the launcher's status as Python counts: -6 for SIGABRT
         self.process: subprocess.Popen[bytes] | None = None
-        self.early = self.stopping = self.killed = self.expected = False
+        self.early = self.stopping = self.killed = self.expected = self.had_children = False
         self.orders: list[tuple[float, signal.Signals]] = []
         self.selector = selectors.DefaultSelector()
         # What the launcher leaves behind becomes a child of this process, and can be ended.
@@ -305,7 +142,7 @@ class Launcher:
             os.kill(self.process.pid, number)
 
     def say(self, text: str) -> None:
-        _print(f"{self.name}: {text}\n".encode())
+        write(f"{self.name}: {text}\n".encode())
 
     # ------------------------------------------------------------ watching it
 
@@ -342,7 +179,9 @@ class Launcher:
         if self.kind.status and not self.expected:
             self.expected = True
             self.orders.append((now + min(LINGER_SECONDS, 10), signal.SIGKILL))
-        if children(self.process.pid):
+        # Under PBS it starts its daemons without a process of its own, and has no children at all.
+        self.had_children = self.had_children or bool(children(self.process.pid, ended=True))
+        if children(self.process.pid) or not self.had_children:
             self.busy = now
         elif now - self.busy > LINGER_SECONDS and children(os.getpid()):  # where they can be seen
             self.kill(signal.SIGKILL)
@@ -382,7 +221,7 @@ class Launcher:
         """The exit status; says so when the launcher has died of a fault of its own."""
         assert self.ended is not None
         if self.ended >= 0:
-            return self.kind.status or self.ended
+            return self.ended if self.kind.right else self.kind.status or self.ended
         if not self.killed and -self.ended != self.stop:
             died = f"{Path(self.command[0]).name} died of {signal.Signals(-self.ended).name}"
             if self.kind.status:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,8 @@ def test_ranks_that_leave_after_different_steps_are_named(words, message):
 @pytest.mark.mpi
 def test_horovodrun_starts_ranks_with_the_flags_of_the_documentation(tmp_path):
     """It takes the mpirun of the environment that is activated."""
+    if not Path(sys.prefix, "bin", "mpirun").exists():
+        pytest.skip("another MPI than the packaged one, which the page is about")
     page = (ROOT / "docs" / "install.md").read_text()
     lines = page.split("\n## horovodrun\n")[1].split("```\n")[1].replace("ENV", sys.prefix)
     script = "from mpi4py.MPI import COMM_WORLD as w\nprint(f'rank {w.rank} of {w.size}')\n"

@@ -1,9 +1,11 @@
 """launch/mpirun.sh with an Open MPI that behaves as it has been seen to do now and then."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -154,6 +156,28 @@ def test_the_first_word_of_open_mpi_4_waits_until_all_ranks_have_ended(start, st
     )
     _, said = job.communicate(timeout=60)
     assert said == "ba-dist: a typo\n" + (PRIMARY_4 if status == 9 else "")
+
+
+def test_what_a_launcher_inside_of_a_rank_says_is_not_the_status(start):
+    job = start(f"cat >&2 <<'END'\n{BANNER_4}END\nexit 0", "4.1.4")
+    _, said = job.communicate(timeout=60)
+    assert (job.returncode, said) == (0, "")  # 75 is said to be a stop, which needs no banner
+
+
+def test_a_slow_reader_of_a_stream_that_does_not_block_gets_all():
+    """As a program beside the launcher may have set the stream."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    script = "from launcher_errors import write; write(b'x' * 300_000)"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stderr=writes, env={"PYTHONPATH": str(CLONE / "launch")}
+    ) as child:
+        os.close(writes)
+        full = (1 << 16).to_bytes(4, sys.byteorder)
+        while child.poll() is None and fcntl.ioctl(reads, termios.FIONREAD, bytes(4)) != full:
+            time.sleep(0.01)
+        with os.fdopen(reads, "rb") as stream:
+            assert len(stream.read()) == 300_000
 
 
 def test_errors_come_byte_for_byte_and_at_once(start):
