@@ -63,15 +63,13 @@ class Srun(Plain):
 
 
 class Orterun(Plain):
-    """Open MPI 4 prints the status of the first rank that ended."""
+    """Open MPI 4 prints the status of the first rank that ended; its own is the same."""
 
     banners = BANNER, PRIMARY
     failed = False
 
     def read(self, line: str) -> None:
-        if re.match(
-            "(mpirun|prterun) detected that one or more processes exited with non-zero", line
-        ):
+        if re.fullmatch(BANNER[1].decode(), line):
             self.failed = True
         elif self.failed and not self.status and (found := re.match(r" *Exit code: +(\d+)$", line)):
             self.status = int(found[1])
@@ -173,6 +171,7 @@ class Errors:
 
 
 def write(data: bytes) -> None:
+    """Writes all of it to standard error, as long as that is open."""
     try:
         while data:
             try:

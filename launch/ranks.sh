@@ -40,7 +40,8 @@ find_installed_mpi() {
   if "$PYTHON" -c "import nvidia.cudnn" 2>/dev/null; then DEVICE=gpu; fi
 }
 
-# Sets CORES, MAY_BIND, SINGLE_COPY and PROCESSORS, as launch/probe.py explains, and cuts CORES to the allocation.
+# Sets CORES, MAY_BIND, SINGLE_COPY and PROCESSORS, as launch/probe.py explains, and cuts CORES to the
+# allocation.
 count_cores() {
   read -r CORES MAY_BIND SINGLE_COPY PROCESSORS < <("$PYTHON" -IS "$ROOT/launch/probe.py")
   local here=${SLURM_CPUS_ON_NODE:-} on_nodes=${SLURM_JOB_CPUS_PER_NODE:-}

@@ -3,7 +3,8 @@
     python supervise.py NAME KIND STOP_SIGNAL END_SIGNAL COMMAND [ARGUMENT ...]
 
 NAME begins its own messages. KIND is `prterun` (Open MPI 5), `orterun` (Open MPI 4), `srun`, or
-`plain` for a launcher whose own status is that of the ranks, and whose errors need not be read.
+`plain` for a launcher whose own status is that of the ranks, and whose errors need not be read
+(launcher_errors.py).
 
 A request to stop (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) is passed on as STOP_SIGNAL; a second
 one, or BA_DIST_STOP_SECONDS, ends the launcher with END_SIGNAL. The exit status is the ranks'.
