@@ -170,7 +170,9 @@ def test_a_slow_reader_of_a_stream_that_does_not_block_gets_all():
     os.set_blocking(writes, False)
     script = "from launcher_errors import write; write(b'x' * 300_000)"
     with subprocess.Popen(
-        [sys.executable, "-B", "-c", script], stderr=writes, env={"PYTHONPATH": str(CLONE / "launch")}
+        [sys.executable, "-B", "-c", script],
+        stderr=writes,
+        env={"PYTHONPATH": str(CLONE / "launch")},
     ) as child:
         os.close(writes)
         full = (1 << 16).to_bytes(4, sys.byteorder)
