@@ -70,7 +70,7 @@ export_threads() {
 }
 
 # On CPU a rank that waits otherwise spins, and takes the core from its own threads and from the rank
-# that it waits for. MPICH has nothing of the kind.
+# that it waits for. No variable of MPICH 4 changes that.
 export_yield() {
   if [ "$DEVICE" = gpu ]; then return; fi
   case $MPI_KIND in

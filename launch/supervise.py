@@ -28,6 +28,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # no files beside a person's scripts
 sys.path.insert(0, str(Path(__file__).parent))  # which `python -I` leaves out
 
+# Behind these two lines, for it is found and left uncompiled by them.
 from launcher_errors import KINDS, Errors, write  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36  # from <sys/prctl.h>
